@@ -1,0 +1,390 @@
+// What a program names: the shape and the choices of one mixture-of-experts layer, as a value that is a template
+// argument.
+//
+//     config ──> rules (one sentence each) ──> layer<config, T>        config ──> accounting (moe/accounting.hpp)
+//
+// Scalars, enums and nested plain structs only: such a value can be a template argument in g++, clang and nvcc, can be
+// compared, printed and built at run time. Fields stand in the order in which a reader would say them; designated
+// initialisers follow that order.
+#pragma once
+
+#include <gatefold/core/index.hpp>
+#include <gatefold/core/macros.hpp>
+
+namespace gatefold::inline v0 {
+
+// ---- the axes of a router (spec: routing semantics)
+// ------------------------------------------------------------------
+
+/// What the router reads: the tokens, the tokens scaled to unit RMS times a learned vector and H^-1/2, or unit length.
+enum class router_input { tokens, rms_norm, unit_length };
+
+/// How logits come from the router's input.
+enum class projection { linear, two_layer, cosine, none };
+
+/// What is added to the logits before scores are taken (training only, but for `normalised` and `residual`).
+enum class logit_transform { none, noisy_top_k, gaussian, gumbel, normalised, residual };
+
+/// The score of an expert, from which the weights of the chosen come.
+enum class score { softmax, softmax_selected, sigmoid, sqrt_softplus, identity, relu };
+
+/// Which experts a token gets, or which tokens an expert gets.
+enum class selection {
+    top_k,          ///< the k largest keys
+    sparse_mixer,   ///< two sequential picks among masked logits (Phi-3.5-MoE)
+    sampled,        ///< drawn without replacement from the softmax, by the counter generator
+    top_p,          ///< the smallest prefix of sorted probabilities that reaches p
+    positive,       ///< every expert with a positive score (ReMoE)
+    all,            ///< every expert
+    given,          ///< ids from outside: hash tables, replayed routing
+    uniform,        ///< uniformly random experts
+    sinkhorn,       ///< top-k of the doubly normalised matrix in training, of the logits otherwise
+    balanced,       ///< assignment with exactly T/E tokens per expert in training, argmax otherwise (BASE)
+    expert_choice,  ///< each expert takes its best tokens: not causal
+};
+
+/// What is added to the score (or the logit, for quantile) to form the selection key; it never enters the weights.
+enum class key_bias { none, score, logit };
+
+/// How a group of experts is scored in group-limited selection.
+enum class group_key { none, max, top2_sum };
+
+/// What the experts of a group that was not kept get as their key.
+enum class group_mask { minus_infinity, zero };
+
+/// What becomes of a token's second expert.
+enum class second_expert { always, threshold, random, sampled };
+
+/// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon).
+enum class renormalise { none, sum, sum_plus, max_of };
+
+/// Where the scale acts: on the weights, or on the routed sum after the combine.
+enum class scale_at { weights, output };
+
+/// Whether a weight multiplies what an expert returns or what it is given.
+enum class weight_at { output, input };
+
+/// The type in which a step is carried out: the layer's storage type, or single precision (double for double).
+enum class precision { accumulate, storage };
+
+/// How many rows an expert takes (routing semantics, §8).
+enum class capacity_rule { none, mesh, flaxformer, megatron, deepspeed, nllb, hunyuan };
+
+/// Who keeps a place when more rows arrive than an expert takes.
+enum class priority { slot_major, probability, importance, position };
+
+/// Whether second choices queue behind all first choices or behind those that were kept.
+enum class offset_by { all, kept };
+
+/// Which tokens share a capacity.
+enum class capacity_group { batch, sequence, fixed };
+
+struct router_config {
+    router_input input = router_input::tokens;
+    projection logits = projection::linear;
+    int projection_width = 0;
+    precision weights = precision::storage;
+    precision logits_in = precision::accumulate;
+    precision scores_in = precision::accumulate;
+    bool bias = false;
+    logit_transform transform = logit_transform::none;
+    selection select = selection::top_k;
+    score from = score::softmax;
+    key_bias selection_bias = key_bias::none;
+    int groups = 1, kept_groups = 1;
+    group_key group_by = group_key::none;
+    group_mask masked = group_mask::minus_infinity;
+    second_expert second = second_expert::always;
+    renormalise renorm = renormalise::none;
+    float epsilon = 0;
+    float scale = 1;
+    scale_at scaled = scale_at::weights;
+    bool expert_scale = false;
+    weight_at acts_on = weight_at::output;
+    float noise = 0;
+    float threshold = 0;
+    bool allow_constant_weight = false;
+    bool allow_future = false;
+    bool operator==(const router_config&) const = default;
+};
+
+struct capacity_config {
+    capacity_rule rule = capacity_rule::none;
+    float factor = 0;
+    int minimum = 0;
+    priority keeps = priority::slot_major;
+    offset_by behind = offset_by::all;
+    capacity_group shared_by = capacity_group::batch;
+    int group_size = 0;
+    bool renormalise_kept = false;
+    bool operator==(const capacity_config&) const = default;
+};
+
+// ---- experts
+// ---------------------------------------------------------------------------------------------------------
+
+/// The function between an expert's projections (routing semantics, §10).
+enum class activation {
+    swiglu,          ///< silu(g) u
+    geglu_tanh,      ///< gelu_tanh(g) u
+    geglu_erf,       ///< gelu(g) u
+    reglu,           ///< relu(g) u
+    bilinear,        ///< g u
+    clamped_swiglu,  ///< g s(1.702 g) (u + 1), g at most and u within the limit (gpt-oss, MiniMax-M3)
+    limited_swiglu,  ///< silu(g) u, g at most and u within the limit (DeepSeek-V4)
+    situ,            ///< 4 tanh(g/4) s(g) 25 tanh(u/25)
+    relu,
+    relu_squared,
+    gelu_tanh,
+    gelu_erf,
+    silu,
+    identity,
+};
+
+/// Whether an activation takes two projections of its input, a gate and an up half.
+constexpr bool is_gated(activation a) { return a < activation::relu; }
+/// Whether an activation clamps its inputs, so that a limit has a meaning.
+constexpr bool is_limited(activation a) { return a == activation::clamped_swiglu || a == activation::limited_swiglu; }
+
+/// An expert that every token visits, next to the chosen ones.
+struct shared_config {
+    int ffn = 0;
+    bool gate = false;
+    activation act = activation::swiglu;
+    float limit = 0;
+    bool bias = false;
+    bool operator==(const shared_config&) const = default;
+};
+
+/// Experts that compute nothing: they follow the real ones in the router's numbering, in the order of these fields.
+struct free_experts {
+    int constant = 0, copy = 0, zero = 0;
+    bool operator==(const free_experts&) const = default;
+};
+
+/// One layer. `experts` counts those with weights; one expert and no router is the dense FFN.
+struct config {
+    int hidden = 0, ffn = 0, experts = 1, top_k = 1;
+    activation act = activation::swiglu;
+    float limit = 0;
+    bool bias = false;
+    router_config router = {};
+    capacity_config capacity = {};
+    shared_config shared = {};
+    free_experts free = {};
+    int latent = 0;
+    bool latent_norm = false;
+    bool operator==(const config&) const = default;
+};
+
+static_assert(
+    config{.top_k = 1}.experts == config{}.experts,
+    "gatefold: this host compiler gives skipped fields the value 0 under nvcc; use g++ as nvcc's host compiler");
+
+/// Experts that the router chooses among: those with weights and those that compute nothing.
+constexpr int choices(const config& c) { return c.experts + c.free.constant + c.free.copy + c.free.zero; }
+/// Whether the layer is a plain FFN: one expert, so nothing to route.
+constexpr bool is_dense(const config& c) { return choices(c) == 1; }
+/// Whether the number of experts per token depends on the token.
+constexpr bool is_variable(const config& c) {
+    return c.router.select == selection::top_p || c.router.select == selection::positive ||
+           c.router.select == selection::all || c.router.select == selection::expert_choice;
+}
+/// Places for chosen experts in a token's row: top_k, or every expert where the choice has no bound.
+constexpr int slots(const config& c) {
+    return c.router.select == selection::all || c.router.select == selection::positive ||
+                   c.router.select == selection::expert_choice
+               ? choices(c)
+               : c.top_k;
+}
+/// Width of an expert's input and output: hidden, or the latent width where experts work on a projection.
+constexpr int expert_width(const config& c) { return c.latent > 0 ? c.latent : c.hidden; }
+/// Whether selection compares logits: scores make false ties, so they are compared only where something is added to
+/// them or they are cut at a threshold.
+constexpr bool selects_by_logit(const config& c) {
+    return c.router.selection_bias == key_bias::none || c.router.selection_bias == key_bias::logit;
+}
+/// Whether weights depend on the router's parameters, so that it can be trained by the layer's output.
+constexpr bool has_constant_weight(const config& c) {
+    return c.router.select == selection::top_k && c.top_k == 1 && c.router.renorm != renormalise::none;
+}
+
+/// A constant with some fields changed: with(routers::deepseek_v3, &router_config::scale, 2.827f).
+template <class S>
+constexpr S with(S s) {
+    return s;
+}
+template <class S, class M, class V, class... Rest>
+constexpr S with(S s, M S::*field, V value, Rest... rest) {
+    s.*field = static_cast<M>(value);
+    return with(s, rest...);
+}
+
+// ---- rules
+// ----------------------------------------------------------------------------------------------------------- One list:
+// sentences for the compiler (layer, static_assert) and texts for tools that read a configuration at run time.
+#define GATEFOLD_CONFIG_RULES(rule)                                                                                    \
+    rule(c.hidden >= 1, "gatefold::config: hidden must be at least 1; set .hidden to the width of a token")            \
+        rule(c.ffn >= 1, "gatefold::config: ffn must be at least 1; set .ffn to the inner width of an expert") rule(   \
+            c.experts >= 1, "gatefold::config: experts must be at least 1; leave .experts out for a dense layer")      \
+            rule(c.free.constant >= 0 && c.free.copy >= 0 && c.free.zero >= 0,                                         \
+                 "gatefold::config: counts of free experts must not be negative; set .free to zero or more of each "   \
+                 "kind") rule(c.top_k >= 1 && c.top_k <= choices(c),                                                   \
+                              "gatefold::config: top_k must lie between 1 and experts; lower .top_k or raise "         \
+                              ".experts") rule(!is_dense(c) || c.router == router_config{},                            \
+                                               "gatefold::config: one expert has no router; leave .router out or set " \
+                                               ".experts to two or more") rule(!is_dense(c) ||                         \
+                                                                                   c.capacity == capacity_config{},    \
+                                                                               "gatefold::config: one expert takes "   \
+                                                                               "every row; leave .capacity out or "    \
+                                                                               "set .experts to two or more")          \
+                rule(is_limited(c.act) ? c.limit > 0 : c.limit == 0,                                                   \
+                     "gatefold::config: limit belongs to clamped activations; set .limit above 0 for them and leave "  \
+                     "it out else") rule(c.shared.ffn >= 0,                                                            \
+                                         "gatefold::config: shared.ffn must not be negative; leave .shared out for "   \
+                                         "none") rule(c.shared.ffn > 0 || c.shared == shared_config{},                 \
+                                                      "gatefold::config: shared settings without a shared expert; "    \
+                                                      "set .shared.ffn to its width")                                  \
+                    rule(c.shared.ffn == 0 || (is_limited(c.shared.act) ? c.shared.limit > 0 : c.shared.limit == 0),   \
+                         "gatefold::config: shared.limit belongs to clamped activations; set it above 0 for them and " \
+                         "leave it out else") rule(!is_dense(c) || c.shared.ffn == 0,                                  \
+                                                   "gatefold::config: a dense layer has no shared expert; widen .ffn " \
+                                                   "instead") rule(c.router.groups >= 1 &&                             \
+                                                                       c.router.kept_groups >= 1 &&                    \
+                                                                       c.router.kept_groups <= c.router.groups,        \
+                                                                   "gatefold::config: kept_groups must lie between 1 " \
+                                                                   "and groups; lower .router.kept_groups")            \
+                        rule(                                                                                          \
+                            c.router.groups >= 1 && choices(c) % c.router.groups == 0,                                 \
+                            "gatefold::config: experts must be a multiple of groups; change .experts or "              \
+                            ".router.groups") rule((c.router.groups > 1) == (c.router.group_by != group_key::none),    \
+                                                   "gatefold::config: groups need a group key; set .router.group_by "  \
+                                                   "exactly when .router.groups is above 1")                           \
+                            rule(                                                                                      \
+                                c.router.groups <= 1 ||                                                                \
+                                    c.top_k <= c.router.kept_groups *                                                  \
+                                                   (choices(c) / c.router.groups),                                     \
+                                "gatefold::config: top_k exceeds the experts of the kept groups; raise "               \
+                                ".router.kept_groups")                                                                 \
+                                rule(c.router.groups <= 1 || c.router.group_by != group_key::top2_sum ||               \
+                                         choices(                                                                      \
+                                             c) / c.router.groups >=                                                   \
+                                             2,                                                                        \
+                                     "gatefold::config: a group scored by its two best needs two experts; lower "      \
+                                     ".router.groups")                                                                 \
+                                    rule(c.router.groups <= 1 || c.router.select == selection::top_k,                  \
+                                         "gatefold::config: groups limit a top-k choice only; set .router.select to "  \
+                                         "selection::top_k")                                                           \
+                                        rule(!has_constant_weight(c) || is_dense(c) || c.router.allow_constant_weight, \
+                                             "gatefold::config: top_k 1 with renormalised weights gives weight 1 and " \
+                                             "no router gradient; "                                                    \
+                                             "set .router.renorm to none or .router.allow_constant_weight to true")    \
+                                            rule(c.router.renorm == renormalise::sum_plus || c.router.renorm ==        \
+                                                                                                 renormalise::max_of   \
+                                                     ? c.router.epsilon >                                              \
+                                                           0                                                           \
+                                                     : c.router.epsilon ==                                             \
+                                                           0,                                                          \
+                                                 "gatefold::config: epsilon belongs to renormalise::sum_plus and "     \
+                                                 "max_of; set .router.epsilon above 0 for them")                       \
+                                                rule(c.router.from != score::softmax_selected ||                       \
+                                                         c.router.renorm ==                                            \
+                                                             renormalise::none,                                        \
+                                                     "gatefold::config: softmax over the selected already sums to 1; " \
+                                                     "set .router.renorm to none")                                     \
+                                                    rule(                                                              \
+                                                        c.router.from !=                                               \
+                                                                score::softmax_selected ||                             \
+                                                            c.router.selection_bias != key_bias::score,                \
+                                                        "gatefold::config: softmax over the selected gives no score "  \
+                                                        "to bias; choose another .router.from")                        \
+                                                        rule(c.router.second == second_expert::always || c.top_k == 2, \
+                                                             "gatefold::config: a policy for the second expert needs " \
+                                                             "top_k 2; set .top_k to 2")                               \
+                                                            rule(c.router.select != selection::sparse_mixer ||         \
+                                                                     c.top_k == 2,                                     \
+                                                                 "gatefold::config: sparse_mixer makes two picks; "    \
+                                                                 "set .top_k to 2")                                    \
+                                                                rule((c.router.logits == projection::two_layer ||      \
+                                                                      c.router.logits ==                               \
+                                                                          projection::cosine)                          \
+                                                                         ? c.router.projection_width >= 1              \
+                                                                         : c.router.projection_width == 0,             \
+                                                                     "gatefold::config: projection_width belongs to "  \
+                                                                     "two_layer and cosine; set it above 0 for them")  \
+                                                                    rule(                                              \
+                                                                        c.router.select != selection::expert_choice || \
+                                                                            c.router.allow_future,                     \
+                                                                        "gatefold::config: expert choice lets a "      \
+                                                                        "token see later ones; set "                   \
+                                                                        ".router.allow_future to true to accept it")   \
+                                                                        rule(                                          \
+                                                                            (c.router.select != selection::sinkhorn && \
+                                                                             c.router.select !=                        \
+                                                                                 selection::balanced) ||               \
+                                                                                c.router.allow_future,                 \
+                                                                            "gatefold::config: assignment over the "   \
+                                                                            "batch lets a token see later ones; "      \
+                                                                            "set .router.allow_future to true to "     \
+                                                                            "accept it")                               \
+                                                                            rule(                                      \
+                                                                                (c.capacity.rule ==                    \
+                                                                                 capacity_rule::none) ==               \
+                                                                                    (c.capacity == capacity_config{}), \
+                                                                                "gatefold::config: capacity settings " \
+                                                                                "without a capacity; set "             \
+                                                                                ".capacity.rule")                      \
+                                                                                rule(c.capacity.rule ==                \
+                                                                                             capacity_rule::none ||    \
+                                                                                         c.capacity.rule ==            \
+                                                                                             capacity_rule::hunyuan || \
+                                                                                         c.capacity.factor > 0,        \
+                                                                                     "gatefold::config: a capacity "   \
+                                                                                     "rule needs a factor above 0; "   \
+                                                                                     "set .capacity.factor")           \
+                                                                                    rule(c.capacity.shared_by !=       \
+                                                                                                 capacity_group::      \
+                                                                                                     fixed ||          \
+                                                                                             c.capacity.group_size >=  \
+                                                                                                 1,                    \
+                                                                                         "gatefold::config: groups "   \
+                                                                                         "of fixed size need a size; " \
+                                                                                         "set .capacity.group_size")   \
+                                                                                        rule(c.latent >= 0 &&          \
+                                                                                                 (c.latent > 0 ||      \
+                                                                                                  !c.latent_norm),     \
+                                                                                             "gatefold::config: "      \
+                                                                                             "latent_norm without a "  \
+                                                                                             "latent width; set "      \
+                                                                                             ".latent to the width "   \
+                                                                                             "the experts work on")    \
+                                                                                            rule(!is_dense(c) ||       \
+                                                                                                     c.latent == 0,    \
+                                                                                                 "gatefold::config: "  \
+                                                                                                 "a dense layer has "  \
+                                                                                                 "no latent width; "   \
+                                                                                                 "leave .latent out")
+
+/// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
+constexpr const char* fault(const config& c) {
+#define GATEFOLD_RULE(test, text) \
+    if (!(test)) return text;
+    GATEFOLD_CONFIG_RULES(GATEFOLD_RULE)
+#undef GATEFOLD_RULE
+    return nullptr;
+}
+
+namespace detail {
+
+/// Stops the build with the sentence of each rule that the configuration breaks.
+template <config C>
+struct checked {
+    static constexpr config c = C;
+#define GATEFOLD_RULE(test, text) static_assert(test, text);
+    GATEFOLD_CONFIG_RULES(GATEFOLD_RULE)
+#undef GATEFOLD_RULE
+    static constexpr bool value = true;
+};
+
+}  // namespace detail
+}  // namespace gatefold::inline v0
