@@ -223,147 +223,80 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
 // ---- rules
 // ----------------------------------------------------------------------------------------------------------- One list:
 // sentences for the compiler (layer, static_assert) and texts for tools that read a configuration at run time.
-#define GATEFOLD_CONFIG_RULES(rule)                                                                                    \
-    rule(c.hidden >= 1, "gatefold::config: hidden must be at least 1; set .hidden to the width of a token")            \
-        rule(c.ffn >= 1, "gatefold::config: ffn must be at least 1; set .ffn to the inner width of an expert") rule(   \
-            c.experts >= 1, "gatefold::config: experts must be at least 1; leave .experts out for a dense layer")      \
-            rule(c.free.constant >= 0 && c.free.copy >= 0 && c.free.zero >= 0,                                         \
-                 "gatefold::config: counts of free experts must not be negative; set .free to zero or more of each "   \
-                 "kind") rule(c.top_k >= 1 && c.top_k <= choices(c),                                                   \
-                              "gatefold::config: top_k must lie between 1 and experts; lower .top_k or raise "         \
-                              ".experts") rule(!is_dense(c) || c.router == router_config{},                            \
-                                               "gatefold::config: one expert has no router; leave .router out or set " \
-                                               ".experts to two or more") rule(!is_dense(c) ||                         \
-                                                                                   c.capacity == capacity_config{},    \
-                                                                               "gatefold::config: one expert takes "   \
-                                                                               "every row; leave .capacity out or "    \
-                                                                               "set .experts to two or more")          \
-                rule(is_limited(c.act) ? c.limit > 0 : c.limit == 0,                                                   \
-                     "gatefold::config: limit belongs to clamped activations; set .limit above 0 for them and leave "  \
-                     "it out else") rule(c.shared.ffn >= 0,                                                            \
-                                         "gatefold::config: shared.ffn must not be negative; leave .shared out for "   \
-                                         "none") rule(c.shared.ffn > 0 || c.shared == shared_config{},                 \
-                                                      "gatefold::config: shared settings without a shared expert; "    \
-                                                      "set .shared.ffn to its width")                                  \
-                    rule(c.shared.ffn == 0 || (is_limited(c.shared.act) ? c.shared.limit > 0 : c.shared.limit == 0),   \
-                         "gatefold::config: shared.limit belongs to clamped activations; set it above 0 for them and " \
-                         "leave it out else") rule(!is_dense(c) || c.shared.ffn == 0,                                  \
-                                                   "gatefold::config: a dense layer has no shared expert; widen .ffn " \
-                                                   "instead") rule(c.router.groups >= 1 &&                             \
-                                                                       c.router.kept_groups >= 1 &&                    \
-                                                                       c.router.kept_groups <= c.router.groups,        \
-                                                                   "gatefold::config: kept_groups must lie between 1 " \
-                                                                   "and groups; lower .router.kept_groups")            \
-                        rule(                                                                                          \
-                            c.router.groups >= 1 && choices(c) % c.router.groups == 0,                                 \
-                            "gatefold::config: experts must be a multiple of groups; change .experts or "              \
-                            ".router.groups") rule((c.router.groups > 1) == (c.router.group_by != group_key::none),    \
-                                                   "gatefold::config: groups need a group key; set .router.group_by "  \
-                                                   "exactly when .router.groups is above 1")                           \
-                            rule(                                                                                      \
-                                c.router.groups <= 1 ||                                                                \
-                                    c.top_k <= c.router.kept_groups *                                                  \
-                                                   (choices(c) / c.router.groups),                                     \
-                                "gatefold::config: top_k exceeds the experts of the kept groups; raise "               \
-                                ".router.kept_groups")                                                                 \
-                                rule(c.router.groups <= 1 || c.router.group_by != group_key::top2_sum ||               \
-                                         choices(                                                                      \
-                                             c) / c.router.groups >=                                                   \
-                                             2,                                                                        \
-                                     "gatefold::config: a group scored by its two best needs two experts; lower "      \
-                                     ".router.groups")                                                                 \
-                                    rule(c.router.groups <= 1 || c.router.select == selection::top_k,                  \
-                                         "gatefold::config: groups limit a top-k choice only; set .router.select to "  \
-                                         "selection::top_k")                                                           \
-                                        rule(!has_constant_weight(c) || is_dense(c) || c.router.allow_constant_weight, \
-                                             "gatefold::config: top_k 1 with renormalised weights gives weight 1 and " \
-                                             "no router gradient; "                                                    \
-                                             "set .router.renorm to none or .router.allow_constant_weight to true")    \
-                                            rule(c.router.renorm == renormalise::sum_plus || c.router.renorm ==        \
-                                                                                                 renormalise::max_of   \
-                                                     ? c.router.epsilon >                                              \
-                                                           0                                                           \
-                                                     : c.router.epsilon ==                                             \
-                                                           0,                                                          \
-                                                 "gatefold::config: epsilon belongs to renormalise::sum_plus and "     \
-                                                 "max_of; set .router.epsilon above 0 for them")                       \
-                                                rule(c.router.from != score::softmax_selected ||                       \
-                                                         c.router.renorm ==                                            \
-                                                             renormalise::none,                                        \
-                                                     "gatefold::config: softmax over the selected already sums to 1; " \
-                                                     "set .router.renorm to none")                                     \
-                                                    rule(                                                              \
-                                                        c.router.from !=                                               \
-                                                                score::softmax_selected ||                             \
-                                                            c.router.selection_bias != key_bias::score,                \
-                                                        "gatefold::config: softmax over the selected gives no score "  \
-                                                        "to bias; choose another .router.from")                        \
-                                                        rule(c.router.second == second_expert::always || c.top_k == 2, \
-                                                             "gatefold::config: a policy for the second expert needs " \
-                                                             "top_k 2; set .top_k to 2")                               \
-                                                            rule(c.router.select != selection::sparse_mixer ||         \
-                                                                     c.top_k == 2,                                     \
-                                                                 "gatefold::config: sparse_mixer makes two picks; "    \
-                                                                 "set .top_k to 2")                                    \
-                                                                rule((c.router.logits == projection::two_layer ||      \
-                                                                      c.router.logits ==                               \
-                                                                          projection::cosine)                          \
-                                                                         ? c.router.projection_width >= 1              \
-                                                                         : c.router.projection_width == 0,             \
-                                                                     "gatefold::config: projection_width belongs to "  \
-                                                                     "two_layer and cosine; set it above 0 for them")  \
-                                                                    rule(                                              \
-                                                                        c.router.select != selection::expert_choice || \
-                                                                            c.router.allow_future,                     \
-                                                                        "gatefold::config: expert choice lets a "      \
-                                                                        "token see later ones; set "                   \
-                                                                        ".router.allow_future to true to accept it")   \
-                                                                        rule(                                          \
-                                                                            (c.router.select != selection::sinkhorn && \
-                                                                             c.router.select !=                        \
-                                                                                 selection::balanced) ||               \
-                                                                                c.router.allow_future,                 \
-                                                                            "gatefold::config: assignment over the "   \
-                                                                            "batch lets a token see later ones; "      \
-                                                                            "set .router.allow_future to true to "     \
-                                                                            "accept it")                               \
-                                                                            rule(                                      \
-                                                                                (c.capacity.rule ==                    \
-                                                                                 capacity_rule::none) ==               \
-                                                                                    (c.capacity == capacity_config{}), \
-                                                                                "gatefold::config: capacity settings " \
-                                                                                "without a capacity; set "             \
-                                                                                ".capacity.rule")                      \
-                                                                                rule(c.capacity.rule ==                \
-                                                                                             capacity_rule::none ||    \
-                                                                                         c.capacity.rule ==            \
-                                                                                             capacity_rule::hunyuan || \
-                                                                                         c.capacity.factor > 0,        \
-                                                                                     "gatefold::config: a capacity "   \
-                                                                                     "rule needs a factor above 0; "   \
-                                                                                     "set .capacity.factor")           \
-                                                                                    rule(c.capacity.shared_by !=       \
-                                                                                                 capacity_group::      \
-                                                                                                     fixed ||          \
-                                                                                             c.capacity.group_size >=  \
-                                                                                                 1,                    \
-                                                                                         "gatefold::config: groups "   \
-                                                                                         "of fixed size need a size; " \
-                                                                                         "set .capacity.group_size")   \
-                                                                                        rule(c.latent >= 0 &&          \
-                                                                                                 (c.latent > 0 ||      \
-                                                                                                  !c.latent_norm),     \
-                                                                                             "gatefold::config: "      \
-                                                                                             "latent_norm without a "  \
-                                                                                             "latent width; set "      \
-                                                                                             ".latent to the width "   \
-                                                                                             "the experts work on")    \
-                                                                                            rule(!is_dense(c) ||       \
-                                                                                                     c.latent == 0,    \
-                                                                                                 "gatefold::config: "  \
-                                                                                                 "a dense layer has "  \
-                                                                                                 "no latent width; "   \
-                                                                                                 "leave .latent out")
+// clang-format off: one rule after another, as a list
+#define GATEFOLD_CONFIG_RULES(RULE)                                                                                    \
+    RULE(c.hidden >= 1, "gatefold::config: hidden must be at least 1; set .hidden to the width of a token")            \
+    RULE(c.ffn >= 1, "gatefold::config: ffn must be at least 1; set .ffn to the inner width of an expert")             \
+    RULE(c.experts >= 1, "gatefold::config: experts must be at least 1; leave .experts out for a dense layer")         \
+    RULE(c.free.constant >= 0 && c.free.copy >= 0 && c.free.zero >= 0,                                                 \
+         "gatefold::config: counts of free experts must not be negative; set .free to zero or more of each "           \
+         "kind")                                                                                                       \
+    RULE(c.top_k >= 1 && c.top_k <= choices(c),                                                                        \
+         "gatefold::config: top_k must lie between 1 and experts; lower .top_k or raise .experts")                     \
+    RULE(!is_dense(c) || c.router == router_config{},                                                                  \
+         "gatefold::config: one expert has no router; leave .router out or set .experts to two or more")               \
+    RULE(!is_dense(c) || c.capacity == capacity_config{},                                                              \
+         "gatefold::config: one expert takes every row; leave .capacity out or set .experts to two or more")           \
+    RULE(is_limited(c.act) ? c.limit > 0 : c.limit == 0,                                                               \
+         "gatefold::config: limit belongs to clamped activations; set .limit above 0 for them and leave it "           \
+         "out else")                                                                                                   \
+    RULE(c.shared.ffn >= 0, "gatefold::config: shared.ffn must not be negative; leave .shared out for none")           \
+    RULE(c.shared.ffn > 0 || c.shared == shared_config{},                                                              \
+         "gatefold::config: shared settings without a shared expert; set .shared.ffn to its width")                    \
+    RULE(c.shared.ffn == 0 || (is_limited(c.shared.act) ? c.shared.limit > 0 : c.shared.limit == 0),                   \
+         "gatefold::config: shared.limit belongs to clamped activations; set it above 0 for them and leave "           \
+         "it out else")                                                                                                \
+    RULE(!is_dense(c) || c.shared.ffn == 0,                                                                            \
+         "gatefold::config: a dense layer has no shared expert; widen .ffn instead")                                   \
+    RULE(c.router.groups >= 1 && c.router.kept_groups >= 1 && c.router.kept_groups <= c.router.groups,                 \
+         "gatefold::config: kept_groups must lie between 1 and groups; lower .router.kept_groups")                     \
+    RULE(c.router.groups >= 1 && choices(c) % c.router.groups == 0,                                                    \
+         "gatefold::config: experts must be a multiple of groups; change .experts or .router.groups")                  \
+    RULE((c.router.groups > 1) == (c.router.group_by != group_key::none),                                              \
+         "gatefold::config: groups need a group key; set .router.group_by exactly when .router.groups is "             \
+         "above 1")                                                                                                    \
+    RULE(c.router.groups <= 1 || c.top_k <= c.router.kept_groups * (choices(c) / c.router.groups),                     \
+         "gatefold::config: top_k exceeds the experts of the kept groups; raise .router.kept_groups")                  \
+    RULE(c.router.groups <= 1 || c.router.group_by != group_key::top2_sum || choices(c) / c.router.groups >= 2,        \
+         "gatefold::config: a group scored by its two best needs two experts; lower .router.groups")                   \
+    RULE(c.router.groups <= 1 || c.router.select == selection::top_k,                                                  \
+         "gatefold::config: groups limit a top-k choice only; set .router.select to selection::top_k")                 \
+    RULE(!has_constant_weight(c) || is_dense(c) || c.router.allow_constant_weight,                                     \
+         "gatefold::config: top_k 1 with renormalised weights gives weight 1 and no router gradient; set "             \
+         ".router.renorm to none or .router.allow_constant_weight to true")                                            \
+    RULE(c.router.renorm == renormalise::sum_plus || c.router.renorm == renormalise::max_of ? c.router.epsilon > 0     \
+                                                                                            : c.router.epsilon == 0,   \
+         "gatefold::config: epsilon belongs to renormalise::sum_plus and max_of; set .router.epsilon above "           \
+         "0 for them")                                                                                                 \
+    RULE(c.router.from != score::softmax_selected || c.router.renorm == renormalise::none,                             \
+         "gatefold::config: softmax over the selected already sums to 1; set .router.renorm to none")                  \
+    RULE(c.router.from != score::softmax_selected || c.router.selection_bias != key_bias::score,                       \
+         "gatefold::config: softmax over the selected gives no score to bias; choose another .router.from")            \
+    RULE(c.router.second == second_expert::always || c.top_k == 2,                                                     \
+         "gatefold::config: a policy for the second expert needs top_k 2; set .top_k to 2")                            \
+    RULE(c.router.select != selection::sparse_mixer || c.top_k == 2,                                                   \
+         "gatefold::config: sparse_mixer makes two picks; set .top_k to 2")                                            \
+    RULE((c.router.logits == projection::two_layer || c.router.logits == projection::cosine)                           \
+             ? c.router.projection_width >= 1                                                                          \
+             : c.router.projection_width == 0,                                                                         \
+         "gatefold::config: projection_width belongs to two_layer and cosine; set it above 0 for them")                \
+    RULE(c.router.select != selection::expert_choice || c.router.allow_future,                                         \
+         "gatefold::config: expert choice lets a token see later ones; set .router.allow_future to true to "           \
+         "accept it")                                                                                                  \
+    RULE((c.router.select != selection::sinkhorn && c.router.select != selection::balanced) || c.router.allow_future,  \
+         "gatefold::config: assignment over the batch lets a token see later ones; set "                               \
+         ".router.allow_future to true to accept it")                                                                  \
+    RULE((c.capacity.rule == capacity_rule::none) == (c.capacity == capacity_config{}),                                \
+         "gatefold::config: capacity settings without a capacity; set .capacity.rule")                                 \
+    RULE(c.capacity.rule == capacity_rule::none || c.capacity.rule == capacity_rule::hunyuan || c.capacity.factor > 0, \
+         "gatefold::config: a capacity rule needs a factor above 0; set .capacity.factor")                             \
+    RULE(c.capacity.shared_by != capacity_group::fixed || c.capacity.group_size >= 1,                                  \
+         "gatefold::config: groups of fixed size need a size; set .capacity.group_size")                               \
+    RULE(c.latent >= 0 && (c.latent > 0 || !c.latent_norm),                                                            \
+         "gatefold::config: latent_norm without a latent width; set .latent to the width the experts work "            \
+         "on")                                                                                                         \
+    RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")
+// clang-format on
 
 /// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
 constexpr const char* fault(const config& c) {
