@@ -221,9 +221,9 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
 }
 
 // ---- rules
-// ----------------------------------------------------------------------------------------------------------- One list:
-// sentences for the compiler (layer, static_assert) and texts for tools that read a configuration at run time.
-// clang-format off: one rule after another, as a list
+//
+// One list: sentences for the compiler (layer, static_assert) and texts for tools that read a configuration at run
+// time.
 #define GATEFOLD_CONFIG_RULES(RULE)                                                                                    \
     RULE(c.hidden >= 1, "gatefold::config: hidden must be at least 1; set .hidden to the width of a token")            \
     RULE(c.ffn >= 1, "gatefold::config: ffn must be at least 1; set .ffn to the inner width of an expert")             \
@@ -296,8 +296,6 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: latent_norm without a latent width; set .latent to the width the experts work "            \
          "on")                                                                                                         \
     RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")
-// clang-format on
-
 /// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
 constexpr const char* fault(const config& c) {
 #define GATEFOLD_RULE(test, text) \
