@@ -14,7 +14,6 @@
 namespace gatefold::inline v0 {
 
 // ---- the axes of a router (spec: routing semantics)
-// ------------------------------------------------------------------
 
 /// What the router reads: the tokens, the tokens scaled to unit RMS times a learned vector and H^-1/2, or unit length.
 enum class router_input { tokens, rms_norm, unit_length };
@@ -121,7 +120,6 @@ struct capacity_config {
 };
 
 // ---- experts
-// ---------------------------------------------------------------------------------------------------------
 
 /// The function between an expert's projections (routing semantics, §10).
 enum class activation {

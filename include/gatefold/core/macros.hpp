@@ -16,7 +16,7 @@
 #define GATEFOLD_PASTE_(a, b) a##b
 #define GATEFOLD_PASTE(a, b) GATEFOLD_PASTE_(a, b)
 
-// ---- host and device -------------------------------------------------------------------------------------------------
+// ---- host and device
 #if defined(__CUDACC__)
 #define GATEFOLD_HD __host__ __device__
 #else
@@ -28,7 +28,7 @@
 #define GATEFOLD_ON_DEVICE 0
 #endif
 
-// ---- instruction sets ------------------------------------------------------------------------------------------------
+// ---- instruction sets
 // GATEFOLD_PORTABLE (a build definition) switches every instruction set off; the results do not change.
 #if defined(__x86_64__) && !defined(GATEFOLD_PORTABLE)
 #define GATEFOLD_X86 1
@@ -92,7 +92,7 @@
 #define GATEFOLD_TEXT_(...) #__VA_ARGS__
 #define GATEFOLD_TEXT(...) GATEFOLD_TEXT_(__VA_ARGS__)
 
-// ---- code generation -------------------------------------------------------------------------------------------------
+// ---- code generation
 #define GATEFOLD_INLINE inline __attribute__((always_inline))
 #define GATEFOLD_NOINLINE __attribute__((noinline))
 #define GATEFOLD_RESTRICT __restrict__

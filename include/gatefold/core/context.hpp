@@ -1,0 +1,124 @@
+// What a call needs besides its arguments: threads, memory, and a place to count what was unusual.
+//
+// One context serves one call at a time; two concurrent calls take two contexts. There is no global state behind it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include <gatefold/core/allocator.hpp>
+#include <gatefold/core/backend.hpp>
+#include <gatefold/core/buffer.hpp>
+#include <gatefold/core/error.hpp>
+#include <gatefold/core/index.hpp>
+#include <gatefold/core/macros.hpp>
+#include <gatefold/core/order.hpp>
+
+namespace gatefold::inline v0 {
+
+/// Runs `part(argument, p)` for every p in [0, parts), in any order and on any threads, and returns when all are done.
+/// The results of the library do not depend on how an executor distributes the parts.
+struct executor {
+    void* self;
+    void (*run)(void* self, int parts, void (*part)(void* argument, int p), void* argument);
+};
+
+/// Counts of unusual input since the context was made or `clear_report` was called.
+struct routing_report {
+    index_t tokens = 0;           ///< tokens routed
+    index_t nan_logits = 0;       ///< logits that were NaN and therefore chosen last
+    index_t infinite_logits = 0;  ///< logits that were plus or minus infinity
+    index_t undecided = 0;        ///< tokens without any finite or +inf logit: the k lowest experts, weights 1/k
+    index_t dropped = 0;          ///< (token, slot) pairs that exceeded a capacity
+    bool operator==(const routing_report&) const = default;
+};
+
+/// How a context is made; every field has a sensible default.
+struct context_options {
+    int threads = 0;                      ///< 0: as many as OpenMP would use, or one
+    allocator memory = system_allocator;  ///< where workspace and tensors come from
+    executor runs = {nullptr, nullptr};   ///< who runs the parts; nullptr: OpenMP where enabled, else the caller
+    order sums = default_order;           ///< the order in which bf16 products are summed
+};
+
+template <backend B>
+class context;
+
+/// The host: threads, an allocator, one block of workspace that only grows.
+template <>
+class context<cpu> {
+public:
+    explicit context(const context_options& options = {}) : options_(options) {
+        require(options.threads >= 0, "context", "threads", "zero or more", options.threads);
+        if (options_.threads == 0) {
+#if defined(_OPENMP)
+            options_.threads = omp_get_max_threads();
+#else
+            options_.threads = 1;
+#endif
+        }
+    }
+    explicit context(int threads) : context(context_options{.threads = threads}) {}
+
+    int threads() const { return options_.threads; }
+    order sums() const { return options_.sums; }
+    const allocator& memory() const { return options_.memory; }
+
+    /// Counts of NaN and infinite logits, undecided tokens and dropped pairs.
+    const routing_report& report() const { return report_; }
+    routing_report& report() { return report_; }
+    void clear_report() { report_ = {}; }
+
+    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
+    void reserve_bytes(std::size_t bytes) {
+        if (bytes <= workspace_.bytes()) return;
+        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
+        workspace_ = buffer<std::byte>();
+        workspace_ = buffer<std::byte>(static_cast<index_t>(bytes), options_.memory);
+    }
+    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
+    void fix_workspace(bool fixed = true) { fixed_ = fixed; }
+    std::size_t workspace_bytes() const { return workspace_.bytes(); }
+
+    /// Memory for one call: valid until the next; throws as reserve_bytes does.
+    std::byte* workspace(std::size_t bytes) {
+        reserve_bytes(bytes);
+        return workspace_.data();
+    }
+
+    /// The largest number of tokens that reserve<L> promised for; 0: no promise was asked for.
+    index_t reserved_tokens() const { return reserved_tokens_; }
+    void set_reserved_tokens(index_t tokens) { reserved_tokens_ = tokens; }
+
+    /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
+    template <class Body>
+    void parallel(int parts, Body&& body) {
+        if (parts <= 1 || options_.threads == 1) {
+            for (int p = 0; p < parts; ++p) body(p);
+            return;
+        }
+        using body_type = std::remove_reference_t<Body>;
+        if (options_.runs.run) {
+            options_.runs.run(
+                options_.runs.self, parts, [](void* argument, int p) { (*static_cast<body_type*>(argument))(p); },
+                const_cast<void*>(static_cast<const void*>(&body)));
+            return;
+        }
+        GATEFOLD_OMP(parallel for num_threads(options_.threads) schedule(static, 1))
+        for (int p = 0; p < parts; ++p) body(p);
+    }
+
+private:
+    context_options options_;
+    buffer<std::byte> workspace_;
+    routing_report report_;
+    index_t reserved_tokens_ = 0;
+    bool fixed_ = false;
+};
+
+}  // namespace gatefold::inline v0
