@@ -43,7 +43,7 @@ struct context_options {
     int threads = 0;                      ///< 0: as many as OpenMP would use, or one
     allocator memory = system_allocator;  ///< where workspace and tensors come from
     executor runs = {nullptr, nullptr};   ///< who runs the parts; nullptr: OpenMP where enabled, else the caller
-    order sums = default_order;           ///< the order in which bf16 products are summed
+    order sums = order::fastest;          ///< the order in which bf16 products are summed
 };
 
 template <backend B>
@@ -53,7 +53,8 @@ class context;
 template <>
 class context<cpu> {
 public:
-    explicit context(const context_options& options = {}) : options_(options) {
+    // Inlined, because what it asks depends on whether the translation unit uses OpenMP.
+    GATEFOLD_INLINE explicit context(const context_options& options = {}) : options_(options) {
         require(options.threads >= 0, "context", "threads", "zero or more", options.threads);
         if (options_.threads == 0) {
 #if defined(_OPENMP)
@@ -63,7 +64,7 @@ public:
 #endif
         }
     }
-    explicit context(int threads) : context(context_options{.threads = threads}) {}
+    GATEFOLD_INLINE explicit context(int threads) : context(context_options{.threads = threads}) {}
 
     int threads() const { return options_.threads; }
     order sums() const { return options_.sums; }

@@ -26,7 +26,7 @@ public:
     using value_type = std::remove_cv_t<T>;
     static constexpr int rank = sizeof...(E);
 
-    GATEFOLD_HD constexpr basic_view() = default;
+    constexpr basic_view() = default;
 
     /// Views memory with the given extents; those known at compile time must be repeated truthfully.
     GATEFOLD_HD constexpr basic_view(T* data, const index_t (&extents)[sizeof...(E)], index_t row_stride = -1)

@@ -1,0 +1,105 @@
+// An owning tensor: a buffer with extents. Extents known at compile time are part of the type.
+#pragma once
+
+#include <cstring>
+#include <limits>
+
+#include <gatefold/core/buffer.hpp>
+#include <gatefold/core/context.hpp>
+#include <gatefold/core/view.hpp>
+
+namespace gatefold::inline v0 {
+
+namespace detail {
+
+/// The product of extents, checked against negative ones and overflow.
+template <int Rank>
+index_t checked_size(const index_t (&extents)[Rank], const char* function) {
+    index_t n = 1;
+    for (int d = 0; d < Rank; ++d) {
+        require(extents[d] >= 0, function, "extents", "values of zero or more", extents[d]);
+        require(extents[d] == 0 || n <= (std::numeric_limits<index_t>::max)() / extents[d], function, "extents",
+                "a product below 2^63", extents[d]);
+        n *= extents[d];
+    }
+    return n;
+}
+
+}  // namespace detail
+
+template <backend B, class T, int... E>
+class basic_tensor;
+
+/// Elements in host memory, contiguous, row-major, 64-byte aligned, not initialised; move-only.
+template <class T, int... E>
+class basic_tensor<cpu, T, E...> {
+public:
+    using backend_type = cpu;
+    using value_type = T;
+    static constexpr int rank = sizeof...(E);
+
+    basic_tensor() = default;
+    /// Throws: argument_error for a negative extent or an overflowing product, std::bad_alloc.
+    explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
+        : memory_(detail::checked_size(extents, "tensor"), from) {
+        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
+    }
+
+    T* data() const { return memory_.data(); }
+    index_t extent(int d) const { return extents_[d]; }
+    index_t size() const { return memory_.size(); }
+
+    basic_view<cpu, T, E...> view() { return {memory_.data(), extents_}; }
+    basic_view<cpu, const T, E...> view() const { return {memory_.data(), extents_}; }
+    operator basic_view<cpu, T, E...>() { return view(); }
+    operator basic_view<cpu, const T, E...>() const { return view(); }
+
+    template <class... I>
+        requires(sizeof...(I) == sizeof...(E))
+    T& operator()(I... place) { return view()(place...); }
+    template <class... I>
+        requires(sizeof...(I) == sizeof...(E))
+    const T& operator()(I... place) const { return view()(place...); }
+
+    /// Sets every byte to zero, which is the value 0 of every scalar type.
+    void set_zero() {
+        if (size() > 0) std::memset(static_cast<void*>(memory_.data()), 0, memory_.bytes());
+    }
+
+private:
+    buffer<T> memory_;
+    index_t extents_[sizeof...(E)] = {};
+};
+
+template <class T, int... E>
+using tensor = basic_tensor<cpu, T, E...>;
+template <class T, int... E>
+using device_tensor = basic_tensor<cuda, T, E...>;
+
+namespace detail {
+
+template <int... E>
+constexpr int dynamic_extents = ((E == dyn ? 1 : 0) + ... + 0);
+
+/// Fills in the compile-time extents and takes the others in order.
+template <int... E, class... N>
+void merge_extents(index_t (&extents)[sizeof...(E)], N... given) {
+    const int fixed[] = {E...};
+    const index_t values[sizeof...(N) + 1] = {static_cast<index_t>(given)..., 0};
+    int next = 0;
+    for (int d = 0; d < int{sizeof...(E)}; ++d) extents[d] = fixed[d] == dyn ? values[next++] : fixed[d];
+}
+
+}  // namespace detail
+
+/// A tensor in the context's memory; one argument for each extent that is `dyn`: make_tensor<float, dyn, 64>(ctx, 10).
+template <class T, int... E, backend B, class... N>
+basic_tensor<B, T, E...> make_tensor(context<B>& ctx, N... extents) {
+    static_assert(sizeof...(N) == detail::dynamic_extents<E...>,
+                  "gatefold::make_tensor: give one argument for each extent that is dyn, and none for the others");
+    index_t all[sizeof...(E)];
+    detail::merge_extents<E...>(all, extents...);
+    return basic_tensor<B, T, E...>(all, ctx.memory());
+}
+
+}  // namespace gatefold::inline v0
