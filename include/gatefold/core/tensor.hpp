@@ -13,10 +13,10 @@ namespace gatefold::inline v0 {
 namespace detail {
 
 /// The product of extents, checked against negative ones and overflow.
-template <int Rank>
+template <std::size_t Rank>
 index_t checked_size(const index_t (&extents)[Rank], const char* function) {
     index_t n = 1;
-    for (int d = 0; d < Rank; ++d) {
+    for (std::size_t d = 0; d < Rank; ++d) {
         require(extents[d] >= 0, function, "extents", "values of zero or more", extents[d]);
         require(extents[d] == 0 || n <= (std::numeric_limits<index_t>::max)() / extents[d], function, "extents",
                 "a product below 2^63", extents[d]);
