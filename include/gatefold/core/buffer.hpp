@@ -20,7 +20,7 @@ namespace gatefold::inline v0 {
 /// Throws: argument_error for a negative count or one whose bytes exceed the address space, std::bad_alloc when the
 ///         allocator has none.
 template <class T>
-    requires std::is_trivially_copyable_v<T>
+    requires(std::is_trivially_copyable_v<T>)
 class buffer {
 public:
     buffer() = default;

@@ -1,4 +1,4 @@
-// How a call that cannot be carried out says so: one sentence with the function, the argument, what it needs, what came.
+// How a call that cannot be carried out says so: one sentence with function, argument, what it needs and what came.
 #pragma once
 
 #include <cstdio>
@@ -33,7 +33,7 @@ namespace detail {
 inline std::string text_of(const char* s) { return s; }
 inline std::string text_of(std::string s) { return s; }
 template <class N>
-    requires std::is_arithmetic_v<N>
+    requires(std::is_arithmetic_v<N>)
 std::string text_of(N n) {
     if constexpr (std::is_same_v<N, bool>)
         return n ? "true" : "false";
