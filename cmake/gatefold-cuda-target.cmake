@@ -1,0 +1,12 @@
+# gatefold::cuda: the library for programs that call the CUDA wing; adds the CUDA runtime, in the kind the project uses.
+if(NOT TARGET gatefold::cuda)
+    find_package(CUDAToolkit QUIET GLOBAL)
+    if(CUDAToolkit_FOUND)
+        add_library(gatefold::cuda INTERFACE IMPORTED GLOBAL)
+        if(CMAKE_CUDA_RUNTIME_LIBRARY STREQUAL "Shared")
+            set_property(TARGET gatefold::cuda PROPERTY INTERFACE_LINK_LIBRARIES gatefold::gatefold CUDA::cudart)
+        else()
+            set_property(TARGET gatefold::cuda PROPERTY INTERFACE_LINK_LIBRARIES gatefold::gatefold CUDA::cudart_static)
+        endif()
+    endif()
+endif()

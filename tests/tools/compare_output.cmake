@@ -1,0 +1,10 @@
+# Runs PROGRAM with ARGUMENTS and fails unless it prints exactly the text of the file EXPECTED.
+cmake_minimum_required(VERSION 3.25)
+execute_process(COMMAND ${PROGRAM} ${ARGUMENTS} OUTPUT_VARIABLE got RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${PROGRAM} ended with ${status}")
+endif()
+file(READ ${EXPECTED} expected)
+if(NOT got STREQUAL expected)
+    message(FATAL_ERROR "expected (${EXPECTED}):\n${expected}\ngot:\n${got}")
+endif()
