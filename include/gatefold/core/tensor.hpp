@@ -90,6 +90,18 @@ void merge_extents(index_t (&extents)[sizeof...(E)], N... given) {
     for (int d = 0; d < int{sizeof...(E)}; ++d) extents[d] = fixed[d] == dyn ? values[next++] : fixed[d];
 }
 
+template <class Tensor>
+struct static_tensor;
+template <class T, int... E>
+struct static_tensor<basic_tensor<cpu, T, E...>> {
+    static basic_tensor<cpu, T, E...> make(context<cpu>& ctx) {
+        static_assert(dynamic_extents<E...> == 0);
+        basic_tensor<cpu, T, E...> t({E...}, ctx.memory());
+        t.set_zero();
+        return t;
+    }
+};
+
 }  // namespace detail
 
 /// A tensor in the context's memory; one argument for each extent that is `dyn`: make_tensor<float, dyn, 64>(ctx, 10).
