@@ -1,0 +1,373 @@
+// The oracle against reference implementations: one block alone with all gradients, losses, top-2 capacity routing
+// (golden/README.md, folder gradients). Skipped with a message where the files are not at hand.
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <boost/test/unit_test.hpp>
+
+#include "../oracle.hpp"
+#include "../oracle/safetensors.hpp"
+
+namespace {
+
+using namespace oracle;
+
+std::string golden_directory() {
+#ifdef GATEFOLD_GOLDEN_DIR
+    return GATEFOLD_GOLDEN_DIR;
+#else
+    return "";
+#endif
+}
+
+bool golden_missing(const std::string& file) {
+    const bool missing = golden_directory().empty() || !std::ifstream(golden_directory() + "/" + file);
+    if (missing) BOOST_TEST_MESSAGE("skipped: no golden file " << file);
+    return missing;
+}
+
+/// max|a − b| ≤ tolerance · max|b| over the tensor.
+void check_close(const values& got, const values& expected, const std::string& what, double tolerance = 1e-11) {
+    BOOST_REQUIRE_MESSAGE(got.size() == expected.size(),
+                          what << ": " << got.size() << " values, expected " << expected.size());
+    double error = 0, scale = 0;
+    for (natural i = 0; i < got.size(); ++i) {
+        error = std::max(error, std::fabs(got[i] - expected[i]));
+        scale = std::max(scale, std::fabs(expected[i]));
+        if (std::isnan(got[i])) error = infinity;
+    }
+    BOOST_CHECK_MESSAGE(error <= tolerance * scale, what << ": error " << error << " of " << scale);
+}
+
+/// A block: the layer, how the file's names map to ours (for params and grads alike), and its inputs.
+struct block {
+    std::string name;
+    oracle::layer layer;
+    parameters (*load)(const oracle::layer&, const tensor_file&, const std::string& prefix) = nullptr;
+    tensor_file file;
+
+    natural dimension(const std::string& tensor, natural i) const { return file.at(tensor).shape.at(i); }
+};
+
+block open_block(const std::string& name) {
+    block b;
+    b.name = name;
+    b.file = read_safetensors(golden_directory() + "/gradients/blocks/" + name + ".safetensors");
+    b.layer.hidden = b.dimension("x", 1);
+    b.layer.experts = b.dimension("router.logits", 1);
+    b.layer.router.top_k = b.dimension("router.ids", 1);
+    b.layer.router.scale = b.file.number("routed_scaling_factor", 1);
+    b.layer.router.groups = static_cast<natural>(b.file.number("n_group", 1));
+    b.layer.router.top_groups = static_cast<natural>(b.file.number("topk_group", 1));
+    return b;
+}
+
+values first_of(const tensor_file& f, const std::vector<std::string>& names) {
+    for (const std::string& n : names)
+        if (f.has(n)) return f.get(n);
+    return {};
+}
+
+/// Hub names of most families: fused experts [E, 2F, H], shared experts as linear layers.
+parameters load_fused(const layer& l, const tensor_file& f, const std::string& p) {
+    parameters w;
+    w.router = first_of(f, {p + "gate.weight", p + "router.weight", p + "router.classifier.weight"});
+    w.selection_bias = first_of(f, {p + "gate.e_score_correction_bias", p + "gate.moe_statics.e_score_correction_bias",
+                                    p + "router.e_score_correction_bias"});
+    w.gate_up = first_of(f, {p + "experts.gate_up_proj", p + "experts.up_proj"});
+    w.down = f.get(p + "experts.down_proj");
+    w.gate_up.resize(l.experts * (l.gated ? 2 : 1) * l.ffn * l.expert_width());  // LongCat stores unused rows
+    w.latent_down = f.get(p + "fc1_latent_proj.weight");
+    w.latent_up = f.get(p + "fc2_latent_proj.weight");
+    const std::string shared = f.has(p + "shared_expert.up_proj.weight") ? "shared_expert." : "shared_experts.";
+    const values up = f.get(p + shared + "up_proj.weight"), gate = f.get(p + shared + "gate_proj.weight");
+    w.shared_gate_up = gate.empty() ? up : stacked(gate, up, 1);
+    w.shared_down = f.get(p + shared + "down_proj.weight");
+    w.shared_gate = f.get(p + "shared_expert_gate.weight");
+    return w;
+}
+
+/// gpt-oss: [E, H, 2F] with interleaved gate and up, biases everywhere.
+parameters load_gpt_oss(const layer& l, const tensor_file& f, const std::string& p) {
+    parameters w;
+    w.router = f.get(p + "router.weight");
+    w.router_bias = f.get(p + "router.bias");
+    w.gate_up = gate_rows_first(transposed(f.get(p + "experts.gate_up_proj"), l.experts, l.hidden, 2 * l.ffn),
+                                l.experts, l.ffn, l.hidden);
+    w.gate_up_bias = gate_rows_first(f.get(p + "experts.gate_up_proj_bias"), l.experts, l.ffn, 1);
+    w.down = transposed(f.get(p + "experts.down_proj"), l.experts, l.ffn, l.hidden);
+    w.down_bias = f.get(p + "experts.down_proj_bias");
+    return w;
+}
+
+/// Llama-4: [E, H, 2F], gate columns first.
+parameters load_llama4(const layer& l, const tensor_file& f, const std::string& p) {
+    parameters w = load_fused(l, f, p);
+    w.gate_up = transposed(f.get(p + "experts.gate_up_proj"), l.experts, l.hidden, 2 * l.ffn);
+    w.down = transposed(f.get(p + "experts.down_proj"), l.experts, l.ffn, l.hidden);
+    return w;
+}
+
+/// DBRX: w1, v1 [E·F, H]; w2 [E·F, H] used transposed.
+parameters load_dbrx(const layer& l, const tensor_file& f, const std::string& p) {
+    parameters w;
+    w.router = f.get(p + "router.layer.weight");
+    w.gate_up = stacked(f.get(p + "experts.mlp.w1"), f.get(p + "experts.mlp.v1"), l.experts);
+    w.down = transposed(f.get(p + "experts.mlp.w2"), l.experts, l.ffn, l.hidden);
+    return w;
+}
+
+/// Switch: one linear layer pair per expert.
+parameters load_switch(const layer& l, const tensor_file& f, const std::string& p) {
+    parameters w;
+    w.router = f.get(p + "router.classifier.weight");
+    for (natural e = 0; e < l.experts; ++e) {
+        const std::string name = p + "experts.expert_" + std::to_string(e);
+        const values up = f.get(name + ".wi.weight"), down = f.get(name + ".wo.weight");
+        w.gate_up.insert(w.gate_up.end(), up.begin(), up.end());
+        w.down.insert(w.down.end(), down.begin(), down.end());
+    }
+    return w;
+}
+
+// ---- the nineteen blocks --------------------------------------------------------------------------------------------
+
+natural shared_width(const block& b) {
+    for (const char* name : {"param.shared_experts.up_proj.weight", "param.shared_expert.up_proj.weight"})
+        if (b.file.has(name)) return b.dimension(name, 0);
+    return 0;
+}
+
+block fused_block(const std::string& name) {
+    block b = open_block(name);
+    b.load = load_fused;
+    b.layer.ffn = b.dimension("param.experts.down_proj", 2);
+    b.layer.shared_ffn = shared_width(b);
+    return b;
+}
+
+block softmax_block(const std::string& name, renormalise_kind renormalise) {
+    block b = fused_block(name);
+    b.layer.router.renormalise = renormalise;
+    return b;
+}
+
+block bias_block(const std::string& name, score_kind score) {
+    block b = fused_block(name);
+    b.layer.router.score = score;
+    b.layer.router.group_score = group_score_kind::top2_sum;
+    b.layer.router.renormalise = renormalise_kind::sum_plus_epsilon;
+    return b;
+}
+
+block deepseek_v2_block() {
+    block b = softmax_block("deepseek_v2", renormalise_kind::none);
+    b.layer.router.mask_zero = true;
+    return b;
+}
+
+block deepseek_v4_block() {
+    block b = bias_block("deepseek_v4", score_kind::sqrt_softplus);
+    b.layer.activation = {.kind = activation_kind::clamped_silu, .limit = b.file.number("swiglu_limit", 10)};
+    b.layer.shared_activation = b.layer.activation;
+    return b;
+}
+
+block ernie_block() {
+    block b = softmax_block("ernie4_5_moe", renormalise_kind::clamped_sum);
+    b.layer.router.epsilon = b.file.number("moe_norm_min", 1e-12);
+    return b;
+}
+
+block selected_block(const std::string& name) {
+    block b = fused_block(name);
+    b.layer.router.score = score_kind::softmax_selected;
+    return b;
+}
+
+block gpt_oss_block() {
+    block b = open_block("gpt_oss");
+    b.load = load_gpt_oss;
+    b.layer.ffn = b.dimension("param.experts.down_proj", 1);
+    b.layer.router.score = score_kind::softmax_selected;
+    b.layer.activation = {.kind = activation_kind::clamped_swiglu,
+                          .alpha = b.file.number("swiglu_alpha", 1.702),
+                          .limit = b.file.number("swiglu_limit", 7)};
+    return b;
+}
+
+block llama4_block() {
+    block b = open_block("llama4");
+    b.load = load_llama4;
+    b.layer.ffn = b.dimension("param.experts.down_proj", 1);
+    b.layer.shared_ffn = shared_width(b);
+    b.layer.router.score = score_kind::sigmoid;
+    b.layer.weight_on_input = true;
+    return b;
+}
+
+block longcat_block() {
+    block b = fused_block("longcat_zero_experts");
+    const auto zero = static_cast<natural>(b.file.number("zero_expert_num", 0));
+    b.layer.experts -= zero;
+    b.layer.router.identities = zero;
+    return b;
+}
+
+block nemotron_block() {
+    block b = bias_block("nemotron_h_latent", score_kind::sigmoid);
+    b.layer.latent = b.dimension("param.fc1_latent_proj.weight", 0);
+    b.layer.gated = b.layer.shared_gated = false;
+    b.layer.activation.kind = b.layer.shared_activation.kind = activation_kind::relu_squared;
+    return b;
+}
+
+block dbrx_block() {
+    block b = open_block("dbrx");
+    b.load = load_dbrx;
+    b.layer.ffn = b.dimension("param.experts.mlp.w1", 0) / b.layer.experts;
+    b.layer.router.renormalise = renormalise_kind::norm;
+    return b;
+}
+
+block phi_block(const std::string& name) {
+    block b = fused_block(name);
+    b.layer.router.select = select_kind::sparse_mixer;
+    b.layer.router.mixer_epsilon = b.file.number("router_jitter_noise", 0.01);
+    return b;
+}
+
+block switch_block() {
+    block b = open_block("switch_capacity");
+    b.load = load_switch;
+    b.layer.ffn = b.dimension("param.experts.expert_0.wi.weight", 0);
+    b.layer.gated = false;
+    b.layer.activation.kind = activation_kind::relu;
+    b.layer.router.capacity.kind = capacity_kind::fixed;
+    b.layer.router.capacity.fixed = static_cast<natural>(b.file.number("expert_capacity", 0));
+    return b;
+}
+
+// ---- checks ---------------------------------------------------------------------------------------------------------
+
+/// Ids and weights per token as sets; the reference's slot order is its own.
+values as_matrix(const ints& ids, const values& weights, natural tokens, natural slots, natural choices) {
+    values m(tokens * choices, 0.0);
+    for (natural i = 0; i < ids.size(); ++i)
+        if (ids[i] >= 0) m[i / slots * choices + to_index(ids[i])] += weights[i];
+    return m;
+}
+
+/// Training-mode SparseMixer samples: the ids and c of the file are the draws.
+batch batch_of(const block& b) {
+    batch in;
+    in.tokens = b.dimension("x", 0);
+    in.x = b.file.get("x");
+    if (b.file.has("router.c")) {
+        in.training = true;
+        in.chosen = b.file.at("router.ids").integers();
+        for (double c : b.file.get("router.c")) in.uniform.push_back(c == 1 ? 1.0 : 0.0);
+    }
+    return in;
+}
+
+void check_block(const block& b) {
+    const parameters p = b.load(b.layer, b.file, "param."), expected = b.load(b.layer, b.file, "grad.");
+    const batch in = batch_of(b);
+    const result r = forward(b.layer, p, in);
+    const values dy = b.file.get("dy");
+    const gradients g = backward(b.layer, p, in, r, dy);
+    const natural slots = b.layer.slots(), choices = b.layer.choices();
+    const auto matrix = [&](const values& w, const ints& ids) { return as_matrix(ids, w, in.tokens, slots, choices); };
+    const ints ids = b.file.at("router.ids").integers();
+
+    check_close(r.routing.logits, b.file.get("router.logits"), b.name + " logits");
+    check_close(matrix(values(ids.size(), 1), r.routing.ids), matrix(values(ids.size(), 1), ids), b.name + " ids", 0);
+    check_close(matrix(r.routing.weights, r.routing.ids), matrix(b.file.get("router.weights"), ids),
+                b.name + " weights");
+    if (b.file.has("router.q")) check_close(r.routing.base, b.file.get("router.q"), b.name + " q");
+    if (b.file.has("router.c")) check_close(r.routing.factor, b.file.get("router.c"), b.name + " c", 0);
+    check_close(r.y, b.file.get("y"), b.name + " y");
+    check_close(g.x, b.file.get("dx"), b.name + " dx");
+    check_close(g.logits, b.file.get("grad.router.logits"), b.name + " dlogits");
+    check_close(matrix(g.weights, r.routing.ids), matrix(b.file.get("grad.router.weights"), ids), b.name + " dweights");
+    for_each_parameter([&](const char* name, auto member) {
+        if (!(p.*member).empty() && std::string(name) != "selection_bias")
+            check_close(g.parameters.*member, expected.*member, b.name + " grad " + name);
+    });
+}
+
+template <class Make>
+void run(const std::string& name, Make make) {
+    if (!golden_missing("gradients/blocks/" + name + ".safetensors")) check_block(make());
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(golden)
+BOOST_AUTO_TEST_SUITE(oracle)
+BOOST_AUTO_TEST_SUITE(blocks)
+
+BOOST_AUTO_TEST_CASE(mixtral) {
+    run("mixtral", [] { return softmax_block("mixtral", renormalise_kind::sum); });
+}
+BOOST_AUTO_TEST_CASE(mixtral_empty_experts) {
+    run("mixtral_empty_experts", [] { return softmax_block("mixtral_empty_experts", renormalise_kind::sum); });
+}
+BOOST_AUTO_TEST_CASE(qwen3_moe) {
+    run("qwen3_moe", [] { return softmax_block("qwen3_moe", renormalise_kind::sum); });
+}
+BOOST_AUTO_TEST_CASE(qwen3_next) {
+    run("qwen3_next", [] { return softmax_block("qwen3_next", renormalise_kind::sum); });
+}
+BOOST_AUTO_TEST_CASE(olmoe) {
+    run("olmoe", [] { return softmax_block("olmoe", renormalise_kind::none); });
+}
+BOOST_AUTO_TEST_CASE(jamba) {
+    run("jamba", [] { return softmax_block("jamba", renormalise_kind::none); });
+}
+BOOST_AUTO_TEST_CASE(dbrx) {
+    run("dbrx", [] { return dbrx_block(); });
+}
+BOOST_AUTO_TEST_CASE(granitemoe) {
+    run("granitemoe", [] { return selected_block("granitemoe"); });
+}
+BOOST_AUTO_TEST_CASE(gpt_oss) {
+    run("gpt_oss", [] { return gpt_oss_block(); });
+}
+BOOST_AUTO_TEST_CASE(deepseek_v2) {
+    run("deepseek_v2", [] { return deepseek_v2_block(); });
+}
+BOOST_AUTO_TEST_CASE(deepseek_v3) {
+    run("deepseek_v3", [] { return bias_block("deepseek_v3", score_kind::sigmoid); });
+}
+BOOST_AUTO_TEST_CASE(deepseek_v4) {
+    run("deepseek_v4", [] { return deepseek_v4_block(); });
+}
+BOOST_AUTO_TEST_CASE(ernie4_5_moe) {
+    run("ernie4_5_moe", [] { return ernie_block(); });
+}
+BOOST_AUTO_TEST_CASE(llama4) {
+    run("llama4", [] { return llama4_block(); });
+}
+BOOST_AUTO_TEST_CASE(longcat_zero_experts) {
+    run("longcat_zero_experts", [] { return longcat_block(); });
+}
+BOOST_AUTO_TEST_CASE(nemotron_h_latent) {
+    run("nemotron_h_latent", [] { return nemotron_block(); });
+}
+BOOST_AUTO_TEST_CASE(phimoe_eval) {
+    run("phimoe_eval", [] { return phi_block("phimoe_eval"); });
+}
+BOOST_AUTO_TEST_CASE(phimoe_train) {
+    run("phimoe_train", [] { return phi_block("phimoe_train"); });
+}
+BOOST_AUTO_TEST_CASE(switch_capacity) {
+    run("switch_capacity", [] { return switch_block(); });
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE_END()
