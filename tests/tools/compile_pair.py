@@ -2,12 +2,18 @@
 
 usage: compile_pair.py --compiler PATH FILE -- FLAGS...
 
-The sentences the compiler must print stand in FILE, each behind `// EXPECT: `.
+The sentences the compiler must print stand in FILE, each behind `// EXPECT: `, continued on comment lines that follow.
 """
 import argparse
 import re
 import subprocess
 import sys
+
+
+def expected_sentences(path):
+    with open(path, encoding="utf-8") as file:
+        comments = re.findall(r"^// EXPECT: (.+(?:\n// (?!EXPECT: ).+)*)", file.read(), re.M)
+    return [" ".join(comment.replace("\n//", " ").split()) for comment in comments]
 
 
 def main():
@@ -17,8 +23,7 @@ def main():
     parser.add_argument("flags", nargs="*")
     options = parser.parse_args()
 
-    with open(options.file, encoding="utf-8") as file:
-        sentences = re.findall(r"^// EXPECT: (.+?)\s*$", file.read(), re.M)
+    sentences = expected_sentences(options.file)
     if not sentences:
         sys.exit(f"{options.file}: no line '// EXPECT: sentence'")
 

@@ -52,3 +52,6 @@ foreach(file IN LISTS files)
             COMMAND ${python} ${tools}/compile_pair.py --compiler ${compiler} ${file} -- -I ${include_dir})
     endforeach()
 endforeach()
+gatefold_test(NAME compile_fail.every_rule_has_a_pair
+    COMMAND ${python} ${tools}/config_rules.py --compiler ${CMAKE_CXX_COMPILER} --include ${include_dir}
+            --pairs ${CMAKE_CURRENT_SOURCE_DIR}/compile_fail)

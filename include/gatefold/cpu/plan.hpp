@@ -12,7 +12,7 @@
 #include <gatefold/core/context.hpp>
 #include <gatefold/moe/plan.hpp>
 
-namespace gatefold::inline v0::inline GATEFOLD_TIER::detail::on_cpu {
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// Below this many pairs a second thread costs more than it counts.
 inline constexpr index_t pairs_per_part = 8192;
@@ -65,4 +65,4 @@ inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::ui
     });
 }
 
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER::detail::on_cpu
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
