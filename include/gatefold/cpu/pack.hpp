@@ -1,0 +1,97 @@
+// Copies that put operands in the order in which the kernels read them: rows of tokens into [step][R], rows of weights
+// into streams [step][W], both by square transposes; gather, scale and conversion happen on the way.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <gatefold/cpu/simd/transpose.hpp>
+#include <gatefold/cpu/simd/vec.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows of a matrix, in order or picked by a plan: row r is row pairs[r] / slots of `data`, times factor[pairs[r]].
+template <class T>
+struct rows_of {
+    using value_type = T;
+    using factor_type = accumulate_t<T>;
+    const T* data;
+    index_t stride;
+    const std::int32_t* pairs = nullptr;
+    int slots = 1;
+    const factor_type* factor = nullptr;
+
+    GATEFOLD_INLINE const T* row(index_t r) const { return data + (pairs ? pairs[r] / slots : r) * stride; }
+    GATEFOLD_INLINE factor_type factor_of(index_t r) const { return factor[pairs ? pairs[r] : r]; }
+};
+
+/// A stretch of one row as vectors of the type it is summed in; zeros behind its end.
+template <class A, class T>
+struct row_reader {
+    using element = A;
+    const T* data;
+    index_t columns;
+    const A* factor;
+
+    GATEFOLD_INLINE vec<A> operator()(index_t step) const {
+        const vec<A> x = load_first<A>(data + step, columns - step);
+        return factor ? mul(x, broadcast<A>(*factor)) : x;
+    }
+};
+
+/// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
+template <class T>
+struct pair_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        constexpr int n = 2 * words;
+        const T* p = data + 2 * step;
+        const index_t left = columns - 2 * step;
+        vec<float> result;
+        if constexpr (std::is_same_v<T, bf16>) {
+            if (!factor && left >= n) {
+                std::memcpy(&result.raw, p, sizeof result.raw);
+                return result;
+            }
+        }
+        bf16 pairs[n];
+        for (int half = 0; half < n; half += words) {
+            vec<float> x = load_first<float>(p + half, left - half);
+            if (factor) x = mul(x, broadcast(*factor));
+            store(pairs + half, x);
+        }
+        std::memcpy(&result.raw, pairs, sizeof result.raw);
+        return result;
+    }
+};
+
+/// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
+/// from there up to `height` become zeros.
+template <class Reader, class A = typename Reader::element>
+GATEFOLD_INLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
+    constexpr int width = lanes<A>;
+    const index_t total = steps * height;
+    for (index_t s = 0; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width;
+        for (int first = 0; first < height; first += width) {
+            vec<A> block[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
+            transpose(block);
+            // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
+            for (index_t j = 0; j < n; ++j) {
+                A* p = to + (s + j) * height + first;
+                if (height - first >= width || (first == 0 && (s + j) * height + width <= total))
+                    store(p, block[j]);
+                else
+                    store_first(p, block[j], height - first);
+            }
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
