@@ -92,9 +92,16 @@ public:
         return workspace_.data();
     }
 
-    /// The largest number of tokens that reserve<L> promised for; 0: no promise was asked for.
+    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
+    ///
+    /// `training` includes backward. Several layers may be reserved for one after another; the smallest promise holds.
+    template <class L>
+    void reserve(index_t most_tokens, bool training = true) {
+        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
+        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
+    }
+    /// The number of tokens that was reserved for; 0: no promise was asked for.
     index_t reserved_tokens() const { return reserved_tokens_; }
-    void set_reserved_tokens(index_t tokens) { reserved_tokens_ = tokens; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
     template <class Body>

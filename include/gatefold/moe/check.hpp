@@ -1,0 +1,105 @@
+// The checks that every public call of the layer makes before it writes anything.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <gatefold/core/error.hpp>
+#include <gatefold/moe/call.hpp>
+#include <gatefold/moe/plan.hpp>
+
+namespace gatefold::inline v0::detail {
+
+/// Memory for `rows` rows, aligned for its elements; an empty view needs none.
+template <backend B, class T, int... E>
+void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
+    constexpr int last = static_cast<int>(sizeof...(E)) - 1;
+    constexpr std::size_t alignment = __is_same(B, cuda) ? 16 : alignof(T);
+    require(v.extent(0) == rows, function, argument, std::to_string(rows) + " rows", v.extent(0));
+    const int fixed[] = {E...};
+    for (int d = 1; d <= last; ++d)
+        require(fixed[d] == dyn || v.extent(d) == fixed[d], function, argument,
+                "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d), v.extent(d));
+    if (v.size() == 0) return;
+    require(v.data() != nullptr, function, argument, "memory", "null");
+    require(
+        reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0, function, argument,
+        "memory at a multiple of " + std::to_string(alignment) + " bytes",
+        "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) + " past one");
+    if (last > 0)
+        require(v.row_stride() >= v.extent(last), function, argument,
+                "rows at least " + std::to_string(v.extent(last)) + " elements apart", v.row_stride());
+}
+
+/// A span of addresses, for the overlap test.
+struct address_range {
+    std::uintptr_t begin = 0, end = 0;
+};
+template <backend B, class T, int... E>
+address_range addresses_of(const basic_view<B, T, E...>& v) {
+    if (v.size() == 0) return {};
+    const auto begin = reinterpret_cast<std::uintptr_t>(v.data());
+    const index_t last = (v.rows() - 1) * (v.rank == 1 ? 0 : v.row_stride()) + v.extent(v.rank - 1);
+    return {begin, begin + static_cast<std::uintptr_t>(last) * sizeof(T)};
+}
+
+/// Two views must not share memory.
+template <class V, class U>
+void check_apart(const char* function, const char* argument, const V& v, const char* other, const U& u) {
+    const address_range a = addresses_of(v), b = addresses_of(u);
+    require(a.end <= b.begin || b.end <= a.begin, function, argument, std::string("memory apart from ") + other,
+            "overlapping memory");
+}
+
+/// Every parameter that the layer has must be there.
+template <class W>
+void check_weights(const char* function, const W& w) {
+    const auto check = [&](const char* name, const auto& slot) {
+        require(slot.data() != nullptr, function, name, "memory for the parameter", "null");
+        require(
+            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>) ==
+                0,
+            function, name, "memory aligned for its elements", "a misaligned address");
+    };
+    for_each_parameter(check, w);
+    for_each_buffer(check, w);
+}
+
+template <layer_type L, backend B>
+void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
+    const index_t tokens = in.x.extent(0);
+    require(tokens >= 0 && tokens <= most_tokens(L::c), function, "x",
+            "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+    check_view(function, "x", in.x, tokens);
+    require(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens(), function, "x",
+            "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
+    if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
+    if (!routes) return;
+    if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
+    if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
+    if constexpr (L::c.router.select == selection::given)
+        require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
+    if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
+        require(in.sequence_starts.data() != nullptr || tokens == 0, function, "sequence_starts",
+                "the first token of each sequence", "none");
+    if constexpr (__is_same(B, cpu)) {
+        if (in.chosen.data()) {
+            check_view(function, "chosen", in.chosen, tokens);
+            for (index_t t = 0; t < tokens; ++t)
+                for (int s = 0; s < L::slots; ++s)
+                    require(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices, function, "chosen",
+                            "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
+        }
+        if (in.sequence_starts.data()) {
+            const index_t n = in.sequence_starts.extent(0);
+            check_view(function, "sequence_starts", in.sequence_starts, n);
+            for (index_t i = 0; i < n; ++i) {
+                const index_t start = in.sequence_starts[i], least = i == 0 ? 0 : in.sequence_starts[i - 1];
+                require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
+                        "ascending starts from 0, none past the last token", start);
+            }
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail
