@@ -1,9 +1,4 @@
 # The kinds that ask the compiler, not a program: header, static, compile_fail, budget.
-set(include_dir ${PROJECT_SOURCE_DIR}/include)
-set(native)
-if(GATEFOLD_NATIVE AND GATEFOLD_HAS_MARCH_NATIVE)
-    set(native -march=native)
-endif()
 
 # ---- header: each header alone, one test per folder and compiler -----------------------------------------------------
 file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${include_dir}/gatefold ${include_dir}/gatefold/*.hpp)
@@ -55,3 +50,37 @@ endforeach()
 gatefold_test(NAME compile_fail.every_rule_has_a_pair
     COMMAND ${python} ${tools}/config_rules.py --compiler ${CMAKE_CXX_COMPILER} --include ${include_dir}
             --pairs ${CMAKE_CURRENT_SOURCE_DIR}/compile_fail)
+
+# ---- property.*_bits: AREA_bits.cpp is also a program (with GATEFOLD_AREA_BITS_MAIN) whose output no compiler may change ----
+file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/property/*_bits.cpp)
+foreach(file IN LISTS files)
+    get_filename_component(area ${file} NAME_WE)
+    string(TOUPPER ${area} upper)
+    gatefold_test(NAME property.${area}.every_compiler TIMEOUT 900 LABELS slow
+        COMMAND ${python} ${tools}/bits.py --define GATEFOLD_${upper}_MAIN --include ${include_dir} --include ${PROJECT_SOURCE_DIR}
+                ${file} ${GATEFOLD_COMPILERS})
+endforeach()
+
+# ---- budget: compile time and object size, measured with g++ ---------------------------------------------------------
+set(gxx)
+foreach(compiler IN LISTS GATEFOLD_COMPILERS)
+    gatefold_compiler_name(tag ${compiler})
+    if(tag STREQUAL "gcc")
+        set(gxx ${compiler})
+    endif()
+endforeach()
+if(gxx AND GATEFOLD_HAS_MARCH_NATIVE AND EXISTS ${include_dir}/gatefold/gatefold.hpp)
+    function(gatefold_budget area)
+        gatefold_test(NAME budget.${area} COMMAND ${python} ${tools}/budget.py --compiler ${gxx} --include ${include_dir}
+                      --source ${CMAKE_CURRENT_SOURCE_DIR}/budget/${area}.cpp ${ARGN})
+        set_tests_properties(budget.${area} PROPERTIES RUN_SERIAL ON)
+    endfunction()
+    gatefold_budget(umbrella --time 1.6)
+    gatefold_budget(layer --time 5 --object 300000)
+endif()
+
+# ---- static.same_classes_in_cu: the classes a .cu file sees are those a .cpp file sees ----------------------------------
+if(gatefold_has_cuda AND EXISTS ${include_dir}/gatefold/gatefold.hpp)
+    gatefold_test(NAME static.same_classes_in_cu COMMAND ${python} ${tools}/same_classes.py --cxx ${CMAKE_CXX_COMPILER}
+                  --nvcc ${CMAKE_CUDA_COMPILER} --include ${include_dir})
+endif()

@@ -1,0 +1,9 @@
+// EXPECT: gatefold::config: limit belongs to clamped activations; set .limit above 0 for them and leave it out else
+#include <gatefold/config.hpp>
+
+#ifdef GATEFOLD_BAD
+constexpr gatefold::config c{.hidden = 8, .ffn = 8, .limit = 7};
+#else
+constexpr gatefold::config c{.hidden = 8, .ffn = 8, .act = gatefold::activation::clamped_swiglu, .limit = 7};
+#endif
+static_assert(gatefold::detail::checked<c>::value);

@@ -1,0 +1,11 @@
+// EXPECT: gatefold::config: sparse_mixer makes two picks; set .top_k to 2
+#include <gatefold/config.hpp>
+
+#ifdef GATEFOLD_BAD
+constexpr gatefold::config c{
+    .hidden = 8, .ffn = 8, .experts = 4, .top_k = 3, .router = {.select = gatefold::selection::sparse_mixer}};
+#else
+constexpr gatefold::config c{
+    .hidden = 8, .ffn = 8, .experts = 4, .top_k = 2, .router = {.select = gatefold::selection::sparse_mixer}};
+#endif
+static_assert(gatefold::detail::checked<c>::value);

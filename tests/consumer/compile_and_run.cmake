@@ -1,0 +1,13 @@
+# The ways without CMake: -DCOMPILER -DSOURCE -DOUTPUT, and -DFLAGS or -DPKG_CONFIG with the -DPREFIX of an installed copy.
+cmake_minimum_required(VERSION 3.25)
+if(PKG_CONFIG)
+    file(GLOB_RECURSE package ${PREFIX}/*/gatefold.pc)
+    get_filename_component(folder ${package} DIRECTORY)
+    set(ENV{PKG_CONFIG_PATH} ${folder})
+    execute_process(COMMAND ${PKG_CONFIG} --cflags gatefold OUTPUT_VARIABLE FLAGS COMMAND_ERROR_IS_FATAL ANY)
+endif()
+separate_arguments(FLAGS UNIX_COMMAND "${FLAGS}")
+get_filename_component(folder ${OUTPUT} DIRECTORY)
+file(MAKE_DIRECTORY ${folder})
+execute_process(COMMAND ${COMPILER} -std=c++20 -O1 ${FLAGS} ${SOURCE} -o ${OUTPUT} COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${OUTPUT} COMMAND_ERROR_IS_FATAL ANY)
