@@ -24,28 +24,28 @@ template <class T>
 class buffer {
 public:
     buffer() = default;
-    explicit buffer(index_t count, allocator from = system_allocator) : size_(count), from_(from) {
+    GATEFOLD_INLINE explicit buffer(index_t count, allocator from = system_allocator) : size_(count), from_(from) {
         constexpr index_t most = (std::numeric_limits<index_t>::max)() / static_cast<index_t>(2 * sizeof(T));
         require(count >= 0 && count <= most, "buffer", "count", "a number of elements that fits memory", count);
         if (count == 0) return;
         data_ = static_cast<T*>(from_.allocate(from_.self, bytes(), memory_alignment));
         if (!data_) GATEFOLD_THROW(std::bad_alloc());
     }
-    buffer(buffer&& other) noexcept
+    GATEFOLD_INLINE buffer(buffer&& other) noexcept
         : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), from_(other.from_) {}
-    buffer& operator=(buffer&& other) noexcept {
+    GATEFOLD_INLINE buffer& operator=(buffer&& other) noexcept {
         std::swap(data_, other.data_);
         std::swap(size_, other.size_);
         std::swap(from_, other.from_);
         return *this;
     }
-    ~buffer() {
+    GATEFOLD_INLINE ~buffer() {
         if (data_) from_.release(from_.self, data_, bytes());
     }
 
-    T* data() const { return data_; }
-    index_t size() const { return size_; }
-    std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
+    GATEFOLD_INLINE T* data() const { return data_; }
+    GATEFOLD_INLINE index_t size() const { return size_; }
+    GATEFOLD_INLINE std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
 
 private:
     T* data_ = nullptr;

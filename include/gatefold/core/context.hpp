@@ -66,28 +66,28 @@ public:
     }
     GATEFOLD_INLINE explicit context(int threads) : context(context_options{.threads = threads}) {}
 
-    int threads() const { return options_.threads; }
-    order sums() const { return options_.sums; }
-    const allocator& memory() const { return options_.memory; }
+    GATEFOLD_INLINE int threads() const { return options_.threads; }
+    GATEFOLD_INLINE order sums() const { return options_.sums; }
+    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
     /// Counts of NaN and infinite logits, undecided tokens and dropped pairs.
-    const routing_report& report() const { return report_; }
-    routing_report& report() { return report_; }
-    void clear_report() { report_ = {}; }
+    GATEFOLD_INLINE const routing_report& report() const { return report_; }
+    GATEFOLD_INLINE routing_report& report() { return report_; }
+    GATEFOLD_INLINE void clear_report() { report_ = {}; }
 
     /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
-    void reserve_bytes(std::size_t bytes) {
+    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
         if (bytes <= workspace_.bytes()) return;
         require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
         workspace_ = buffer<std::byte>();
         workspace_ = buffer<std::byte>(static_cast<index_t>(bytes), options_.memory);
     }
     /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
-    void fix_workspace(bool fixed = true) { fixed_ = fixed; }
-    std::size_t workspace_bytes() const { return workspace_.bytes(); }
+    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes(); }
 
     /// Memory for one call: valid until the next; throws as reserve_bytes does.
-    std::byte* workspace(std::size_t bytes) {
+    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
         reserve_bytes(bytes);
         return workspace_.data();
     }
@@ -96,16 +96,16 @@ public:
     ///
     /// `training` includes backward. Several layers may be reserved for one after another; the smallest promise holds.
     template <class L>
-    void reserve(index_t most_tokens, bool training = true) {
+    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = true) {
         reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
         if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
     }
     /// The number of tokens that was reserved for; 0: no promise was asked for.
-    index_t reserved_tokens() const { return reserved_tokens_; }
+    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
     template <class Body>
-    void parallel(int parts, Body&& body) {
+    GATEFOLD_INLINE void parallel(int parts, Body&& body) {
         if (parts <= 1 || options_.threads == 1) {
             for (int p = 0; p < parts; ++p) body(p);
             return;

@@ -23,7 +23,9 @@ public:
     using std::runtime_error::runtime_error;
 };
 
-namespace detail {
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 [[noreturn]] inline void abort_with(const char* text) {
     std::fprintf(stderr, "%s\n", text);
@@ -51,7 +53,9 @@ template <class Expected, class Got>
                                   text_of(expected) + ", got " + text_of(got)));
 }
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// Throws argument_error unless `holds`; the texts are composed only then.
 template <class Expected, class Got>
@@ -60,4 +64,4 @@ constexpr void require(bool holds, const char* function, const char* argument, E
         detail::reject(function, argument, expected, got);
 }
 
-}  // namespace gatefold::inline v0
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER

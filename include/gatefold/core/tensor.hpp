@@ -8,9 +8,9 @@
 #include <gatefold/core/context.hpp>
 #include <gatefold/core/view.hpp>
 
-namespace gatefold::inline v0 {
+namespace gatefold::inline v0 {}  // namespace gatefold::inline v0
 
-namespace detail {
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// The product of extents, checked against negative ones and overflow.
 template <std::size_t Rank>
@@ -25,7 +25,9 @@ index_t checked_size(const index_t (&extents)[Rank], const char* function) {
     return n;
 }
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
 
 template <backend B, class T, int... E>
 class basic_tensor;
@@ -40,29 +42,29 @@ public:
 
     basic_tensor() = default;
     /// Throws: argument_error for a negative extent or an overflowing product, std::bad_alloc.
-    explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
+    GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
         : memory_(detail::checked_size(extents, "tensor"), from) {
         for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
     }
 
-    T* data() const { return memory_.data(); }
-    index_t extent(int d) const { return extents_[d]; }
-    index_t size() const { return memory_.size(); }
+    GATEFOLD_INLINE T* data() const { return memory_.data(); }
+    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
+    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
 
-    basic_view<cpu, T, E...> view() { return {memory_.data(), extents_}; }
-    basic_view<cpu, const T, E...> view() const { return {memory_.data(), extents_}; }
-    operator basic_view<cpu, T, E...>() { return view(); }
-    operator basic_view<cpu, const T, E...>() const { return view(); }
+    GATEFOLD_INLINE basic_view<cpu, T, E...> view() { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE basic_view<cpu, const T, E...> view() const { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE operator basic_view<cpu, T, E...>() { return view(); }
+    GATEFOLD_INLINE operator basic_view<cpu, const T, E...>() const { return view(); }
 
     template <class... I>
         requires(sizeof...(I) == sizeof...(E))
-    T& operator()(I... place) { return view()(place...); }
+    GATEFOLD_INLINE T& operator()(I... place) { return view()(place...); }
     template <class... I>
         requires(sizeof...(I) == sizeof...(E))
-    const T& operator()(I... place) const { return view()(place...); }
+    GATEFOLD_INLINE const T& operator()(I... place) const { return view()(place...); }
 
     /// Sets every byte to zero, which is the value 0 of every scalar type.
-    void set_zero() {
+    GATEFOLD_INLINE void set_zero() {
         if (size() > 0) std::memset(static_cast<void*>(memory_.data()), 0, memory_.bytes());
     }
 
@@ -76,7 +78,9 @@ using tensor = basic_tensor<cpu, T, E...>;
 template <class T, int... E>
 using device_tensor = basic_tensor<cuda, T, E...>;
 
-namespace detail {
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <int... E>
 constexpr int dynamic_extents = ((E == dyn ? 1 : 0) + ... + 0);
@@ -102,7 +106,9 @@ struct static_tensor<basic_tensor<cpu, T, E...>> {
     }
 };
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// A tensor in the context's memory; one argument for each extent that is `dyn`: make_tensor<float, dyn, 64>(ctx, 10).
 template <class T, int... E, backend B, class... N>
@@ -114,4 +120,4 @@ basic_tensor<B, T, E...> make_tensor(context<B>& ctx, N... extents) {
     return basic_tensor<B, T, E...>(all, ctx.memory());
 }
 
-}  // namespace gatefold::inline v0
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER

@@ -29,7 +29,8 @@ public:
     constexpr basic_view() = default;
 
     /// Views memory with the given extents; those known at compile time must be repeated truthfully.
-    GATEFOLD_HD constexpr basic_view(T* data, const index_t (&extents)[sizeof...(E)], index_t row_stride = -1)
+    GATEFOLD_HD GATEFOLD_INLINE constexpr basic_view(T* data, const index_t (&extents)[sizeof...(E)],
+                                                     index_t row_stride = -1)
         : data_(data) {
         for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
         row_stride_ = row_stride < 0 ? extents_[rank - 1] : row_stride;
@@ -39,7 +40,7 @@ public:
     template <class U, int... D>
         requires(sizeof...(D) == sizeof...(E) && std::is_convertible_v<U (*)[], T (*)[]> &&
                  ((D == E || E == dyn) && ...))
-    GATEFOLD_HD constexpr basic_view(const basic_view<B, U, D...>& other)
+    GATEFOLD_HD GATEFOLD_INLINE constexpr basic_view(const basic_view<B, U, D...>& other)
         : data_(other.data()), row_stride_(other.row_stride()) {
         for (int d = 0; d < rank; ++d) extents_[d] = other.extent(d);
     }
@@ -50,48 +51,54 @@ public:
         return all[d];
     }
 
-    GATEFOLD_HD constexpr T* data() const { return data_; }
-    GATEFOLD_HD constexpr index_t extent(int d) const { return extents_[d]; }
-    GATEFOLD_HD constexpr index_t row_stride() const { return row_stride_; }
-    GATEFOLD_HD constexpr bool is_contiguous() const { return rank == 1 || row_stride_ == extents_[rank - 1]; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T* data() const { return data_; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr index_t extent(int d) const { return extents_[d]; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr index_t row_stride() const { return row_stride_; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr bool is_contiguous() const {
+        return rank == 1 || row_stride_ == extents_[rank - 1];
+    }
 
     /// Number of elements.
-    GATEFOLD_HD constexpr index_t size() const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr index_t size() const {
         index_t n = 1;
         for (int d = 0; d < rank; ++d) n *= extents_[d];
         return n;
     }
-    GATEFOLD_HD constexpr bool empty() const { return size() == 0; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr bool empty() const { return size() == 0; }
 
     /// The element at the given place; places are not checked.
     template <class... I>
         requires(sizeof...(I) == sizeof...(E))
-    GATEFOLD_HD constexpr T& operator()(I... place) const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T& operator()(I... place) const {
         const index_t at[] = {static_cast<index_t>(place)...};
         index_t row = 0;
         for (int d = 0; d + 1 < rank; ++d) row = row * extents_[d] + at[d];
         return data_[row * (rank == 1 ? 0 : row_stride_) + at[rank - 1]];
     }
-    GATEFOLD_HD constexpr T& operator[](index_t i) const requires(sizeof...(E) == 1) { return data_[i]; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T& operator[](index_t i) const requires(sizeof...(E) == 1) {
+        return data_[i];
+    }
 
     /// Pointer to row r, rows of all outer dimensions counted through.
-    GATEFOLD_HD constexpr T* row(index_t r) const { return data_ + r * (rank == 1 ? 0 : row_stride_); }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T* row(index_t r) const { return data_ + r * (rank == 1 ? 0 : row_stride_); }
     /// Number of rows: the product of all extents but the last.
-    GATEFOLD_HD constexpr index_t rows() const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr index_t rows() const {
         index_t n = 1;
         for (int d = 0; d + 1 < rank; ++d) n *= extents_[d];
         return n;
     }
 
-    GATEFOLD_HD constexpr T* begin() const requires(sizeof...(E) == 1) { return data_; }
-    GATEFOLD_HD constexpr T* end() const requires(sizeof...(E) == 1) { return data_ + extents_[0]; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T* begin() const requires(sizeof...(E) == 1) { return data_; }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T* end() const requires(sizeof...(E) == 1) { return data_ + extents_[0]; }
 
     /// Rows [first, first + count) of the outermost dimension.
-    GATEFOLD_HD constexpr auto slice(index_t first, index_t count) const { return sliced<E...>(first, count); }
+    GATEFOLD_HD GATEFOLD_INLINE constexpr auto slice(index_t first, index_t count) const {
+        return sliced<E...>(first, count);
+    }
 
 private:
     template <int First, int... Rest>
-    GATEFOLD_HD constexpr basic_view<B, T, dyn, Rest...> sliced(index_t first, index_t count) const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr basic_view<B, T, dyn, Rest...> sliced(index_t first, index_t count) const {
         index_t extents[sizeof...(E)];
         for (int d = 0; d < rank; ++d) extents[d] = extents_[d];
         index_t step = rank == 1 ? 1 : row_stride_;

@@ -8,7 +8,7 @@
 #include <gatefold/moe/call.hpp>
 #include <gatefold/moe/plan.hpp>
 
-namespace gatefold::inline v0::detail {
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// Memory for `rows` rows, aligned for its elements; an empty view needs none.
 template <backend B, class T, int... E>
@@ -102,4 +102,13 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
     }
 }
 
-}  // namespace gatefold::inline v0::detail
+template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
+void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
+    check_batch("forward", ctx, in, !L::is_dense);
+    check_view("forward", "y", y, in.x.extent(0));
+    check_apart("forward", "y", y, "x", in.x);
+    if (in.router_x.data()) check_apart("forward", "y", y, "router_x", in.router_x);
+    check_weights("forward", w);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

@@ -12,20 +12,6 @@
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
-namespace inner {
-
-template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
-void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
-    using gatefold::detail::check_apart;
-    gatefold::detail::check_batch("forward", ctx, in, !L::is_dense);
-    gatefold::detail::check_view("forward", "y", y, in.x.extent(0));
-    check_apart("forward", "y", y, "x", in.x);
-    if (in.router_x.data()) check_apart("forward", "y", y, "router_x", in.router_x);
-    gatefold::detail::check_weights("forward", w);
-}
-
-}  // namespace inner
-
 /// y = the layer's output for the tokens of `in`; with options.accumulate it is added to y.
 ///
 /// Shapes:  in.x [T, H], y [T, H]; T may be 0, which writes nothing.
@@ -37,7 +23,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
-    inner::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, nullptr, o);
 }
@@ -49,7 +35,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              tape<typename W::layer_type, typename W::backend>& saved, const options<typename W::layer_type>& o = {}) {
-    inner::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y);
     saved.set_tokens(in.x.extent(0));
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, &saved, o);

@@ -88,14 +88,18 @@ public:
     [[no_unique_address]] slot<(c.free.constant > 0), 24, T, c.free.constant, H> constant_value;
 };
 
-namespace detail {
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <class F, class First, class... Rest>
 constexpr void visit_slot(F&& f, const char* name, First&& first, Rest&&... rest) {
     if constexpr (is_present<std::remove_cvref_t<First>>) f(name, first, rest...);
 }
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// Calls f(name, slot of each set...) for every parameter that is trained, in a fixed order. Several sets of one layer
 /// are walked together: for_each_parameter(step, weights, gradients).
@@ -133,4 +137,4 @@ constexpr void for_each_buffer(F&& f, Sets&&... s) {
     detail::visit_slot(f, "selection_bias", s.selection_bias...);
 }
 
-}  // namespace gatefold::inline v0
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER

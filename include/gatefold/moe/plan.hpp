@@ -28,16 +28,16 @@ template <layer_type L, backend B = cpu>
 class plan {
 public:
     plan() = default;
-    plan(context<B>& ctx, index_t most_tokens)
+    GATEFOLD_INLINE plan(context<B>& ctx, index_t most_tokens)
         : offsets_(make_tensor<std::int32_t, L::choices + 1>(ctx)),
           rows_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
           place_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
           most_tokens_(most_tokens) {}
 
-    index_t most_tokens() const { return most_tokens_; }
+    GATEFOLD_INLINE index_t most_tokens() const { return most_tokens_; }
 
     /// The plan's memory for a call over `tokens` tokens.
-    plan_view<B> view(index_t tokens) {
+    GATEFOLD_INLINE plan_view<B> view(index_t tokens) {
         require(tokens >= 0 && tokens <= most_tokens_, "plan", "tokens", most_tokens_, tokens);
         const index_t pairs = tokens * L::slots;
         return {offsets_.view(), {rows_.data(), {pairs}}, {place_.data(), {pairs}}, tokens, L::slots};

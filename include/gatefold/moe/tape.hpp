@@ -23,7 +23,7 @@ public:
 
     tape() = default;
     /// Throws: argument_error for a negative number or one whose pairs an int32 cannot number, std::bad_alloc.
-    tape(context<B>& ctx, index_t most_tokens)
+    GATEFOLD_INLINE tape(context<B>& ctx, index_t most_tokens)
         : plan_(ctx, checked(most_tokens)),
           ids_(make_tensor<std::int32_t, dyn, L::slots>(ctx, routed(most_tokens))),
           weights_(make_tensor<A, dyn, L::slots>(ctx, routed(most_tokens))),
@@ -33,33 +33,35 @@ public:
           shared_gate_up_(make_tensor<T, dyn, L::shared_gate_up_rows>(ctx, L::shared_ffn > 0 ? most_tokens : 0)),
           most_tokens_(most_tokens) {}
 
-    index_t most_tokens() const { return most_tokens_; }
+    GATEFOLD_INLINE index_t most_tokens() const { return most_tokens_; }
     /// Tokens of the forward call that filled the tape; 0 before the first.
-    index_t tokens() const { return tokens_; }
+    GATEFOLD_INLINE index_t tokens() const { return tokens_; }
 
     /// Routing of the last forward call.
-    routing_view<L, B> routing() {
+    GATEFOLD_INLINE routing_view<L, B> routing() {
         return {ids_.view().slice(0, routed(tokens_)), weights_.view().slice(0, routed(tokens_)),
                 logits_.view().slice(0, routed(tokens_))};
     }
     /// The plan of the last forward call.
-    plan_view<B> plan() { return plan_.view(routed(tokens_)); }
+    GATEFOLD_INLINE plan_view<B> plan() { return plan_.view(routed(tokens_)); }
     /// [T, N] Losses add the gradients of their value with respect to the logits here, between forward and backward.
-    basic_view<B, A, dyn, L::choices> logit_gradients() { return logit_gradients_.view().slice(0, routed(tokens_)); }
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> logit_gradients() {
+        return logit_gradients_.view().slice(0, routed(tokens_));
+    }
     /// [rows, 2F or F] what the activation was given, in plan order.
-    basic_view<B, T, dyn, L::gate_up_rows> gate_up() { return gate_up_.view(); }
+    GATEFOLD_INLINE basic_view<B, T, dyn, L::gate_up_rows> gate_up() { return gate_up_.view(); }
     /// [T, 2Fs or Fs] the same of the shared expert.
-    basic_view<B, T, dyn, L::shared_gate_up_rows> shared_gate_up() { return shared_gate_up_.view(); }
+    GATEFOLD_INLINE basic_view<B, T, dyn, L::shared_gate_up_rows> shared_gate_up() { return shared_gate_up_.view(); }
 
     /// Called by forward: the number of tokens that the tape is about to hold.
-    void set_tokens(index_t tokens) {
+    GATEFOLD_INLINE void set_tokens(index_t tokens) {
         require(tokens >= 0 && tokens <= most_tokens_, "forward", "tape",
                 "room for " + std::to_string(tokens) + " tokens", most_tokens_);
         tokens_ = tokens;
     }
 
 private:
-    static index_t checked(index_t most_tokens) {
+    GATEFOLD_INLINE static index_t checked(index_t most_tokens) {
         require(most_tokens >= 0 && most_tokens <= gatefold::most_tokens(L::c), "tape", "most_tokens",
                 gatefold::most_tokens(L::c), most_tokens);
         return L::is_dense ? 0 : most_tokens;

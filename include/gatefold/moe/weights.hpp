@@ -33,7 +33,9 @@ struct expert_view {
     basic_view<B, T, dyn> gate_up_bias, down_bias;
 };
 
-namespace detail {
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <backend B, class Set>
 auto view_expert(Set& set, int e) {
@@ -57,15 +59,17 @@ auto view_expert(Set& set, int e) {
     return one;
 }
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
 
 /// The parameters of layer L in tensors of backend B.
 template <layer_type L, backend B = cpu>
 struct weights : parameter_set<L, detail::owning<B>::template slot> {
     using backend = B;
     /// Views of expert e; throws argument_error for an e that the layer does not hold.
-    auto expert(int e) { return detail::view_expert<B>(*this, e); }
-    auto expert(int e) const { return detail::view_expert<B>(*this, e); }
+    GATEFOLD_INLINE auto expert(int e) { return detail::view_expert<B>(*this, e); }
+    GATEFOLD_INLINE auto expert(int e) const { return detail::view_expert<B>(*this, e); }
 };
 
 /// The parameters of layer L in memory that somebody else owns, a mapped file for instance.
@@ -73,23 +77,37 @@ template <layer_type L, backend B = cpu>
 struct weights_view : parameter_set<L, detail::owning<B>::template view_slot> {
     using backend = B;
     weights_view() = default;
-    weights_view(const weights<L, B>& w) {
+    GATEFOLD_INLINE weights_view(const weights<L, B>& w) {
         const auto borrow = [](const char*, auto& mine, const auto& theirs) { mine = theirs.view(); };
         for_each_parameter(borrow, *this, w);
         for_each_buffer(borrow, *this, w);
     }
-    auto expert(int e) const { return detail::view_expert<B>(*this, e); }
+    GATEFOLD_INLINE auto expert(int e) const { return detail::view_expert<B>(*this, e); }
+};
+
+/// weights, weights_view and packed: whatever carries the parameters of a layer to a call.
+template <class W>
+concept layer_weights = requires {
+    typename W::layer_type;
+    typename W::backend;
+};
+
+/// A starting point of the counter generator.
+struct seed {
+    std::uint64_t value = 0;
 };
 
 /// The gradients of layer L's parameters, kept in accumulate_t of each parameter's type.
 template <layer_type L, backend B = cpu>
 struct gradients : parameter_set<L, detail::owning<B>::template gradient_slot> {
     using backend = B;
-    auto expert(int e) { return detail::view_expert<B>(*this, e); }
-    auto expert(int e) const { return detail::view_expert<B>(*this, e); }
+    GATEFOLD_INLINE auto expert(int e) { return detail::view_expert<B>(*this, e); }
+    GATEFOLD_INLINE auto expert(int e) const { return detail::view_expert<B>(*this, e); }
 };
 
-namespace detail {
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <class Set, class Context>
 void allocate_slots(Set& set, Context& ctx) {
@@ -101,7 +119,9 @@ void allocate_slots(Set& set, Context& ctx) {
     for_each_buffer(make, set);
 }
 
-}  // namespace detail
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// Weights of layer L, every element zero.
 template <layer_type L, backend B>
@@ -118,11 +138,6 @@ gradients<L, B> make_gradients(context<B>& ctx) {
     detail::allocate_slots(g, ctx);
     return g;
 }
-
-/// A starting point of the counter generator.
-struct seed {
-    std::uint64_t value = 0;
-};
 
 /// Weights of layer L drawn from N(0, 1/fan_in) times `gain`, biases and controller state zero, scales one.
 ///
@@ -166,11 +181,4 @@ weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, 
     return w;
 }
 
-/// weights, weights_view and packed: whatever carries the parameters of a layer to a call.
-template <class W>
-concept layer_weights = requires {
-    typename W::layer_type;
-    typename W::backend;
-};
-
-}  // namespace gatefold::inline v0
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
