@@ -2,11 +2,12 @@
 #include <gatefold/gatefold.hpp>
 
 namespace gf = gatefold;
-using moe = gf::layer<gf::config{.hidden = 512, .ffn = 1024, .experts = 8, .top_k = 2, .router = gf::routers::mixtral}, float>;
+using moe =
+    gf::layer<gf::config{.hidden = 512, .ffn = 1024, .experts = 8, .top_k = 2, .router = gf::routers::mixtral}, float>;
 
-void step(gf::context<gf::cpu>& ctx, const gf::weights<moe, gf::cpu>& w, gf::view<const float, gf::dyn, 512> x,
-          gf::view<float, gf::dyn, 512> y, gf::view<const float, gf::dyn, 512> dy, gf::view<float, gf::dyn, 512> dx,
-          gf::tape<moe, gf::cpu>& tape, gf::gradients<moe, gf::cpu>& gradients) {
-    gf::forward(ctx, w, x, y, tape);
-    gf::backward(ctx, w, tape, dy, dx, gradients);
+void step(gf::context<gf::cpu>& ctx, const gf::weights<moe, gf::cpu>& w, const gf::batch<moe>& in,
+          gf::view<const float, gf::dyn, 512> dy, gf::view<float, gf::dyn, 512> y, gf::view<float, gf::dyn, 512> dx,
+          gf::tape<moe>& tape, gf::gradients<moe, gf::cpu>& g) {
+    gf::forward(ctx, w, in, y, tape);
+    gf::backward(ctx, w, in, tape, dy, dx, g);
 }

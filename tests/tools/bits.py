@@ -1,9 +1,9 @@
 """The same bits from every compiler, instruction set and contraction mode.
 
-usage: bits.py --define NAME --include DIR... FILE COMPILER...
+usage: bits.py --include DIR... FILE COMPILER...
 
-FILE, compiled with NAME defined, is a program that prints what it computes and ends with 0 if its bits are the expected ones. It
-is built and run once per compiler and variant; every run must end with 0 and print the same text.
+FILE is a program that prints what it computes and ends with 0 if its bits are the expected ones. It is built and run once per
+compiler and variant; every run must end with 0 and print the same text.
 """
 import argparse
 import pathlib
@@ -24,7 +24,6 @@ VARIANTS = [
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--define", required=True)
     parser.add_argument("--include", action="append", default=[])
     parser.add_argument("file")
     parser.add_argument("compilers", nargs="+")
@@ -36,7 +35,7 @@ def main():
         for compiler in options.compilers:
             for variant in VARIANTS:
                 name = " ".join([pathlib.Path(compiler).name, *variant])
-                command = [compiler, "-std=c++20", f"-D{options.define}", *variant, options.file, "-o", program]
+                command = [compiler, "-std=c++20", *variant, options.file, "-o", program]
                 command += [f"-I{path}" for path in options.include]
                 build = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 if build.returncode != 0:

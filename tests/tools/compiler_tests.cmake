@@ -51,14 +51,24 @@ gatefold_test(NAME compile_fail.every_rule_has_a_pair
     COMMAND ${python} ${tools}/config_rules.py --compiler ${CMAKE_CXX_COMPILER} --include ${include_dir}
             --pairs ${CMAKE_CURRENT_SOURCE_DIR}/compile_fail)
 
-# ---- property.*_bits: AREA_bits.cpp is also a program (with GATEFOLD_AREA_BITS_MAIN) whose output no compiler may change ----
+# ---- property.AREA_bits: a program whose output no compiler, instruction set or contraction mode may change -------------
 file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/property/*_bits.cpp)
 foreach(file IN LISTS files)
     get_filename_component(area ${file} NAME_WE)
-    string(TOUPPER ${area} upper)
     gatefold_test(NAME property.${area}.every_compiler TIMEOUT 900 LABELS slow
-        COMMAND ${python} ${tools}/bits.py --define GATEFOLD_${upper}_MAIN --include ${include_dir} --include ${PROJECT_SOURCE_DIR}
-                ${file} ${GATEFOLD_COMPILERS})
+        COMMAND ${python} ${tools}/bits.py --include ${include_dir} --include ${PROJECT_SOURCE_DIR} ${file} ${GATEFOLD_COMPILERS})
+endforeach()
+
+# ---- static.symbols: what a translation unit instantiates, and what not -----------------------------------------------
+find_program(GATEFOLD_NM nm)
+file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/symbols/*.cpp)
+if(NOT GATEFOLD_NM OR NOT EXISTS ${include_dir}/gatefold/gatefold.hpp)
+    set(files)
+endif()
+foreach(file IN LISTS files)
+    get_filename_component(area ${file} NAME_WE)
+    gatefold_test(NAME static.symbols.${area}
+        COMMAND ${python} ${tools}/symbols.py --compiler ${CMAKE_CXX_COMPILER} ${file} -- -I ${include_dir} ${native})
 endforeach()
 
 # ---- budget: compile time and object size, measured with g++ ---------------------------------------------------------
