@@ -11,9 +11,26 @@
 #include <type_traits>
 #include <utility>
 
+#include <gatefold/cpu/simd/denormals.hpp>
+#include <gatefold/cpu/simd/transpose.hpp>
 #include <gatefold/cpu/simd/vec.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// One 32-bit word in every lane, whatever it means.
+GATEFOLD_INLINE vec<float> broadcast_word(const float* p) {
+#if GATEFOLD_AVX512
+    return {_mm512_set1_ps(*p)};
+#elif GATEFOLD_AVX2
+    return {_mm256_broadcast_ss(p)};
+#else
+    std::uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    unsigned_vec<std::uint32_t, words> all;
+    for (int i = 0; i < words; ++i) all[i] = word;
+    return {reinterpret_cast<vec<float>::raw_type>(all)};
+#endif
+}
 
 /// Sums in A over weights stored as B: c = fma(a, b, c) for one k after the other.
 template <class A, class B = A>
@@ -21,7 +38,8 @@ struct chain {
     using sum_type = A;
     using row_type = A;     ///< an element of a packed row
     using stream_type = B;  ///< an element of a packed stream
-    static constexpr int step = 1, padding = 1;
+    static constexpr int step = 1, padding = 1, block = 1;
+    static constexpr bool flushes = false;
     // Two registers of outputs and one of the rows stand beside the sums.
     static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
 
@@ -30,37 +48,119 @@ struct chain {
     GATEFOLD_INLINE static vec<A> multiply_add(vec<A> a, vec<A> b, vec<A> c) { return fma(a, b, c); }
 };
 
-#if GATEFOLD_AVX512_BF16
-/// order::dot: two k at a time by the dot-product instruction.
-struct dot {
+/// The two bf16 of each 32-bit lane as floats: the element of lower address (even k), and the other one.
+GATEFOLD_INLINE vec<float> even_of(vec<float> pairs) {
+    using word = unsigned_vec<std::uint32_t, words>;
+    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) << 16)};
+}
+GATEFOLD_INLINE vec<float> odd_of(vec<float> pairs) {
+    using word = unsigned_vec<std::uint32_t, words>;
+    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) & 0xffff0000u)};
+}
+
+/// order::dot: two k at a time, c = fma(even, fma(odd, c)), subnormals flushed. One instruction where the tier has it.
+struct dot_form {
     using sum_type = float;
     using row_type = float;  // the bits of two bf16
     using stream_type = bf16;
-    static constexpr int step = 2, padding = 32;
-    static constexpr int max_rows = 14;
+    static constexpr int step = 2, padding = 32, block = 1;
+    static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
+    static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
 
     GATEFOLD_INLINE static vec<float> weights(const bf16* p) {
         vec<float> pairs;
         std::memcpy(&pairs.raw, p, sizeof pairs.raw);
         return pairs;
     }
-    GATEFOLD_INLINE static vec<float> row(const float* p) { return {_mm512_set1_ps(*p)}; }
+    GATEFOLD_INLINE static vec<float> row(const float* p) { return broadcast_word(p); }
     GATEFOLD_INLINE static vec<float> multiply_add(vec<float> a, vec<float> b, vec<float> c) {
+#if GATEFOLD_AVX512_BF16
         return {_mm512_dpbf16_ps(c.raw, reinterpret_cast<__m512bh>(b.raw), reinterpret_cast<__m512bh>(a.raw))};
+#else
+        return fma(even_of(a), even_of(b), fma(odd_of(a), odd_of(b), c));
+#endif
     }
 };
-#endif
+
+/// order::portable of bf16: per 32 k one chain of the even and one of the odd products from zero, even + odd, then
+/// added to the sum; subnormals flushed. Rows are packed as floats: [pair][2][R].
+struct portable_form {
+    using sum_type = float;
+    using row_type = float;
+    using stream_type = bf16;
+    static constexpr int step = 2, padding = 32, block = 16;
+    static constexpr bool flushes = true;
+    static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
+};
 
 /// What a kernel fetches besides what it multiplies.
 struct lookahead {
     index_t distance = 0;        ///< bytes ahead in the streams themselves, into the first-level cache
     const char* next = nullptr;  ///< what will be multiplied next, into the second-level cache
-    index_t advance = 0;         ///< bytes of `next` per step
+    index_t half = 0;            ///< bytes from the first to the second stream of `next`
+    index_t advance = 0;         ///< bytes of each of the two per step
 };
+
+/// The kernel of a form whose sums restart every `block` steps.
+template <class Form, int R, int NV>
+    requires(Form::block > 1)
+GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, index_t stream, float* c, index_t row,
+                                bool fresh, lookahead ahead) {
+    for (index_t k = 0; k < steps; k += Form::block) {
+        vec<float> even[std::size_t{R}][std::size_t{NV}], odd[std::size_t{R}][std::size_t{NV}];
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) even[i][j] = odd[i][j] = zeros<float>();
+        }
+        for (int p = 0; p < Form::block; ++p) {
+            vec<float> w[std::size_t{NV}];
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) {
+                std::memcpy(&w[j].raw, b + j * stream, sizeof w[j].raw);
+                prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+            }
+            if constexpr (NV == 2) {
+                prefetch<false>(ahead.next);
+                prefetch<false>(ahead.next + ahead.half);
+                ahead.next += ahead.advance;
+            }
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) {
+                const vec<float> x = broadcast_word(a + i), y = broadcast_word(a + R + i);
+                GATEFOLD_UNROLL
+                for (int j = 0; j < NV; ++j) {
+                    even[i][j] = fma(x, even_of(w[j]), even[i][j]);
+                    odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
+                }
+            }
+            a += 2 * R;
+            b += 2 * words;
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) {
+                float* sum = c + i * row + j * words;
+                const vec<float> old = fresh && k == 0 ? zeros<float>() : load<float>(sum);
+                store(sum, add(old, add(even[i][j], odd[i][j])));
+            }
+        }
+    }
+}
+
+/// Streams side by side in a kernel of R rows: enough independent chains to hide the latency of a multiply-add, and
+/// enough streams from memory to fill its bandwidth.
+template <class Form>
+constexpr int most_streams(int rows) {
+    constexpr int sums = (vector_registers - (vector_registers == 32 ? 4 : 4)) / (Form::block > 1 ? 2 : 1);
+    return rows * 8 + (Form::block > 1 ? 8 : 0) <= sums && vector_registers == 32 ? 8 : rows * 4 <= sums ? 4 : 2;
+}
 
 /// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · streams. `stream` is the number of elements from one stream to the next,
 /// `row` the number from one row of c to the next.
 template <class Form, int R, int NV>
+    requires(Form::block == 1)
 GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a, const typename Form::stream_type* b,
                                 index_t stream, typename Form::sum_type* c, index_t row, bool fresh, lookahead ahead) {
     using sum = typename Form::sum_type;
@@ -88,6 +188,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         }
         if constexpr (NV == 2) {
             prefetch<false>(ahead.next);
+            prefetch<false>(ahead.next + ahead.half);
             ahead.next += ahead.advance;
         }
         GATEFOLD_UNROLL
@@ -111,14 +212,32 @@ template <class Form>
 using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
                         typename Form::sum_type*, index_t, bool, lookahead);
 
-/// The kernel for `rows` rows (1 .. Form::max_rows) and NV streams.
-template <class Form, int NV, int Max = Form::max_rows>
+/// The tallest tile that has a kernel with NV streams.
+template <class Form, int NV>
+constexpr int most_rows() {
+    int rows = Form::max_rows;
+    while (rows > 0 && most_streams<Form>(rows) < NV) --rows;
+    return rows;
+}
+
+/// The kernel for `rows` rows (1 .. most_rows) and NV streams.
+template <class Form, int NV, int Max = most_rows<Form, NV>()>
 GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
     return [&]<int... I>(std::integer_sequence<int, I...>) {
         static constexpr kernel<Form> table[] = {&multiply<Form, I + 1, NV>...};
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, Max>{});
+}
+
+/// The kernel for a number of panels (1, 2 or 4, not more than most_streams() allows) and rows.
+template <class Form>
+GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
+    if constexpr (most_rows<Form, 8>() > 0)
+        if (panels == 4) return kernel_for<Form, 8>(rows);
+    if constexpr (most_rows<Form, 4>() > 0)
+        if (panels == 2) return kernel_for<Form, 4>(rows);
+    return kernel_for<Form, 2>(rows);
 }
 
 /// Rows cut into tiles of nearly equal height: 16 rows are 8 + 8, because a tile of 2 waits for its own sums.

@@ -69,11 +69,42 @@ struct pair_reader {
     }
 };
 
+/// A stretch of one row rounded to bf16, as floats; zeros behind its end.
+template <class T>
+struct rounding_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        vec<float> x = load_first<float>(data + step, columns - step);
+        if (std::is_same_v<T, bf16> && !factor) return x;
+        if (factor) x = mul(x, broadcast(*factor));
+        bf16 rounded[words];
+        store(rounded, x);
+        return load<float>(rounded);
+    }
+};
+
+/// Writes one step of a stream: W numbers in storage type, or W words of two bf16.
+template <class T, class A>
+GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
+    if constexpr (std::is_same_v<T, bf16>)
+        std::memcpy(to, &x.raw, sizeof x.raw);
+    else
+        store(to, x);
+}
+
 /// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
 /// from there up to `height` become zeros.
 template <class Reader, class A = typename Reader::element>
 GATEFOLD_INLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
     constexpr int width = lanes<A>;
+    if (height == 1 && rows == 1) {
+        for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
+        return;
+    }
     const index_t total = steps * height;
     for (index_t s = 0; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width;

@@ -151,7 +151,7 @@ void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, 
                             const int height = static_cast<int>(tiles.begin(t + 1) - r);
                             kernel_for<form, 2>(height)(depth, a + r * depth, b, width * depth, c + r * padded + j,
                                                         padded, k0 == 0 && !accumulate,
-                                                        lookahead{0, reinterpret_cast<const char*>(memory), 0});
+                                                        lookahead{0, reinterpret_cast<const char*>(memory), 0, 0});
                         }
                     }
                 }
