@@ -4,4 +4,7 @@
 // written without sight of the library's code.
 #pragma once
 
+#include "oracle/balance.hpp"
 #include "oracle/layer.hpp"
+#include "oracle/losses.hpp"
+#include "oracle/special.hpp"

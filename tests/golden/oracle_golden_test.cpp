@@ -7,14 +7,16 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include "../oracle.hpp"
-#include "../oracle/safetensors.hpp"
+#include <tests/oracle.hpp>
+#include <tests/oracle/safetensors.hpp>
 
 namespace {
 
 using namespace oracle;
 
+/// The run's environment first, then what the build was told.
 std::string golden_directory() {
+    if (const char* directory = std::getenv("GATEFOLD_GOLDEN_DIR")) return directory;
 #ifdef GATEFOLD_GOLDEN_DIR
     return GATEFOLD_GOLDEN_DIR;
 #else
@@ -299,6 +301,63 @@ void check_block(const block& b) {
     });
 }
 
+// ---- losses and top-2 capacity --------------------------------------------------------------------------------------
+
+constexpr natural loss_tokens = 21, loss_experts = 6;
+
+/// Layers stacked as more tokens; softmax probabilities and their top-k.
+loss_input stacked_layers(const std::vector<values>& logits, natural k, const values& mask) {
+    loss_input in;
+    in.experts = loss_experts;
+    in.k = k;
+    for (const values& z : logits) {
+        const values p = aux_probabilities(score_kind::softmax, z, loss_tokens, loss_experts);
+        in.p.insert(in.p.end(), p.begin(), p.end());
+        in.mask.insert(in.mask.end(), mask.begin(), mask.end());
+        in.tokens += loss_tokens;
+    }
+    in.ids = top_k_rows(in.p, in.tokens, in.experts, k);
+    return in;
+}
+
+void check_hf_loss(const tensor_file& f, natural k, bool masked) {
+    const std::vector<values> logits = {f.get("logits.0"), f.get("logits.1")};
+    const std::string name = "hf.k" + std::to_string(k) + (masked ? ".masked" : "");
+    const loss out = hf_loss(stacked_layers(logits, k, masked ? f.get("mask") : values{}));
+    check_close({out.value}, f.get(name + ".loss"), name);
+    for (natural l = 0; l < 2; ++l) {
+        const auto begin = out.dp.begin() + static_cast<std::ptrdiff_t>(l * loss_tokens * loss_experts);
+        const values dp(begin, begin + static_cast<std::ptrdiff_t>(loss_tokens * loss_experts));
+        check_close(to_logits(score_kind::softmax, logits[l], loss_tokens, loss_experts, dp),
+                    f.get(name + ".grad." + std::to_string(l)), name + " gradient");
+    }
+}
+
+/// The NLLB router on given logits: the router's weight is the identity.
+void check_top2(const tensor_file& f, bool after, bool by_priority) {
+    const natural experts = f.at("logits").shape[1];
+    layer l{.hidden = experts, .ffn = 1, .experts = experts};
+    l.router.top_k = 2;
+    l.router.renormalise = renormalise_kind::clamped_sum;
+    l.router.epsilon = std::numeric_limits<double>::epsilon();
+    l.router.renormalise_after_drop = after;
+    l.router.capacity = {.kind = capacity_kind::fixed, .fixed = static_cast<natural>(f.number("capacity", 0))};
+    if (by_priority) l.router.capacity.priority = priority_kind::batch_top1;
+    parameters p;
+    p.router.assign(experts * experts, 0.0);
+    for (natural e = 0; e < experts; ++e) p.router[e * experts + e] = 1;
+    batch b{.tokens = f.at("logits").shape[0], .x = f.get("logits")};
+
+    const routing r = route(l, p, b, b.x);
+    const std::string name =
+        std::string(after ? "normalise_after" : "normalise_before") + (by_priority ? ".priority" : ".arrival");
+    check_close(as_matrix(r.ids, r.weights, b.tokens, 2, experts), f.get(name + ".gates"), name + " gates");
+    values first(b.tokens * experts, 0.0);
+    for (natural t = 0; t < b.tokens; ++t)
+        if (r.ids[2 * t] >= 0) first[t * experts + to_index(r.ids[2 * t])] = 1;
+    check_close(first, f.get(name + ".first"), name + " first", 0);
+}
+
 template <class Make>
 void run(const std::string& name, Make make) {
     if (!golden_missing("gradients/blocks/" + name + ".safetensors")) check_block(make());
@@ -307,7 +366,7 @@ void run(const std::string& name, Make make) {
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(golden)
-BOOST_AUTO_TEST_SUITE(oracle)
+BOOST_AUTO_TEST_SUITE(oracle_golden)
 BOOST_AUTO_TEST_SUITE(blocks)
 
 BOOST_AUTO_TEST_CASE(mixtral) {
@@ -369,5 +428,30 @@ BOOST_AUTO_TEST_CASE(switch_capacity) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_CASE(losses) {
+    if (golden_missing("gradients/losses.safetensors")) return;
+    const tensor_file f = read_safetensors(golden_directory() + "/gradients/losses.safetensors");
+    for (natural k = 1; k <= 3; ++k)
+        for (bool masked : {false, true}) check_hf_loss(f, k, masked);
+
+    const values logits = f.get("logits.0");
+    const loss z = z_loss(logits, loss_tokens, loss_experts, 1);
+    check_close({z.value}, f.get("z_loss.loss"), "z loss");
+    check_close(z.dp, f.get("z_loss.grad.0"), "z loss gradient");
+
+    const loss grouped = flaxformer_loss(stacked_layers({logits}, 1, {}), 7);
+    check_close({grouped.value}, f.get("switch_grouped.loss"), "grouped switch loss");
+    check_close(to_logits(score_kind::softmax, logits, loss_tokens, loss_experts, grouped.dp),
+                f.get("switch_grouped.grad.0"), "grouped switch loss gradient");
+}
+
+BOOST_AUTO_TEST_CASE(top2_capacity) {
+    if (golden_missing("gradients/top2_capacity.safetensors")) return;
+    const tensor_file f = read_safetensors(golden_directory() + "/gradients/top2_capacity.safetensors");
+    for (bool after : {false, true})
+        for (bool by_priority : {false, true}) check_top2(f, after, by_priority);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()

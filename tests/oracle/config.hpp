@@ -86,7 +86,7 @@ struct router {
     double choice_capacity = 2;       // expert choice: c of C = ⌊T·c/E⌋
     bool choice_over_tokens = false;  // mesh variant: softmax over tokens, ÷ number of experts that chose the token
 
-    oracle::capacity capacity;
+    oracle::capacity capacity = {};
 };
 
 // ---- experts and layer (routing.md §10) -----------------------------------------------------------------------------
@@ -112,10 +112,10 @@ struct activation {
 struct layer {
     natural hidden = 0, ffn = 0, experts = 1;  // routed experts only
     bool gated = true;
-    oracle::activation activation;
+    oracle::activation activation = {};
     natural shared_ffn = 0;
     bool shared_gated = true;
-    oracle::activation shared_activation;
+    oracle::activation shared_activation = {};
     natural latent = 0;  // width D of latent experts, 0: none
     bool latent_norm = false;
     double latent_epsilon = 1e-5;
@@ -125,7 +125,7 @@ struct layer {
     bool base_mix = false;             // BASE: y = α f(x) + (1−α) x
     double output_scale = 1;           // NLLB evaluation: 1 − moe_token_dropout, on the routed sum
     bool dense_mixer = false;          // backward: dp_i = ⟨dy, f_i(x)⟩ for all i (training.md §5)
-    oracle::router router;
+    oracle::router router = {};
 
     natural choices() const { return experts + router.constants + router.identities + router.zeros; }
     natural expert_width() const { return latent > 0 ? latent : hidden; }
@@ -140,26 +140,27 @@ struct layer {
 /// Parameters; an empty vector is an absent one. Rows are output features, as in the hub's layouts.
 /// E = layer::choices() for router tensors, layer::experts for expert tensors; W = expert_width().
 struct parameters {
-    values router;            // [E, H]; cosine [E, P]; tanh MLP [E, P]
-    values router_bias;       // [E]
-    values router_hidden;     // [P, H] projection of cosine and tanh MLP
-    values router_scale;      // [H] with input_kind::rms_norm
-    values temperature;       // [1] cosine
-    values noise_projection;  // [E, H] noisy top-k: W_n
-    values previous_map;      // [E, E] MoE++ residual logits
-    values selection_bias;    // [E] no gradient
-    values expert_scale;      // [E]
-    values gate_up;           // [E, 2F, W] gate rows first; [E, F, W] without a gate
-    values gate_up_bias;      // [E, 2F] or [E, F]
-    values down;              // [E, W, F]
-    values down_bias;         // [E, W]
-    values shared_gate_up, shared_gate_up_bias, shared_down, shared_down_bias;  // one wide expert of shared_ffn
-    values shared_gate;                                                         // [H]
-    values latent_down;                                                         // [D, H]
-    values latent_norm;                                                         // [D]
-    values latent_up;                                                           // [H, D]
-    values constant_weight;                                                     // [C, 2, H]
-    values constant_vector;                                                     // [C, H]
+    values router = {};            // [E, H]; cosine [E, P]; tanh MLP [E, P]
+    values router_bias = {};       // [E]
+    values router_hidden = {};     // [P, H] projection of cosine and tanh MLP
+    values router_scale = {};      // [H] with input_kind::rms_norm
+    values temperature = {};       // [1] cosine
+    values noise_projection = {};  // [E, H] noisy top-k: W_n
+    values previous_map = {};      // [E, E] MoE++ residual logits
+    values selection_bias = {};    // [E] no gradient
+    values expert_scale = {};      // [E]
+    values gate_up = {};           // [E, 2F, W] gate rows first; [E, F, W] without a gate
+    values gate_up_bias = {};      // [E, 2F] or [E, F]
+    values down = {};              // [E, W, F]
+    values down_bias = {};         // [E, W]
+    values shared_gate_up = {}, shared_gate_up_bias = {}, shared_down = {},
+           shared_down_bias = {};  // one wide expert of shared_ffn
+    values shared_gate = {};       // [H]
+    values latent_down = {};       // [D, H]
+    values latent_norm = {};       // [D]
+    values latent_up = {};         // [H, D]
+    values constant_weight = {};   // [C, 2, H]
+    values constant_vector = {};   // [C, H]
 };
 
 /// Calls f(name, member pointer) for every parameter.
@@ -200,14 +201,14 @@ inline parameters zeros_like(const parameters& p) {
 /// Inputs of one call. Empty members are absent; S = layer::slots().
 struct batch {
     natural tokens = 0;
-    values x;                // [T, H]
-    values router_input;     // [T, H] where the router reads something else (Gemma-4)
-    values jitter;           // [T, H] factors on the router's copy (on x itself with jitter_in_place)
-    values noise;            // [T, E] added to the logits; times softplus(x W_n) + 1e-2 with a noise_projection
-    values previous_logits;  // [T, E] MoE++
-    values key_noise;        // [T, E] added to the keys only (Gumbel); SparseMixer training: [T, 2, E]
-    values uniform;          // [T] second-expert policies; SparseMixer training: [T, 2]
-    ints chosen;             // [T, S] ids from outside (hash tables, another implementation's choice), −1 = empty
+    values x = {};                // [T, H]
+    values router_input = {};     // [T, H] where the router reads something else (Gemma-4)
+    values jitter = {};           // [T, H] factors on the router's copy (on x itself with jitter_in_place)
+    values noise = {};            // [T, E] added to the logits; times softplus(x W_n) + 1e-2 with a noise_projection
+    values previous_logits = {};  // [T, E] MoE++
+    values key_noise = {};        // [T, E] added to the keys only (Gumbel); SparseMixer training: [T, 2, E]
+    values uniform = {};          // [T] second-expert policies; SparseMixer training: [T, 2]
+    ints chosen = {};  // [T, S] ids from outside (hash tables, another implementation's choice), −1 = empty
     bool training = false;
 };
 
