@@ -78,54 +78,32 @@ struct packed_weights {
     const T *up_bias = nullptr, *down_bias = nullptr;
 };
 
-/// Steps [s0, s0 + steps) of W rows of a matrix as a stream; rows that do not exist (row(i) null) are zeros.
-template <class E, class Row>
-GATEFOLD_INLINE void pack_stream(typename E::value_type* to, index_t s0, index_t steps, index_t columns, Row row) {
-    using T = typename E::value_type;
-    using sum = typename E::sum_type;
-    constexpr int W = E::W;
-    const T* rows[std::size_t{W}];
-    bool all = true;
-    for (int i = 0; i < W; ++i) all = (rows[i] = row(i)) != nullptr && all;
-    const index_t k0 = s0 * E::step;
-    constexpr index_t block = W;
-    for (index_t s = 0; s < steps; s += block) {
-        const index_t n = steps - s < block ? steps - s : block;
-        vec<sum> x[std::size_t{W}];
-        GATEFOLD_UNROLL
-        for (int i = 0; i < W; ++i) {
-            const index_t k = k0 + s * E::step, left = columns - k;
-            if constexpr (E::step == 2)
-                x[i] = rows[i] ? pair_reader<T>{rows[i] + k, left, nullptr}(0) : zeros<sum>();
-            else
-                x[i] = rows[i] ? load_first<sum>(rows[i] + k, left) : zeros<sum>();
-        }
-        transpose(x);
-        if (n == block) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < W; ++j) store_stream<T>(to + (s + j) * W * E::step, x[j]);
-        } else {
-            for (index_t j = 0; j < n; ++j) store_stream<T>(to + (s + j) * W * E::step, x[j]);
-        }
-    }
-}
+/// Where the rows of an expert's panels stand in hub layout: half 0 or 1 of panel p holds the W rows from
+/// half · `apart` + p · `together` on, of which those below `end` of that half exist.
+template <class T>
+struct panel_rows {
+    const T* matrix;
+    index_t columns, together, apart, end;
 
-/// Row i of a stream of the first projection of an expert whose matrix begins at `up`, or null.
-template <class E>
-GATEFOLD_INLINE const typename E::value_type* up_row(const typename E::value_type* up, index_t panel, int half, int i) {
-    if constexpr (E::gated) {
-        const index_t feature = panel * E::W + i;
-        return feature < E::ffn ? up + (half * E::ffn + feature) * E::width : nullptr;
-    } else {
-        const index_t feature = (2 * panel + half) * E::W + i;
-        return feature < E::ffn ? up + feature * E::width : nullptr;
+    /// Steps [s0, s0 + steps) of one stream.
+    template <int Step, int W>
+    GATEFOLD_INLINE void pack(T* to, index_t panel, int half, index_t s0, index_t steps) const {
+        const T* rows[std::size_t{W}];
+        const index_t first = panel * together + half * (apart == 0 ? W : 0);
+        for (int i = 0; i < W; ++i)
+            rows[i] = first + i < end ? matrix + (half * apart + first + i) * columns + s0 * Step : nullptr;
+        interleave_stream<T, Step>(to, rows, steps, columns - s0 * Step);
     }
-}
-template <class E>
-GATEFOLD_INLINE const typename E::value_type* down_row(const typename E::value_type* down, index_t panel, int half,
-                                                       int i) {
-    const index_t output = (2 * panel + half) * E::W + i;
-    return output < E::width ? down + output * E::ffn : nullptr;
+};
+
+/// One projection of one expert as panels, padded streams included.
+template <class T, int Step, int W>
+void pack_panels(T* to, const panel_rows<T>& rows, index_t panels, index_t steps, index_t stream) {
+    for (index_t p = 0; p < panels; ++p)
+        for (int half = 0; half < 2; ++half, to += stream) {
+            rows.template pack<Step, W>(to, p, half, 0, steps);
+            for (index_t i = steps * Step * W; i < stream; ++i) to[i] = T{};
+        }
 }
 
 /// Packs one expert: `up` [up_rows, H] and `down` [H, F] to packed_bytes<E>() bytes at `to`.
@@ -133,19 +111,11 @@ template <class E>
 void pack_expert(const typename E::value_type* up, const typename E::value_type* down, std::byte* to) {
     using T = typename E::value_type;
     T* out = reinterpret_cast<T*>(to);
-    const auto finish = [&](T* stream, index_t used, index_t length) {
-        for (index_t i = used; i < length; ++i) stream[i] = T{};
-    };
-    for (index_t p = 0; p < E::up_panels; ++p)
-        for (int half = 0; half < 2; ++half, out += E::up_stream) {
-            pack_stream<E>(out, 0, E::up_steps, E::width, [&](int i) { return up_row<E>(up, p, half, i); });
-            finish(out, E::up_steps * E::step * E::W, E::up_stream);
-        }
-    for (index_t p = 0; p < E::down_panels; ++p)
-        for (int half = 0; half < 2; ++half, out += E::down_stream) {
-            pack_stream<E>(out, 0, E::down_steps, E::ffn, [&](int i) { return down_row<E>(down, p, half, i); });
-            finish(out, E::down_steps * E::step * E::W, E::down_stream);
-        }
+    const panel_rows<T> up_rows =
+        E::gated ? panel_rows<T>{up, E::width, E::W, E::ffn, E::ffn} : panel_rows<T>{up, E::width, 2 * E::W, 0, E::ffn};
+    const panel_rows<T> down_rows{down, E::ffn, 2 * E::W, 0, E::width};
+    pack_panels<T, E::step, E::W>(out, up_rows, E::up_panels, E::up_steps, E::up_stream);
+    pack_panels<T, E::step, E::W>(out + E::up_elements, down_rows, E::down_panels, E::down_steps, E::down_stream);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

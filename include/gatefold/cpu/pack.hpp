@@ -99,7 +99,7 @@ GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
 /// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
 /// from there up to `height` become zeros.
 template <class Reader, class A = typename Reader::element>
-GATEFOLD_INLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
+GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
     constexpr int width = lanes<A>;
     if (height == 1 && rows == 1) {
         for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
@@ -110,7 +110,6 @@ GATEFOLD_INLINE void interleave(A* to, int height, const Reader* readers, int ro
         const index_t n = steps - s < width ? steps - s : width;
         for (int first = 0; first < height; first += width) {
             vec<A> block[std::size_t{width}];
-            GATEFOLD_UNROLL
             for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
             transpose(block);
             // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
@@ -122,6 +121,27 @@ GATEFOLD_INLINE void interleave(A* to, int height, const Reader* readers, int ro
                     store_first(p, block[j], height - first);
             }
         }
+    }
+}
+
+/// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
+/// zeros, and so is what stands behind `columns`.
+template <class T, int Step, class A = accumulate_t<T>>
+GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
+    constexpr int width = lanes<A>;
+    for (index_t s = 0; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width, k = s * Step;
+        vec<A> x[std::size_t{width}];
+        for (int i = 0; i < width; ++i) {
+            if (!rows[i])
+                x[i] = zeros<A>();
+            else if constexpr (Step == 2)
+                x[i] = pair_reader<T>{rows[i], columns, nullptr}(s);
+            else
+                x[i] = load_first<A>(rows[i] + k, columns - k);
+        }
+        transpose(x);
+        for (index_t j = 0; j < n; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
     }
 }
 

@@ -1,0 +1,114 @@
+// One expert's panels against one expert's rows: the loop nest around the micro-kernels.
+//
+//     rows in tiles [step][R] ─┐
+//     panels, packed or in hub layout ─┴─ block of tiles × panel × piece of k ──> sums in L1 ──> done(tile)
+//
+// One tile of few rows: up to four panels side by side, whole k, prefetched far ahead (the bandwidth of memory).
+// More tiles: one panel, all tiles of the block in turn, each fetching its share of the next panel.
+#pragma once
+
+#include <cstddef>
+
+#include <gatefold/cpu/experts_layout.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// How the sweep is cut.
+template <class Form>
+struct sweep_blocks {
+    using T = typename Form::stream_type;
+    using sum = typename Form::sum_type;
+    static constexpr int W = lanes<sum>;
+    /// Tiles that pass over a panel while it is in the caches.
+    static constexpr int tiles = 18, rows = tiles * Form::max_rows;
+    /// Steps of a packed panel between two visits of a tile: 256 KiB stay in the second-level cache.
+    static constexpr index_t packed_depth =
+        (index_t{256} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
+    /// Steps that are packed at a time from hub layout: what one kernel call reads stays in the first-level cache.
+    static constexpr index_t hub_steps = 512;
+    static constexpr std::size_t hub_bytes =
+        round_up(static_cast<std::size_t>(hub_steps * W * Form::step) * sizeof(T), memory_alignment);
+    static constexpr std::size_t sum_bytes = std::size_t{rows} * 2 * W * sizeof(sum);
+    static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
+};
+
+/// The panels of one projection of one expert: packed in memory, or rows in hub layout.
+template <class T>
+struct panel_source {
+    const T* packed;  ///< null: from `rows`
+    index_t stream;
+    panel_rows<T> rows;
+};
+
+/// Multiplies panels [p0, p1) with all rows of an expert. done(panel, first row, height, sums, distance of rows in
+/// sums) gets each finished tile of a panel.
+template <class Form, class Done>
+GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_type* rows, index_t all_steps,
+                             const panel_source<typename Form::stream_type>& source, index_t p0, index_t p1,
+                             std::byte* scratch, const Done& done) {
+    using blocks = sweep_blocks<Form>;
+    using T = typename Form::stream_type;
+    using sum = typename Form::sum_type;
+    constexpr int W = lanes<sum>;
+    constexpr index_t row_elements = Form::block > 1 ? 2 : 1;  // of a packed row, per step
+    constexpr index_t step_elements = W * Form::step, step_bytes = step_elements * static_cast<index_t>(sizeof(T));
+    T* here = reinterpret_cast<T*>(scratch);
+    sum* sums = reinterpret_cast<sum*>(scratch + blocks::hub_bytes);
+
+    for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
+        const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
+        const bool alone = t1 - t0 == 1;
+        const int together = alone ? most_streams<Form>(static_cast<int>(tiles.begin(t1) - r0)) / 2 : 1;
+        for (index_t p = p0; p < p1;) {
+            const int panels = p + together <= p1 ? together : 1;
+            const index_t row = index_t{panels} * 2 * W;
+            const index_t depth = !source.packed ? blocks::hub_steps / (2 * panels)
+                                  : alone        ? all_steps
+                                                 : blocks::packed_depth;
+            for (index_t s0 = 0; s0 < all_steps; s0 += depth) {
+                const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;
+                const T* b = here;
+                index_t stream = steps * step_elements;
+                lookahead ahead{0, reinterpret_cast<const char*>(here), 0, 0};
+                if (source.packed) {
+                    stream = source.stream;
+                    b = source.packed + 2 * p * stream + s0 * step_elements;
+                    ahead.distance = alone ? 4096 : 1024;
+                    if (!alone) {
+                        // The rest of this panel, or the next one; each tile fetches its share.
+                        const T* next =
+                            s0 + steps < all_steps ? b + steps * step_elements : source.packed + 2 * (p + 1) * stream;
+                        ahead.next = reinterpret_cast<const char*>(next);
+                        ahead.half = stream * static_cast<index_t>(sizeof(T));
+                        ahead.advance = step_bytes / (t1 - t0);
+                    }
+                } else {
+                    for (int j = 0; j < 2 * panels; ++j)
+                        source.rows.template pack<Form::step, W>(here + j * stream, p + j / 2, j % 2, s0, steps);
+                }
+                for (index_t t = t0; t < t1; ++t) {
+                    const index_t begin = tiles.begin(t);
+                    const int height = static_cast<int>(tiles.begin(t + 1) - begin);
+                    const auto* a = rows + (begin * all_steps + s0 * height) * row_elements;
+                    const kernel<Form> multiply = kernel_for_panels<Form>(panels, height);
+                    if constexpr (Form::flushes) {
+                        const flush_subnormals mode;
+                        multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
+                    } else {
+                        multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
+                    }
+                    ahead.next += ahead.advance * steps;
+                }
+            }
+            for (int q = 0; q < panels; ++q)
+                for (index_t t = t0; t < t1; ++t) {
+                    const index_t begin = tiles.begin(t);
+                    done(p + q, begin, static_cast<int>(tiles.begin(t + 1) - begin),
+                         sums + (begin - r0) * row + q * 2 * W, row);
+                }
+            p += panels;
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
