@@ -115,7 +115,7 @@ auto cross_entropy(context<cpu>& ctx, const Logits& logits, const Targets& targe
         ctx, x, ids, ignore, counted,
         [&](index_t r, const auto& row) {
             const V shift = simd::broadcast(row.largest), sum = simd::broadcast(row.sum);
-            const auto probability = [=](V v) { return V{simd::exponential(V{v.raw - shift.raw}).raw / sum.raw}; };
+            const auto probability = [=](V v) { return V{gatefold::exp(V{v.raw - shift.raw}).raw / sum.raw}; };
             // The target's element is kept back, so that p − 1 is rounded once however narrow dlogits is.
             const A target = static_cast<A>(x.row(r)[ids[r]]);
             simd::map<A>(

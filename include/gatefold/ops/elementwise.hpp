@@ -145,7 +145,7 @@ void axpy(context<cpu>& ctx, double factor, const X& x, Y&& y) {
     const auto to = detail::output(y, "axpy", "y");
     const auto by = simd::broadcast(static_cast<A>(factor));
     detail::map_alike<A>(
-        ctx, "axpy", "y", [by](auto u, auto v) { return simd::fma(by, u, v); }, to, a, detail::as_const(to));
+        ctx, "axpy", "y", [by](auto u, auto v) { return gatefold::fma(by, u, v); }, to, a, detail::as_const(to));
 }
 
 /// out = x with `bias` added to every row. Backward: dx is dout, the gradient of bias is column_sum(dout).

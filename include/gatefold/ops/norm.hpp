@@ -26,7 +26,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class A, class T>
 GATEFOLD_INLINE A inverse_root_mean_square(index_t n, const T* x, A epsilon) {
     const A squares = sum_of_row<A>(
-        n, [](vec<A> sum, vec<A> v) { return fma(v, v, sum); }, x);
+        n, [](vec<A> sum, vec<A> v) { return gatefold::fma(v, v, sum); }, x);
     return gatefold::rsqrt(squares / static_cast<A>(n) + epsilon);
 }
 
@@ -66,7 +66,7 @@ GATEFOLD_INLINE row_moments<A> moments_of(index_t n, const T* x, A epsilon) {
         n,
         [centre](vec<A> sum, vec<A> v) {
             const vec<A> d{v.raw - centre.raw};
-            return fma(d, d, sum);
+            return gatefold::fma(d, d, sum);
         },
         x);
     return {mean, gatefold::rsqrt(squares / static_cast<A>(n) + epsilon)};
@@ -185,7 +185,9 @@ void rms_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const Dou
     simd::share_out(ctx, ceil_div<index_t>(n, 64), 64 * 4 * rows, [&](index_t first, index_t last) {
         simd::fold_columns<A>(
             first * 64, last * 64 < n ? last * 64 : n, rows, mode == into::accumulate,
-            [&](V sum, index_t r, V v, V g) { return simd::fma(g, simd::mul(v, simd::broadcast(inverses[r])), sum); },
+            [&](V sum, index_t r, V v, V g) {
+                return gatefold::fma(g, simd::mul(v, simd::broadcast(inverses[r])), sum);
+            },
             dw.data(), [&](index_t r) { return a.row(r); }, [&](index_t r) { return dy.row(r); });
     });
     // dx = r (g − x r² Σ g x / n) with g = dout · factor.
@@ -195,7 +197,7 @@ void rms_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const Dou
             const A dot = simd::sum_of_row<A>(
                 n,
                 [](V sum, V v, V factor, V g) {
-                    return simd::fma(simd::mul(g, simd::norm_factor<Form>(factor)), v, sum);
+                    return gatefold::fma(simd::mul(g, simd::norm_factor<Form>(factor)), v, sum);
                 },
                 a.row(r), w.data(), dy.row(r));
             const A pull = gatefold::mul(dot / static_cast<A>(n), gatefold::mul(inverse, inverse));
@@ -203,7 +205,7 @@ void rms_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const Dou
             simd::map<A>(
                 n,
                 [back, by](V v, V factor, V g) {
-                    return simd::mul(by, simd::fma(v, back, simd::mul(g, simd::norm_factor<Form>(factor))));
+                    return simd::mul(by, gatefold::fma(v, back, simd::mul(g, simd::norm_factor<Form>(factor))));
                 },
                 to.row(r), a.row(r), w.data(), dy.row(r));
         }
@@ -244,7 +246,7 @@ void layer_norm(context<cpu>& ctx, const X& x, const W& weight, const Bias& bias
             simd::map<A>(
                 n,
                 [mean, inverse](V v, V factor, V shift) {
-                    return simd::fma(simd::mul(V{v.raw - mean.raw}, inverse), factor, shift);
+                    return gatefold::fma(simd::mul(V{v.raw - mean.raw}, inverse), factor, shift);
                 },
                 y.row(r), a.row(r), w.data(), b.data());
         }
@@ -308,7 +310,7 @@ void layer_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const D
             begin, end, rows, mode == into::accumulate,
             [&](V sum, index_t r, V v, V g) {
                 const V d{v.raw - simd::broadcast(moments[r].mean).raw};
-                return simd::fma(g, simd::mul(d, simd::broadcast(moments[r].inverse)), sum);
+                return gatefold::fma(g, simd::mul(d, simd::broadcast(moments[r].inverse)), sum);
             },
             dw.data(), [&](index_t r) { return a.row(r); }, [&](index_t r) { return dy.row(r); });
         simd::fold_columns<A>(
@@ -321,13 +323,13 @@ void layer_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const D
             const V mean = simd::broadcast(moments[r].mean), inverse = simd::broadcast(moments[r].inverse);
             const A along =
                 simd::sum_of_row<A>(
-                    n, [](V sum, V factor, V g) { return simd::fma(g, factor, sum); }, w.data(), dy.row(r)) /
+                    n, [](V sum, V factor, V g) { return gatefold::fma(g, factor, sum); }, w.data(), dy.row(r)) /
                 static_cast<A>(n);
             const A across =
                 simd::sum_of_row<A>(
                     n,
                     [mean, inverse](V sum, V v, V factor, V g) {
-                        return simd::fma(simd::mul(g, factor), simd::mul(V{v.raw - mean.raw}, inverse), sum);
+                        return gatefold::fma(simd::mul(g, factor), simd::mul(V{v.raw - mean.raw}, inverse), sum);
                     },
                     a.row(r), w.data(), dy.row(r)) /
                 static_cast<A>(n);
@@ -336,7 +338,7 @@ void layer_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const D
                 n,
                 [=](V v, V factor, V g) {
                     const V centred{simd::mul(g, factor).raw - shift.raw};
-                    return simd::mul(inverse, simd::fma(simd::mul(V{v.raw - mean.raw}, inverse), back, centred));
+                    return simd::mul(inverse, gatefold::fma(simd::mul(V{v.raw - mean.raw}, inverse), back, centred));
                 },
                 to.row(r), a.row(r), w.data(), dy.row(r));
         }

@@ -13,6 +13,7 @@
 
 #include <gatefold/core/context.hpp>
 #include <gatefold/core/math.hpp>
+#include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/cpu/simd/vec.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -35,6 +36,17 @@ GATEFOLD_INLINE void map(index_t n, F f, Out* y, const T*... x) {
     index_t i = 0;
     for (; i + width <= n; i += width) store(y + i, f(load<A>(x + i)...));
     if (i < n) store_first(y + i, f(load_first<A>(x + i, n - i)...), n - i);
+}
+
+/// The same with two results: f gives (a, b) for y[i] and z[i].
+template <class A, class F, class Y, class Z, class... T>
+GATEFOLD_INLINE void map_two(index_t n, F f, Y* y, Z* z, const T*... x) {
+    constexpr int width = lanes<A>;
+    for (index_t i = 0; i < n; i += width) {
+        const auto [a, b] = f(load_first<A>(x + i, n - i)...);
+        store_first(y + i, a, n - i);
+        store_first(z + i, b, n - i);
+    }
 }
 
 /// y = f(x…), element by element, for views of one shape; long rows are shared among threads as well.
@@ -123,21 +135,6 @@ GATEFOLD_INLINE void fold_columns(index_t first, index_t last, index_t rows, boo
             if (at < last) store_first(y + at, sums[p], last - at);
         }
     }
-}
-
-/// Applies f to a vector, lane by lane where core/math does not know vectors.
-template <class V, class F>
-GATEFOLD_INLINE V each_lane(V x, F f) {
-    if constexpr (real<V>)
-        return f(x);
-    else {
-        for (int i = 0; i < V::size; ++i) x.raw[i] = f(x.raw[i]);
-        return x;
-    }
-}
-template <class A>
-GATEFOLD_INLINE vec<A> exponential(vec<A> x) {
-    return each_lane(x, [](auto v) { return gatefold::exp(v); });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

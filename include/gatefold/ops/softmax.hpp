@@ -23,7 +23,7 @@ GATEFOLD_INLINE exponential_sum<A> sum_exponentials(index_t n, const T* x) {
     const vec<A> shift = broadcast(largest);
     return {largest,
             sum_of_row<A>(
-                n, [shift](vec<A> sum, vec<A> v) { return add(sum, exponential(vec<A>{v.raw - shift.raw})); }, x)};
+                n, [shift](vec<A> sum, vec<A> v) { return add(sum, gatefold::exp(vec<A>{v.raw - shift.raw})); }, x)};
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -49,7 +49,7 @@ void softmax(context<cpu>& ctx, const X& x, Out&& out) {
         for (index_t r = first; r < last; ++r) {
             const simd::vec<A> shift = simd::broadcast(simd::max_of_row<A>(n, a.row(r)));
             const auto exponential_of = [shift](simd::vec<A> v) {
-                return simd::exponential(simd::vec<A>{v.raw - shift.raw});
+                return gatefold::exp(simd::vec<A>{v.raw - shift.raw});
             };
             if constexpr (std::is_same_v<detail::element_of<Out&>, A>) {
                 // The output is wide enough to hold the exponentials between the two passes.
@@ -92,7 +92,7 @@ void softmax_backward(context<cpu>& ctx, const Y& y, const Dy& dy, Dx&& dx) {
     simd::share_out(ctx, p.rows(), 4 * n, [&](index_t first, index_t last) {
         for (index_t r = first; r < last; ++r) {
             const simd::vec<A> dot = simd::broadcast(simd::sum_of_row<A>(
-                n, [](simd::vec<A> sum, simd::vec<A> u, simd::vec<A> v) { return simd::fma(u, v, sum); }, p.row(r),
+                n, [](simd::vec<A> sum, simd::vec<A> u, simd::vec<A> v) { return gatefold::fma(u, v, sum); }, p.row(r),
                 g.row(r)));
             simd::map<A>(
                 n, [dot](simd::vec<A> u, simd::vec<A> v) { return simd::mul(u, simd::vec<A>{v.raw - dot.raw}); },
@@ -155,7 +155,7 @@ void log_softmax_backward(context<cpu>& ctx, const Y& y, const Dy& dy, Dx&& dx) 
                 n, [](simd::vec<A> s, simd::vec<A> v) { return simd::add(s, v); }, g.row(r)));
             const simd::vec<A> less = {-sum.raw};
             simd::map<A>(
-                n, [less](simd::vec<A> u, simd::vec<A> v) { return simd::fma(simd::exponential(u), less, v); },
+                n, [less](simd::vec<A> u, simd::vec<A> v) { return gatefold::fma(gatefold::exp(u), less, v); },
                 to.row(r), p.row(r), g.row(r));
         }
     });
