@@ -51,8 +51,14 @@ enum class group_key { none, max, top2_sum };
 /// What the experts of a group that was not kept get as their key.
 enum class group_mask { minus_infinity, zero };
 
-/// What becomes of a token's second expert.
-enum class second_expert { always, threshold, random, sampled };
+/// What becomes of a token's second expert. The random ones act in training only.
+enum class second_expert {
+    always,
+    threshold,     ///< stays if its weight is above the threshold
+    random,        ///< stays with probability weight / threshold (GShard)
+    random_score,  ///< stays with probability score / threshold, whatever the weights are divided by (NLLB)
+    sampled,       ///< drawn from the softmax without the first (NLLB)
+};
 
 /// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon).
 enum class renormalise { none, sum, sum_plus, max_of };
@@ -70,7 +76,13 @@ enum class precision { accumulate, storage };
 enum class capacity_rule { none, mesh, flaxformer, megatron, deepspeed, nllb, hunyuan };
 
 /// Who keeps a place when more rows arrive than an expert takes.
-enum class priority { slot_major, probability, importance, position };
+enum class priority {
+    slot_major,      ///< all first choices in token order, then all second ones, ...
+    probability,     ///< the largest weights
+    importance,      ///< slot_major over tokens in descending order of their best score
+    importance_sum,  ///< the same by the sum of their chosen scores
+    position,        ///< the earliest tokens
+};
 
 /// Whether second choices queue behind all first choices or behind those that were kept.
 enum class offset_by { all, kept };
@@ -100,7 +112,10 @@ struct router_config {
     scale_at scaled = scale_at::weights;
     bool expert_scale = false;
     weight_at acts_on = weight_at::output;
+    /// Size of the noise that the transform or the sampling adds in training; the deviation of normalised logits; the
+    /// tolerance of sparse_mixer; for other routers the jitter of their input: x (1 - noise .. 1 + noise).
     float noise = 0;
+    /// The p of top_p, or the threshold of a second expert.
     float threshold = 0;
     bool allow_constant_weight = false;
     bool allow_future = false;
@@ -109,8 +124,9 @@ struct router_config {
 
 struct capacity_config {
     capacity_rule rule = capacity_rule::none;
-    float factor = 0;
+    float factor = 0;  ///< for nllb the fraction at inference; for deepspeed not positive: as many as arrive
     int minimum = 0;
+    int alignment = 1;
     priority keeps = priority::slot_major;
     offset_by behind = offset_by::all;
     capacity_group shared_by = capacity_group::batch;
@@ -197,10 +213,13 @@ constexpr int slots(const config& c) {
 }
 /// Width of an expert's input and output: hidden, or the latent width where experts work on a projection.
 constexpr int expert_width(const config& c) { return c.latent > 0 ? c.latent : c.hidden; }
-/// Whether selection compares logits: scores make false ties, so they are compared only where something is added to
-/// them or they are cut at a threshold.
+/// Whether selection compares logits: scores make false ties, so they are compared only where something else than
+/// their order matters: a bias, a sum over a group, a masked key of zero.
 constexpr bool selects_by_logit(const config& c) {
-    return c.router.selection_bias == key_bias::none || c.router.selection_bias == key_bias::logit;
+    const router_config& r = c.router;
+    if (r.from == score::softmax_selected || r.from == score::identity) return true;
+    return r.selection_bias != key_bias::score &&
+           (r.groups <= 1 || (r.group_by != group_key::top2_sum && r.masked != group_mask::zero));
 }
 /// Whether weights depend on the router's parameters, so that it can be trained by the layer's output.
 constexpr bool has_constant_weight(const config& c) {
@@ -270,8 +289,9 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: softmax over the selected already sums to 1; set .router.renorm to none")                  \
     RULE(c.router.from != score::softmax_selected || c.router.selection_bias != key_bias::score,                       \
          "gatefold::config: softmax over the selected gives no score to bias; choose another .router.from")            \
-    RULE(c.router.second == second_expert::always || c.top_k == 2,                                                     \
-         "gatefold::config: a policy for the second expert needs top_k 2; set .top_k to 2")                            \
+    RULE(c.router.second == second_expert::always || (c.top_k == 2 && c.router.select == selection::top_k),            \
+         "gatefold::config: a policy for the second expert needs a top-k choice of two; set .top_k to 2 and "          \
+         ".router.select to selection::top_k")                                                                         \
     RULE(c.router.select != selection::sparse_mixer || c.top_k == 2,                                                   \
          "gatefold::config: sparse_mixer makes two picks; set .top_k to 2")                                            \
     RULE((c.router.logits == projection::two_layer || c.router.logits == projection::cosine)                           \
@@ -286,13 +306,57 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          ".router.allow_future to true to accept it")                                                                  \
     RULE((c.capacity.rule == capacity_rule::none) == (c.capacity == capacity_config{}),                                \
          "gatefold::config: capacity settings without a capacity; set .capacity.rule")                                 \
-    RULE(c.capacity.rule == capacity_rule::none || c.capacity.rule == capacity_rule::hunyuan || c.capacity.factor > 0, \
+    RULE(c.capacity.factor > 0 || c.capacity.rule == capacity_rule::none ||                                            \
+             c.capacity.rule == capacity_rule::hunyuan || c.capacity.rule == capacity_rule::deepspeed ||               \
+             c.capacity.rule == capacity_rule::nllb,                                                                   \
          "gatefold::config: a capacity rule needs a factor above 0; set .capacity.factor")                             \
     RULE(c.capacity.shared_by != capacity_group::fixed || c.capacity.group_size >= 1,                                  \
          "gatefold::config: groups of fixed size need a size; set .capacity.group_size")                               \
+    RULE(c.capacity.minimum == 0 || (c.capacity.minimum > 0 && c.capacity.rule == capacity_rule::megatron),            \
+         "gatefold::config: capacity.minimum belongs to the megatron rule; leave it out else")                         \
+    RULE(c.capacity.alignment == 1 || (c.capacity.alignment > 1 && c.capacity.rule == capacity_rule::deepspeed),       \
+         "gatefold::config: capacity.alignment belongs to the deepspeed rule; leave it at 1 else")                     \
+    RULE(!c.capacity.renormalise_kept || (c.router.renorm != renormalise::none && !c.router.expert_scale),             \
+         "gatefold::config: renormalise_kept needs weights that are divided by their sum and no scale per expert; "    \
+         "set .router.renorm")                                                                                         \
+    RULE(c.router.selection_bias == key_bias::none || c.router.select == selection::top_k,                             \
+         "gatefold::config: a selection bias steers a top-k choice only; set .router.select to selection::top_k")      \
+    RULE((c.router.threshold > 0) ==                                                                                   \
+             (c.router.select == selection::top_p || c.router.second == second_expert::threshold ||                    \
+              c.router.second == second_expert::random || c.router.second == second_expert::random_score),             \
+         "gatefold::config: threshold belongs to top_p and to the second expert; set .router.threshold above 0 for "   \
+         "them and leave it out else")                                                                                 \
+    RULE(c.router.noise >= 0 && (c.router.noise > 0 || (c.router.transform != logit_transform::normalised &&           \
+                                                        c.router.select != selection::sparse_mixer)),                  \
+         "gatefold::config: noise is the deviation of normalised logits and the tolerance of sparse_mixer; set "       \
+         ".router.noise above 0 for them")                                                                             \
+    RULE(c.router.transform == logit_transform::none ||                                                                \
+             (c.router.select != selection::sparse_mixer && c.router.select != selection::sampled),                    \
+         "gatefold::config: sparse_mixer and sampled bring their own noise; set .router.transform to "                 \
+         "logit_transform::none")                                                                                      \
+    RULE(c.router.select != selection::sparse_mixer ||                                                                 \
+             (c.router.from == score::softmax && c.router.renorm == renormalise::none),                                \
+         "gatefold::config: sparse_mixer has weights of its own; leave .router.from and .router.renorm out")           \
+    RULE(c.router.select != selection::top_p || c.router.from == score::softmax,                                       \
+         "gatefold::config: top_p adds up probabilities; set .router.from to score::softmax")                          \
+    RULE((c.router.select == selection::positive) == (c.router.from == score::relu),                                   \
+         "gatefold::config: the positive choice and the relu score belong together; set both .router.select and "      \
+         ".router.from or neither")                                                                                    \
+    RULE(c.router.logits != projection::none || c.router.select == selection::given ||                                 \
+             c.router.select == selection::uniform,                                                                    \
+         "gatefold::config: without a projection there is nothing to choose by; set .router.select to "                \
+         "selection::given or uniform")                                                                                \
+    RULE(c.router.select != selection::balanced || c.top_k == 1,                                                       \
+         "gatefold::config: balanced assignment gives a token one expert; set .top_k to 1")                            \
+    RULE(c.router.select != selection::expert_choice || c.capacity.rule == capacity_rule::none,                        \
+         "gatefold::config: expert choice is a capacity itself; leave .capacity out")                                  \
     RULE(c.latent >= 0 && (c.latent > 0 || !c.latent_norm),                                                            \
          "gatefold::config: latent_norm without a latent width; set .latent to the width the experts work "            \
          "on")                                                                                                         \
+    RULE(                                                                                                              \
+        choices(c) == c.experts || (c.latent == 0 && (c.free.constant == 0 || c.router.acts_on == weight_at::output)), \
+        "gatefold::config: free experts stand beside experts on hidden whose weights act on the output; leave "        \
+        ".latent and .router.acts_on out")                                                                             \
     RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")
 /// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
 constexpr const char* fault(const config& c) {

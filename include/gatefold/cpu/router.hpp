@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <gatefold/cpu/capacity.hpp>
 #include <gatefold/cpu/router_logits.hpp>
 #include <gatefold/moe/router.hpp>
 
@@ -32,12 +33,13 @@ struct route_memory {
           keys(memory.take<A>(index_t{threads} * round_up(L::choices, 16))) {}
 };
 
-/// Bytes that route needs.
+/// Bytes that route needs, and apply_capacity after it.
 template <layer_type L>
 constexpr std::size_t route_scratch_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     const route_memory<L> memory(count, tokens, threads);
-    return count.used();
+    const std::size_t capacity = capacity_scratch_bytes<L>(tokens);
+    return count.used() > capacity ? count.used() : capacity;
 }
 /// Bytes that route_parameters_backward needs.
 template <layer_type L>
@@ -164,6 +166,12 @@ struct routing_impl<cpu> {
     static void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                       const routing_view<L>& out) {
         on_cpu::route(ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));
+    }
+    template <layer_type L>
+    static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,
+                               const routing_view<L>& routing, const view<std::uint8_t, dyn>& kept) {
+        on_cpu::apply_capacity(ctx, in, o, routing, kept,
+                               ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));
     }
 };
 
