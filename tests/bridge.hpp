@@ -114,6 +114,9 @@ inline oracle::capacity capacity_of(const gf::capacity_config& c) {
         case gf::priority::probability:
             out.priority = oracle::priority_kind::probability;
             break;
+        case gf::priority::importance_sum:
+            out.priority = oracle::priority_kind::batch_sum;
+            break;
         case gf::priority::importance:
             out.priority = oracle::priority_kind::batch_top1;
             break;

@@ -9,10 +9,8 @@
 
 #include <cstring>
 
-#include <gatefold/cpu/experts.hpp>
 #include <gatefold/cpu/ffn_backward.hpp>
-#include <gatefold/cpu/free_experts.hpp>
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/forward.hpp>
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -44,14 +42,6 @@ std::size_t backward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     backward_memory<L> memory(count, tokens, threads);
     return count.used();
-}
-
-template <class W>
-auto* gate_up_of(const W& w) {
-    if constexpr (W::layer_type::is_gated)
-        return w.gate_up.data();
-    else
-        return w.up.data();
 }
 
 /// Fills in the parameters and gradients of the routed experts, or of the dense FFN.
@@ -115,7 +105,7 @@ void shared_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
             add_scaled(memory.dx + t * L::hidden, A{1}, memory.shared.d_x + t * L::hidden, L::hidden);
             if constexpr (L::c.shared.gate) {
                 const A s = memory.shared_gate[t];
-                memory.d_shared_gate[t] = mul(memory.d_shared_gate[t], mul(s, A{1} - s));
+                memory.d_shared_gate[t] = gatefold::mul(memory.d_shared_gate[t], gatefold::mul(s, A{1} - s));
                 add_scaled(memory.dx + t * L::hidden, memory.d_shared_gate[t], w.shared_gate.data(), L::hidden);
             }
         }

@@ -64,12 +64,12 @@ A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit
         if constexpr (is_gated(Act)) {
             const vec<A> up = load_first<A>(pre + ffn + i, left);
             store_first(activations + i, activate<Act>(gate, up, bound), left);
-            const auto g = activate_backward<Act>(gate, up, bound, d);
-            store_first(d_pre + i, g.gate, left);
-            store_first(d_pre + ffn + i, g.up, left);
+            const auto g = activate_backward<Act>(gate, up, d, bound);
+            store_first(d_pre + i, g.d_gate, left);
+            store_first(d_pre + ffn + i, g.d_up, left);
         } else {
             store_first(activations + i, activate<Act>(gate, bound), left);
-            store_first(d_pre + i, activate_backward<Act>(gate, bound, d), left);
+            store_first(d_pre + i, activate_backward<Act>(gate, d, bound), left);
         }
     }
     return dot<A>(d_activation, activations, ffn);

@@ -102,7 +102,7 @@ constexpr void visit_slot(F&& f, const char* name, First&& first, Rest&&... rest
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// Calls f(name, slot of each set...) for every parameter that is trained, in a fixed order. Several sets of one layer
-/// are walked together: for_each_parameter(step, weights, gradients).
+/// are walked together, over what the first of them has: for_each_parameter(step, weights, gradients).
 template <class F, class... Sets>
 constexpr void for_each_parameter(F&& f, Sets&&... s) {
     detail::visit_slot(f, "router_projection", s.router_projection...);

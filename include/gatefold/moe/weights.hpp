@@ -145,12 +145,12 @@ gradients<L, B> make_gradients(context<B>& ctx) {
 template <layer_type L>
 weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, double gain = 1) {
     weights<L, cpu> w = make_weights<L>(ctx);
-    std::uint32_t parameter = 0;
+    std::uint64_t parameter = 0;
     for_each_parameter(
         [&](const char*, auto& slot) {
             using slot_type = std::remove_reference_t<decltype(slot)>;
             using T = typename slot_type::value_type;
-            const counter_rng draw{s.value, parameter++, static_cast<std::uint32_t>(layer_number)};
+            const counter_rng draw{s.value, parameter++, layer_number};
             T* to = slot.data();
             if constexpr (slot_type::rank == 1) {
                 // Vectors that scale start at one, vectors that add at zero: see below.
@@ -162,8 +162,7 @@ weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, 
                     for (index_t k = 0; k < columns; ++k)
                         to[r * columns + k] = from_accumulate<T>(static_cast<accumulate_t<T>>(
                             mul(deviation,
-                                draw.template normal<double>(purpose::initialisation, static_cast<std::uint64_t>(r),
-                                                             static_cast<std::uint32_t>(k)))));
+                                draw.normal<double>(purpose::initialisation, r, k))));
             }
         },
         w);

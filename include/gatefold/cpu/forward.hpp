@@ -1,0 +1,189 @@
+// Forward of the layer on the CPU: route, plan, experts with the combine fused into them, shared expert.
+//
+//     x ── route ──> ids, weights ── capacity ──> kept ── plan ──> rows ── experts ──> sums[t] += w · z ──> y
+//
+// Where y holds the type that sums are kept in, it is the sums; otherwise they lie in the workspace and are rounded
+// once.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include <gatefold/core/workspace.hpp>
+#include <gatefold/cpu/capacity.hpp>
+#include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/packed.hpp>
+#include <gatefold/cpu/plan.hpp>
+#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/rows.hpp>
+#include <gatefold/moe/tape.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The workspace of one forward call. Routing and plan lie on the tape where there is one.
+template <layer_type L>
+struct forward_memory {
+    using A = typename L::accumulate_type;
+    static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
+    static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
+
+    std::int32_t *ids, *offsets, *rows, *place;
+    A *weights, *logits, *sums, *shared_gate;
+    std::uint8_t* kept;
+    std::byte *route, *plan, *experts;
+
+    constexpr forward_memory(carver& memory, index_t tokens, int threads)
+        : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          offsets(memory.take<std::int32_t>(L::choices + 1)),
+          rows(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          place(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          weights(memory.take<A>(routed(tokens) * L::slots)),
+          logits(memory.take<A>(routed(tokens) * L::choices)),
+          sums(memory.take<A>(tokens * L::hidden)),
+          shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
+          kept(memory.take<std::uint8_t>(limited ? tokens * L::slots : 0)),
+          route(memory.take<std::byte>(L::is_dense ? 0 : bytes(route_scratch_bytes<L>(tokens, threads)))),
+          plan(memory.take<std::byte>(bytes(plan_scratch_bytes(L::choices, threads)))),
+          experts(memory.take<std::byte>(bytes(expert_bytes(tokens, threads)))) {}
+
+private:
+    static constexpr index_t bytes(std::size_t n) { return static_cast<index_t>(n); }
+    static constexpr std::size_t expert_bytes(index_t tokens, int threads) {
+        const std::size_t own =
+            expert_scratch_bytes<routed_expert<L>>(threads, L::is_dense ? tokens : max_rows(L::c, tokens));
+        const std::size_t shared =
+            L::shared_ffn > 0 ? expert_scratch_bytes<shared_expert<L>>(threads, tokens) : std::size_t{0};
+        return own > shared ? own : shared;
+    }
+};
+
+template <layer_type L>
+std::size_t forward_bytes(index_t tokens, int threads) {
+    carver count(nullptr);
+    forward_memory<L> memory(count, tokens, threads);
+    return count.used();
+}
+
+/// The gate of the shared expert for every token: the logistic function of x · w_g.
+template <class W, layer_type L = typename W::layer_type>
+void shared_gate_values(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* gate) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            gate[t] = sigmoid(dot<A>(in.x.row(t), w.shared_gate.data(), L::hidden));
+    });
+}
+
+/// Adds the shared expert's output, times its gate, to the sums.
+template <class W, layer_type L = typename W::layer_type>
+void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
+                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    combine_into<A> target{sums, stride, tokens, nullptr, nullptr, 1, false};
+    if constexpr (L::c.shared.gate) {
+        shared_gate_values(ctx, w, in, memory.shared_gate);
+        target.weights = memory.shared_gate;
+    }
+    kept_activations<T> keep;
+    if (saved) keep.pre = saved->shared_gate_up().data();
+    const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
+    run_experts<shared_expert<L>>(ctx, memory.experts, input, shared_weights(w), static_cast<A>(o.shared_limit),
+                                  ctx.sums(), keep, target);
+}
+
+/// Routes the tokens and builds their plan, on the tape or in the workspace.
+template <class W, layer_type L = typename W::layer_type>
+void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
+                    const routing_view<L>& routing, const plan_view<cpu>& plan, const forward_memory<L>& memory) {
+    route(ctx, w, in, o, routing, memory.route);
+    std::uint8_t* kept = nullptr;
+    if constexpr (forward_memory<L>::limited) {
+        kept = memory.kept;
+        apply_capacity(ctx, in, o, routing, view<std::uint8_t, dyn>{kept, {routing.ids.extent(0) * L::slots}},
+                       memory.route);
+    }
+    build_plan(ctx, routing.ids.data(), kept, L::choices, plan, memory.plan);
+}
+
+/// Adds the routed experts' weighted outputs to sums that it sets to zero before.
+template <class W, layer_type L = typename W::layer_type>
+void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
+                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    const routing_view<L> routing = saved ? saved->routing()
+                                          : routing_view<L>{{memory.ids, {tokens, L::slots}},
+                                                            {memory.weights, {tokens, L::slots}},
+                                                            {memory.logits, {tokens, L::choices}}};
+    const plan_view<cpu> plan = saved ? saved->plan()
+                                      : plan_view<cpu>{{memory.offsets, {L::choices + 1}},
+                                                       {memory.rows, {pairs}},
+                                                       {memory.place, {pairs}},
+                                                       tokens,
+                                                       L::slots};
+    route_and_plan(ctx, w, in, o, routing, plan, memory);
+    if (saved)
+        for (index_t i = 0; i < tokens * L::choices; ++i) saved->logit_gradients().data()[i] = 0;
+
+    const A* weights = routing.weights.data();
+    kept_activations<T> keep;
+    if (saved) keep.pre = saved->gate_up().data();
+    const rows_of<T> x{in.x.data(), in.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
+    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, x};
+    const combine_into<A> target{sums, stride, tokens, on_input ? nullptr : weights, plan.rows.data(), L::slots, true};
+    run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
+                                  keep, target);
+    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, sums, stride);
+    if constexpr (L::c.router.scaled == scale_at::output)
+        for (index_t t = 0; t < tokens; ++t)
+            for (index_t h = 0; h < L::hidden; ++h)
+                sums[t * stride + h] = gatefold::mul(sums[t * stride + h], static_cast<A>(o.scale));
+}
+
+template <class W, layer_type L = typename W::layer_type>
+void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y, tape<L>* saved,
+                   const options<L>& o) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
+    const forward_memory<L> memory(arrays, tokens, ctx.threads());
+
+    A* sums = memory.sums;
+    index_t stride = L::hidden;
+    if constexpr (std::is_same_v<T, A>)
+        if (!o.accumulate) sums = y.data(), stride = y.row_stride();
+
+    if constexpr (L::is_dense) {
+        kept_activations<T> keep;
+        if (saved) keep.pre = saved->gate_up().data();
+        const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
+        run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
+                                      ctx.sums(), keep, rows_into<A>{sums, stride});
+    } else {
+        add_routed(ctx, w, in, sums, stride, saved, o, memory);
+        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, in, sums, stride, saved, o, memory);
+    }
+    if (sums == memory.sums) {
+        const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+        ctx.parallel(parts, [&](int part) {
+            const range mine = part_of(tokens, part, parts);
+            for (index_t t = mine.begin; t < mine.end; ++t)
+                for (index_t h = 0; h < L::hidden; h += lanes<A>) {
+                    const index_t left = L::hidden - h;
+                    vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
+                    if (o.accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
+                    store_first(y.row(t) + h, sum, left);
+                }
+        });
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

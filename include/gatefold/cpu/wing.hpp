@@ -1,0 +1,63 @@
+// The CPU's side of the seam: which function of this wing carries out which stage.
+#pragma once
+
+#include <cstring>
+
+#include <gatefold/cpu/backward.hpp>
+#include <gatefold/cpu/forward.hpp>
+#include <gatefold/cpu/plan.hpp>
+#include <gatefold/moe/seam.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <>
+struct impl<cpu> {
+    template <class W, layer_type L = typename W::layer_type>
+    static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y, tape<L>* saved,
+                        const options<L>& o) {
+        on_cpu::layer_forward(ctx, w, in, y, saved, o);
+    }
+    template <layer_type L>
+    static std::size_t forward_bytes(index_t tokens, int threads) {
+        return on_cpu::forward_bytes<L>(tokens, threads);
+    }
+
+    template <class W, layer_type L = typename W::layer_type>
+    static void backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved, const input_of<W>& dy,
+                         const output_of<W>& dx, gradients<L>& g, const options<L>& o) {
+        on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);
+    }
+    template <layer_type L>
+    static std::size_t training_bytes(index_t tokens, int threads) {
+        const std::size_t forward = on_cpu::forward_bytes<L>(tokens, threads);
+        const std::size_t backward = on_cpu::backward_bytes<L>(tokens, threads);
+        return forward > backward ? forward : backward;
+    }
+
+    template <class To, class From>
+    static void copy(context<cpu>&, To& to, const From& from) {
+        std::memcpy(to.data(), from.data(), static_cast<std::size_t>(to.size()) * sizeof(*to.data()));
+    }
+
+    template <layer_type L>
+    static constexpr std::size_t packed_bytes() {
+        return on_cpu::packed_layer_bytes<L>();
+    }
+    template <layer_type L>
+    static void pack_expert(context<cpu>&, packed<L>& p, int e, const typename L::value_type* gate_up,
+                            const typename L::value_type* down) {
+        on_cpu::pack_expert<on_cpu::routed_expert<L>>(gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), e));
+    }
+    template <layer_type L, class W>
+    static void pack_all(context<cpu>& ctx, packed<L>& p, const W& w) {
+        on_cpu::pack_layer<L>(ctx, p, w);
+    }
+
+    template <layer_type L>
+    static void make_plan(context<cpu>& ctx, const std::int32_t* ids, const plan_view<cpu>& out) {
+        std::byte* scratch = ctx.workspace(on_cpu::plan_scratch_bytes(L::choices, ctx.threads()));
+        on_cpu::build_plan(ctx, ids, nullptr, L::choices, out, scratch);
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

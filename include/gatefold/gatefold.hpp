@@ -1,0 +1,21 @@
+// gatefold: mixture-of-experts layers compiled for their configuration. Include this one header.
+//
+// It brings the core, the tensor operations and the layer for the language being compiled. Pieces of whole models,
+// training, files and interoperability have headers of their own: gatefold/nn.hpp, train.hpp, io/..., interop/....
+#pragma once
+
+#include <gatefold/config.hpp>
+#include <gatefold/core/context.hpp>
+#include <gatefold/core/dtype.hpp>
+#include <gatefold/core/math.hpp>
+#include <gatefold/core/random.hpp>
+#include <gatefold/core/tensor.hpp>
+#include <gatefold/cpu/wing.hpp>
+#include <gatefold/moe/backward.hpp>
+#include <gatefold/moe/forward.hpp>
+#include <gatefold/moe/layer.hpp>
+#include <gatefold/moe/make_plan.hpp>
+#include <gatefold/moe/packed.hpp>
+#include <gatefold/moe/router.hpp>
+#include <gatefold/moe/weights.hpp>
+#include <gatefold/version.hpp>

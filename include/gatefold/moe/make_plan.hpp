@@ -1,0 +1,35 @@
+// Sort by expert as a call of its own: ids in, plan out.
+#pragma once
+
+#include <gatefold/moe/check.hpp>
+#include <gatefold/moe/seam.hpp>
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Fills `out` with the plan of `ids`: stable by expert, pairs with id -1 left out.
+///
+/// Shapes:  ids [T, S]; out.offsets [N + 1], out.rows and out.place [T * S], out.tokens T, out.slots S.
+/// Throws:  argument_error for extents that do not fit, or (CPU) ids outside [-1, N); out is untouched then.
+template <layer_type L, backend B>
+void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::int32_t, dyn, L::slots>> ids,
+               const plan_view<B>& out) {
+    const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
+    detail::check_view("make_plan", "ids", ids, tokens);
+    require(tokens <= most_tokens(L::c), "make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows",
+            tokens);
+    require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
+    require(out.tokens == tokens, "make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+    require(out.slots == L::slots, "make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+    detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
+    detail::check_view("make_plan", "rows", out.rows, pairs);
+    detail::check_view("make_plan", "place", out.place, pairs);
+    detail::check_apart("make_plan", "rows", out.rows, "ids", ids);
+    detail::check_apart("make_plan", "place", out.place, "ids", ids);
+    if constexpr (__is_same(B, cpu))
+        for (index_t p = 0; p < pairs; ++p)
+            require(ids.data()[p] >= -1 && ids.data()[p] < L::choices, "make_plan", "ids",
+                    "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+    detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
