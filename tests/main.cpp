@@ -14,9 +14,9 @@
 #endif
 
 #if defined(GATEFOLD_TEST_NEEDS_CUDA)
-#include <cuda_runtime_api.h>
-
 #include <cstdio>
+
+#include <cuda_runtime_api.h>
 
 int main(int argc, char** argv) {
     int devices = 0;

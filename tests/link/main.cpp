@@ -1,9 +1,9 @@
 // Weights and views made here are used by translation units compiled with other flags: each must link, run its own
 // instructions (a shared function body would crash an older machine), and give the same bits.
-#include "exchange.hpp"
-
 #include <cstdio>
 #include <cstring>
+
+#include "exchange.hpp"
 
 using namespace link_test;
 

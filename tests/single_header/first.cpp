@@ -1,7 +1,8 @@
-// The single header in two translation units of one program: no symbol is defined twice, types and inline functions agree.
-#include <gatefold.hpp>
-
+// The single header in two translation units of one program: no symbol is defined twice, types and inline functions
+// agree.
 #include <cstdio>
+
+#include <gatefold.hpp>
 
 using tiny = gatefold::layer<gatefold::config{.hidden = 8, .ffn = 16, .experts = 4, .top_k = 2}, float>;
 

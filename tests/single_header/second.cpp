@@ -1,6 +1,5 @@
 // The other half of first.cpp.
 #include <gatefold.hpp>
-#include <gatefold.hpp>
 
 using tiny = gatefold::layer<gatefold::config{.hidden = 8, .ffn = 16, .experts = 4, .top_k = 2}, float>;
 
