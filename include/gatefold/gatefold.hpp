@@ -12,10 +12,13 @@
 #include <gatefold/core/tensor.hpp>
 #include <gatefold/cpu/wing.hpp>
 #include <gatefold/moe/backward.hpp>
+#include <gatefold/moe/balance.hpp>
 #include <gatefold/moe/forward.hpp>
 #include <gatefold/moe/layer.hpp>
+#include <gatefold/moe/losses.hpp>
 #include <gatefold/moe/make_plan.hpp>
 #include <gatefold/moe/packed.hpp>
 #include <gatefold/moe/router.hpp>
+#include <gatefold/moe/stats.hpp>
 #include <gatefold/moe/weights.hpp>
 #include <gatefold/version.hpp>

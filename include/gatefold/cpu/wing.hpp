@@ -5,6 +5,7 @@
 
 #include <gatefold/cpu/backward.hpp>
 #include <gatefold/cpu/forward.hpp>
+#include <gatefold/cpu/losses.hpp>
 #include <gatefold/cpu/plan.hpp>
 #include <gatefold/moe/seam.hpp>
 
@@ -32,6 +33,11 @@ struct impl<cpu> {
         const std::size_t forward = on_cpu::forward_bytes<L>(tokens, threads);
         const std::size_t backward = on_cpu::backward_bytes<L>(tokens, threads);
         return forward > backward ? forward : backward;
+    }
+
+    template <class Loss, layer_type L>
+    static double add_loss(context<cpu>& ctx, const Loss& loss, tape<L>* const* tapes, int count, const batch<L>& in) {
+        return on_cpu::add_loss(ctx, loss, tapes, count, in);
     }
 
     template <class To, class From>

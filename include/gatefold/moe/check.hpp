@@ -65,6 +65,20 @@ void check_weights(const char* function, const W& w) {
     for_each_buffer(check, w);
 }
 
+/// Sequence starts: ascending from 0, none past the last token.
+template <backend B, class T>
+void check_starts(const char* function, const basic_view<B, T, dyn>& starts, index_t tokens) {
+    const index_t n = starts.extent(0);
+    check_view(function, "sequence_starts", starts, n);
+    require(n > 0 || tokens == 0, function, "sequence_starts", "at least one start", n);
+    if constexpr (__is_same(B, cpu))
+        for (index_t i = 0; i < n; ++i) {
+            const index_t start = starts[i], least = i == 0 ? 0 : starts[i - 1];
+            require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
+                    "ascending starts from 0, none past the last token", start);
+        }
+}
+
 template <layer_type L, backend B>
 void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
     const index_t tokens = in.x.extent(0);
@@ -90,15 +104,7 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
                     require(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices, function, "chosen",
                             "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
         }
-        if (in.sequence_starts.data()) {
-            const index_t n = in.sequence_starts.extent(0);
-            check_view(function, "sequence_starts", in.sequence_starts, n);
-            for (index_t i = 0; i < n; ++i) {
-                const index_t start = in.sequence_starts[i], least = i == 0 ? 0 : in.sequence_starts[i - 1];
-                require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
-                        "ascending starts from 0, none past the last token", start);
-            }
-        }
+        if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
     }
 }
 
