@@ -19,17 +19,9 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// One 32-bit word in every lane, whatever it means.
 GATEFOLD_INLINE vec<float> broadcast_word(const float* p) {
-#if GATEFOLD_AVX512
-    return {_mm512_set1_ps(*p)};
-#elif GATEFOLD_AVX2
-    return {_mm256_broadcast_ss(p)};
-#else
     std::uint32_t word;
     std::memcpy(&word, p, sizeof word);
-    unsigned_vec<std::uint32_t, words> all;
-    for (int i = 0; i < words; ++i) all[i] = word;
-    return {reinterpret_cast<vec<float>::raw_type>(all)};
-#endif
+    return {reinterpret_cast<vec<float>::raw_type>(broadcast<std::uint32_t>(word).raw)};
 }
 
 /// Sums in A over weights stored as B: c = fma(a, b, c) for one k after the other.
@@ -67,11 +59,7 @@ struct dot_form {
     static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
     static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
 
-    GATEFOLD_INLINE static vec<float> weights(const bf16* p) {
-        vec<float> pairs;
-        std::memcpy(&pairs.raw, p, sizeof pairs.raw);
-        return pairs;
-    }
+    GATEFOLD_INLINE static vec<float> weights(const bf16* p) { return load<float>(reinterpret_cast<const float*>(p)); }
     GATEFOLD_INLINE static vec<float> row(const float* p) { return broadcast_word(p); }
     GATEFOLD_INLINE static vec<float> multiply_add(vec<float> a, vec<float> b, vec<float> c) {
 #if GATEFOLD_AVX512_BF16
@@ -117,7 +105,8 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
             vec<float> w[std::size_t{NV}];
             GATEFOLD_UNROLL
             for (int j = 0; j < NV; ++j) {
-                std::memcpy(&w[j].raw, b + j * stream, sizeof w[j].raw);
+                w[j] = load<float>(reinterpret_cast<const float*>(b + j * stream));
+                if (R > 1) keep_apart(w[j].raw);
                 prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
             }
             if constexpr (NV == 2) {
@@ -184,6 +173,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         GATEFOLD_UNROLL
         for (int j = 0; j < NV; ++j) {
             w[j] = Form::weights(b + j * stream);
+            if (R > 1) keep_apart(w[j].raw);  // one load for all rows
             prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
@@ -201,10 +191,11 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         a += R;
         b += width * Form::step;
     }
+    forget(c);  // else g++ keeps an address per row across the loop
     GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) {
+    for (int i = 0; i < R; ++i, c += row) {
         GATEFOLD_UNROLL
-        for (int j = 0; j < NV; ++j) store(c + i * row + j * width, sums[i][j]);
+        for (int j = 0; j < NV; ++j) store(c + j * width, sums[i][j]);
     }
 }
 

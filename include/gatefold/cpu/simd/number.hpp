@@ -35,12 +35,7 @@ struct number<detail::on_cpu::vec<T, N>> {
     using bits_type = detail::on_cpu::unsigned_vec<word, N>;
 
     GATEFOLD_INLINE static V broadcast(T a) { return detail::on_cpu::broadcast<T, N>(a); }
-    GATEFOLD_INLINE static bits_type broadcast_bits(word a) {
-        bits_type result;
-        GATEFOLD_UNROLL
-        for (int i = 0; i < N; ++i) result[i] = a;
-        return result;
-    }
+    GATEFOLD_INLINE static bits_type broadcast_bits(word a) { return detail::on_cpu::broadcast<word, N>(a).raw; }
     GATEFOLD_INLINE static V fma(V a, V b, V c) {
 #if GATEFOLD_HARDWARE_FMA
         return detail::on_cpu::fma(a, b, c);

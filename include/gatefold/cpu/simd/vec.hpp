@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include <gatefold/core/dtype.hpp>
 #include <gatefold/core/index.hpp>
@@ -40,6 +41,7 @@ template <class T, int N = lanes<T>>
 struct vec {
     using value_type = T;
     typedef T raw_type __attribute__((vector_size(N * sizeof(T))));
+    typedef raw_type memory_type __attribute__((aligned(alignof(T)), may_alias));  ///< the same, anywhere in memory
     static constexpr int size = N;
     raw_type raw;
 
@@ -69,12 +71,19 @@ GATEFOLD_INLINE void keep_apart(R& raw) {
 #endif
 }
 
+/// Hides how an address came about.
+template <class T>
+GATEFOLD_INLINE void forget(T*& p) {
+    __asm__("" : "+r"(p));
+}
+
 template <class T, int N = lanes<T>>
 GATEFOLD_INLINE vec<T, N> broadcast(T value) {
-    vec<T, N> result;
-    GATEFOLD_UNROLL
-    for (int i = 0; i < N; ++i) result.raw[i] = value;
-    return result;
+    // An initialiser list, because g++ builds a vector written lane by lane in memory.
+    return [&]<int... I>(std::integer_sequence<int, I...>) {
+        return vec<T, N>{typename vec<T, N>::raw_type{(static_cast<void>(I), value)...}};
+    }
+    (std::make_integer_sequence<int, N>{});
 }
 template <class T, int N = lanes<T>>
 GATEFOLD_INLINE vec<T, N> zeros() {
@@ -122,9 +131,7 @@ GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 template <class A, int N = lanes<A>, class T>
 GATEFOLD_INLINE vec<A, N> load(const T* p) {
     if constexpr (std::is_same_v<T, A>) {
-        vec<A, N> result;
-        std::memcpy(&result.raw, p, sizeof result.raw);
-        return result;
+        return {*reinterpret_cast<const typename vec<A, N>::memory_type*>(p)};
     } else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bf16>) {
         unsigned_vec<std::uint16_t, N> bits;
         std::memcpy(&bits, p, sizeof bits);
@@ -149,7 +156,7 @@ GATEFOLD_INLINE vec<A, N> load(const T* p) {
 template <class T, class A, int N>
 GATEFOLD_INLINE void store(T* p, vec<A, N> v) {
     if constexpr (std::is_same_v<T, A>)
-        std::memcpy(p, &v.raw, sizeof v.raw);
+        *reinterpret_cast<typename vec<A, N>::memory_type*>(p) = v.raw;
     else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bf16>) {
         // Not vcvtneps2bf16, which flushes subnormals.
         using word = unsigned_vec<std::uint32_t, N>;
