@@ -7,9 +7,9 @@
 
 int main() {
     int wrong = 0;
-    tests::for_each_math_bits([&](const char* name, std::uint64_t hash, std::uint64_t expected) {
+    tests::for_each_math_bits([&](const char* name, std::uint64_t expected, std::uint64_t hash) {
         wrong += hash != expected;
-        std::printf("%-16s 0x%016llxu%s\n", name, static_cast<unsigned long long>(hash),
+        std::printf("%-24s 0x%016llxu%s\n", name, static_cast<unsigned long long>(hash),
                     hash == expected ? "" : "  is not the expected number");
     });
     return wrong != 0;

@@ -10,7 +10,7 @@ BOOST_AUTO_TEST_SUITE(property)
 BOOST_AUTO_TEST_SUITE(math_bits)
 
 BOOST_AUTO_TEST_CASE(are_the_same_everywhere) {
-    tests::for_each_math_bits([](const char* name, std::uint64_t hash, std::uint64_t expected) {
+    tests::for_each_math_bits([](const char* name, std::uint64_t expected, std::uint64_t hash) {
         BOOST_TEST(hash == expected, name << " has other bits: 0x" << std::hex << hash);
     });
 }
