@@ -147,5 +147,46 @@ BOOST_AUTO_TEST_CASE(the_old_or_the_new_file_is_always_there) {
     fs::remove_all(folder);
 }
 
+BOOST_AUTO_TEST_CASE(writers_of_one_file_never_mix) {
+    std::string folder = (fs::temp_directory_path() / "gatefold_kill_XXXXXX").string();
+    BOOST_REQUIRE(::mkdtemp(folder.data()) != nullptr);
+    const std::string path = folder + "/model";
+    // A text of one letter and a length that belongs to it: a mixture of two writers cannot look like that.
+    const auto text_of = [](int letter) {
+        return std::string(static_cast<std::size_t>(1000 + 3000 * letter), static_cast<char>('a' + letter));
+    };
+    gf::write_file(path, text_of(0));
+    constexpr int writers = 4;
+    pid_t children[writers] = {};
+    for (int w = 0; w < writers; ++w) {
+        children[w] = ::fork();
+        BOOST_REQUIRE(children[w] >= 0);
+        if (children[w] > 0) continue;
+        ::alarm(60);
+        try {
+            for (int i = 0; i < 150; ++i) gf::write_file(path, text_of(w));
+            ::_exit(0);
+        } catch (...) {
+            ::_exit(1);
+        }
+    }
+    const auto check = [&] {
+        const gf::file_bytes file = gf::open_file(path);
+        const int letter = file.text().empty() ? 0 : file.text()[0] - 'a';
+        if (letter < 0 || letter >= writers || file.text() != text_of(letter))
+            BOOST_ERROR("a file of " << file.text().size());
+    };
+    int running = writers, status = 0;
+    while (running > 0) {
+        check();
+        if (::waitpid(-1, &status, WNOHANG) <= 0) continue;
+        --running;
+        BOOST_TEST((WIFEXITED(status) && WEXITSTATUS(status) == 0));
+    }
+    check();
+    BOOST_TEST(std::distance(fs::directory_iterator(folder), fs::directory_iterator()) == 1);
+    fs::remove_all(folder);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()

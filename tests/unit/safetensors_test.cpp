@@ -208,6 +208,10 @@ BOOST_AUTO_TEST_CASE(malformed_headers_are_refused_with_the_reason) {
     BOOST_TEST(what("{\"a\":nonsense}", 0) == "f: header: byte 5: expected a value, got 'n'");
     BOOST_TEST(message_of([] { gf::safetensors_file::from_bytes(gf::file_bytes(std::vector<std::byte>(7)), "f"); }) ==
                "f: expected 8 bytes of header length, got a file of 7");
+    auto short_file = file_of("{}", 1);
+    short_file[0] = std::byte{4};
+    BOOST_TEST(message_of([&] { gf::safetensors_file::from_bytes(gf::file_bytes(short_file), "f"); }) ==
+               "f: expected a header of 4 bytes, got a file with 3");
     // A name of a megabyte does not become a message of a megabyte.
     BOOST_TEST(what("{\"" + std::string(1 << 20, 'n') + "\":1}", 0).size() < 300u);
 }

@@ -14,6 +14,10 @@
 
 namespace gatefold::inline v0 {
 namespace detail {
+
+template <class N>
+concept json_number = std::is_arithmetic_v<N> && !std::is_same_v<N, char>;
+
 inline namespace GATEFOLD_TIER {
 
 /// Appends `text` as a JSON string; what is not UTF-8 becomes U+FFFD, so that the result always is.
@@ -85,8 +89,8 @@ public:
         return *this;
     }
     GATEFOLD_INLINE json_writer& value(const char* text) { return value(std::string_view(text)); }
-    template <class N>
-    requires std::is_arithmetic_v<N> GATEFOLD_INLINE json_writer& value(N number) {
+    template <detail::json_number N>
+    GATEFOLD_INLINE json_writer& value(N number) {
         before_value();
         if constexpr (std::is_same_v<N, bool>)
             text_ += number ? "true" : "false";
