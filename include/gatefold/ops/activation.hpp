@@ -15,6 +15,16 @@
 
 namespace gatefold::inline v0 {
 
+namespace detail {
+
+/// As constants, so that device code needs no host function.
+template <activation A>
+inline constexpr bool gated_activation = is_gated(A);
+template <activation A>
+inline constexpr bool limited_activation = is_limited(A);
+
+}  // namespace detail
+
 /// The gradients of the two pre-activations of a gated activation.
 template <class V>
 struct gated_gradient {
@@ -127,9 +137,9 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// The value of a gated activation; `limit` is the clamp of the limited ones, and read by them alone.
 template <activation A, real V>
-    requires(is_gated(A))
+    requires(detail::gated_activation<A>)
 GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::type_identity_t<V> limit) {
-    if constexpr (is_limited(A)) {
+    if constexpr (detail::limited_activation<A>) {
         const detail::limited_gate<A, V> clamped(gate, up, limit);
         return mul(detail::times_sigmoid(clamped.gate, clamped.scaled), clamped.factor);
     } else if constexpr (A == activation::situ) {
@@ -143,20 +153,20 @@ GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::
 
 /// The value of a plain activation; `limit` is not read.
 template <activation A, real V>
-    requires(!is_gated(A))
+    requires(!detail::gated_activation<A>)
 GATEFOLD_HD GATEFOLD_INLINE V activate(V x, std::type_identity_t<V>) { return detail::activation_value<A>(x); }
 
 /// The gradients of both pre-activations for `d_out`, the gradient of the value.
 ///
 /// A clamp passes its gradient where the argument equals the limit, and blocks it beyond. relu has slope 0 at 0.
 template <activation A, real V>
-    requires(is_gated(A))
+    requires(detail::gated_activation<A>)
 GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::type_identity_t<V> up,
                                                                 std::type_identity_t<V> d_out,
                                                                 std::type_identity_t<V> limit) {
     using N = number<V>;
     const V one = detail::constant<V>(1);
-    if constexpr (is_limited(A)) {
+    if constexpr (detail::limited_activation<A>) {
         const detail::limited_gate<A, V> clamped(gate, up, limit);
         const V s = sigmoid(clamped.scaled), zero = detail::constant<V>(0);
         const V d_gate = mul(mul(d_out, clamped.factor), detail::slope_of_times_sigmoid(s, clamped.scaled));
@@ -178,7 +188,7 @@ GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::typ
 
 /// The gradient of the pre-activation for `d_out`, the gradient of the value; relu has slope 0 at 0.
 template <activation A, real V>
-    requires(!is_gated(A))
+    requires(!detail::gated_activation<A>)
 GATEFOLD_HD GATEFOLD_INLINE V activate_backward(V x, std::type_identity_t<V> d_out, std::type_identity_t<V>) {
     return mul(d_out, detail::activation_slope<A>(x).slope);
 }
