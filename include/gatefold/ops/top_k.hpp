@@ -107,7 +107,7 @@ void top_k(context<cpu>& ctx, const X& x, Values&& values, Ids&& ids) {
 
 /// The gradient of top_k: dx[r, ids[r, i]] = dvalues[r, i], zero elsewhere.
 ///
-/// Shapes: ids and dvalues [..., K], dx [..., N].
+/// Shapes: ids and dvalues [..., K], dx [..., N]; the ids of a row are distinct, as top_k gives them.
 /// Throws: argument_error where extents differ, an id is not in [0, N), memory is missing, or dx overlaps an input; dx
 ///         is untouched then.
 template <host_array_of<const std::int32_t> Ids, readable Dvalues, writable Dx>
