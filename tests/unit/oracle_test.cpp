@@ -1002,12 +1002,12 @@ BOOST_AUTO_TEST_CASE(expert_choice_fills_every_expert) {
 
 BOOST_AUTO_TEST_CASE(sinkhorn_balances) {
     random_source random{43};
-    const values pi = sinkhorn(random.normals(12 * 4), 12, 4, 1e-12);
-    for (natural t = 0; t < 12; ++t) near(sum(row(pi, t, 4)), 1.0 / 12, 1e-6);
+    const values pi = sinkhorn(random.normals(12 * 4), 12, 4, 1e-6);
+    for (natural t = 0; t < 12; ++t) near(sum(row(pi, t, 4)), 1.0 / 12, 1e-5);
     for (natural e = 0; e < 4; ++e) {
         double total = 0;
         for (natural t = 0; t < 12; ++t) total += pi[t * 4 + e];
-        near(total, 0.25, 1e-6);
+        near(total, 0.25, 1e-5);
     }
     layer l = pass_through(2, 1);
     l.router.select = select_kind::sinkhorn;
