@@ -221,6 +221,11 @@ constexpr bool selects_by_logit(const config& c) {
     return r.selection_bias != key_bias::score &&
            (r.groups <= 1 || (r.group_by != group_key::top2_sum && r.masked != group_mask::zero));
 }
+/// Whether the router's input is jittered in training: noise that nothing else claims.
+constexpr bool has_jitter(const config& c) {
+    return c.router.noise > 0 && c.router.transform == logit_transform::none && c.router.logits != projection::none &&
+           c.router.select != selection::sampled;
+}
 /// Whether weights depend on the router's parameters, so that it can be trained by the layer's output.
 constexpr bool has_constant_weight(const config& c) {
     return c.router.select == selection::top_k && c.top_k == 1 && c.router.renorm != renormalise::none;

@@ -1,14 +1,16 @@
 // The router on the CPU: logits of all tokens, then every token by itself.
 //
 //     x ── logits ──> z[T,N] ── choose ──> ids[T,S] ── scores of the chosen ──> weights[T,S]
-//     d weights ── route_backward ──> dz (added to the gradients of losses) ── route_parameters_backward ──> d router,
-//     dx
+//     d weights ── route_backward ──> dz, added to that of losses ── route_parameters_backward ──> d router, dx
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include <gatefold/cpu/capacity.hpp>
+#include <gatefold/cpu/router_assign.hpp>
+#include <gatefold/cpu/router_backward.hpp>
+#include <gatefold/cpu/router_choose.hpp>
 #include <gatefold/cpu/router_logits.hpp>
 #include <gatefold/moe/router.hpp>
 
@@ -24,13 +26,16 @@ template <layer_type L>
 struct route_memory {
     using A = typename L::accumulate_type;
     logits_memory<L> logits;
+    assign_memory<L> assign;
     part_report* reports;
     A* keys;  ///< one row per part
 
     constexpr route_memory(carver& memory, index_t tokens, int threads)
         : logits(memory, tokens, threads),
+          assign(memory, tokens, threads),
           reports(memory.take<part_report>(threads)),
-          keys(memory.take<A>(index_t{threads} * round_up(L::choices, 16))) {}
+          keys(memory.take<A>(threads * key_row)) {}
+    static constexpr index_t key_row = round_up(L::choices, 16);
 };
 
 /// Bytes that route needs, and apply_capacity after it.
@@ -45,7 +50,7 @@ constexpr std::size_t route_scratch_bytes(index_t tokens, int threads) {
 template <layer_type L>
 constexpr std::size_t route_backward_scratch_bytes(index_t tokens, int threads) {
     carver count(nullptr);
-    const logits_memory<L> memory(count, tokens, threads);
+    const logits_backward_memory<L> memory(count, tokens, threads);
     return count.used();
 }
 
@@ -64,34 +69,73 @@ const auto* selection_bias_of(const W& w) {
         return static_cast<const typename W::layer_type::accumulate_type*>(nullptr);
 }
 
-/// Chooses the experts of one token from its logits.
-template <layer_type L, class A = typename L::accumulate_type>
-void choose_token(const A* z, const A* selection_bias, A* keys, std::int32_t* ids) {
-    order_word<A> best[std::size_t{L::slots}];
-    token_keys<L>(z, selection_bias, keys);
-    if constexpr (L::c.router.groups > 1)
-        choose_in_groups<L>(keys, best, ids);
-    else
-        best_of(
-            L::choices, L::slots, [&](int i) { return order_key(keys[i]); }, best, ids);
+/// The weights of one token from its ids; a second expert that is turned away loses its id.
+template <layer_type L, class Scales, class A = typename L::accumulate_type>
+void weigh(const A* z, bool undecided, const options<L>& o, const Scales* expert_scale, index_t token,
+           std::int32_t* ids, A* weights) {
+    using traits = router_traits<L>;
+    A v[std::size_t{L::slots}];
+    const auto all = [](int) { return true; };
+    if (undecided) {
+        weigh_undecided<L>(ids, o.scale, expert_scale, weights);
+        for (int s = 0; s < L::slots; ++s) v[s] = A(1) / static_cast<A>(L::slots);
+    } else {
+        chosen_scores<L>(z, ids, v);
+        weigh_token<L>(v, ids, o.scale, o.epsilon, expert_scale, all, weights);
+    }
+    if constexpr (traits::judges_second) {
+        if (ids[1] < 0 || second_stays(weights[1], v[1], o, token)) return;
+        ids[1] = -1;
+        weights[1] = 0;
+        if (L::c.capacity.renormalise_kept && !undecided)
+            weigh_token<L>(
+                v, ids, o.scale, o.epsilon, expert_scale, [](int s) { return s == 0; }, weights);
+    }
 }
 
-/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from.
+/// Routes one token: everything behind its logits.
+template <layer_type L, class Scales, class A = typename L::accumulate_type>
+void route_token(const A* z, bool undecided, bool has_ids, const A* selection_bias, const Scales* expert_scale,
+                 const options<L>& o, index_t token, A* keys, std::int32_t* ids, A* weights) {
+    constexpr selection select = L::c.router.select;
+    if (!has_ids && undecided)
+        for (int s = 0; s < L::slots; ++s) ids[s] = select == selection::positive ? -1 : s;
+    if constexpr (select == selection::sparse_mixer) {
+        if (!undecided) {
+            A v[2], factor[2];
+            mixer_choose(z, L::choices, static_cast<A>(o.noise), o.training,
+                         counter_rng{o.seed, o.step, static_cast<int>(o.layer)}, token, has_ids, ids, v, factor);
+            for (int s = 0; s < 2; ++s) v[s] = gatefold::mul(v[s], factor[s]);
+            weigh_token<L>(
+                v, ids, o.scale, o.epsilon, expert_scale, [](int) { return true; }, weights);
+            return;
+        }
+    } else if (!has_ids && !undecided) {
+        choose_token<L>(z, selection_bias, o, token, keys, ids);
+    }
+    weigh<L>(z, undecided, o, expert_scale, token, ids, weights);
+}
+
+/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
+/// from outside are taken as they are, whatever the configuration would choose.
 template <class W, layer_type L = typename W::layer_type>
 void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
            std::byte* scratch) {
     using A = typename L::accumulate_type;
+    check_options("route", o);
     const index_t tokens = in.x.extent(0);
     carver arrays(scratch);
     const route_memory<L> memory(arrays, tokens, ctx.threads());
     compute_logits(ctx, w, in, o, out.logits, memory.logits);
 
+    const bool given = in.chosen.data() != nullptr;
+    const bool has_ids = given || assign_batch(ctx, in, o, out, memory.assign);
     const int parts = token_parts(ctx, tokens);
     const auto* expert_scale = expert_scale_of(w);
     const A* selection_bias = selection_bias_of(w);
     ctx.parallel(parts, [&](int part) {
         const range mine = part_of(tokens, part, parts);
-        A* keys = memory.keys + index_t{part} * round_up(L::choices, 16);
+        A* keys = memory.keys + part * route_memory<L>::key_row;
         part_report found;
         for (index_t t = mine.begin; t < mine.end; ++t) {
             const A* z = out.logits.row(t);
@@ -102,20 +146,9 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
             }
             const bool undecided = is_undecided(z, L::choices);
             found.undecided += undecided ? 1 : 0;
-            if (in.chosen.data())
-                for (int s = 0; s < L::slots; ++s) ids[s] = in.chosen(t, s);
-            else if (undecided)
-                for (int s = 0; s < L::slots; ++s) ids[s] = s;
-            else
-                choose_token<L>(z, selection_bias, keys, ids);
-            if (undecided) {
-                weigh_undecided<L>(ids, o.scale, expert_scale, out.weights.row(t));
-            } else {
-                A v[std::size_t{L::slots}];
-                chosen_scores<L>(z, ids, v);
-                weigh_token<L>(
-                    v, ids, o.scale, o.epsilon, expert_scale, [](int) { return true; }, out.weights.row(t));
-            }
+            for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
+            route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
+                           out.weights.row(t));
         }
         memory.reports[part] = found;
     });
@@ -129,30 +162,98 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
     }
 }
 
+/// The ids over which a token's weights were divided: those of the routing, and a second expert that was turned away.
+template <layer_type L, class A = typename L::accumulate_type>
+const std::int32_t* divided_ids(const A* z, const A* selection_bias, const batch<L>& in, const options<L>& o,
+                                index_t token, const std::int32_t* ids, std::int32_t* again) {
+    if constexpr (router_traits<L>::judges_second && !L::c.capacity.renormalise_kept &&
+                  L::c.router.renorm != renormalise::none) {
+        if (ids[1] >= 0 || in.chosen.data()) return ids;
+        A keys[std::size_t{L::choices}];
+        choose_token<L>(z, selection_bias, o, token, keys, again);
+        return again;
+    } else {
+        return ids;
+    }
+}
+
 /// Adds the gradient that comes through the weights to d_logits, which holds that of the losses.
+///
+/// d_weights must be zero for empty and dropped slots. Choices are constants; so are the weights of tokens without a
+/// logit above -inf.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-void route_backward(context<cpu>& ctx, const W& w, const batch<L>&, const options<L>& o, const routing_view<L>& routing,
-                    const view<A, dyn, L::slots>& d_weights, const view<A, dyn, L::choices>& d_logits) {
+void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
+                    const routing_view<L>& routing, const view<A, dyn, L::slots>& d_weights,
+                    const view<A, dyn, L::choices>& d_logits) {
     const auto* expert_scale = expert_scale_of(w);
+    const A* selection_bias = selection_bias_of(w);
     for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
         const A* z = routing.logits.row(t);
-        if (is_undecided(z, L::choices)) return;  // their weights are constants
-        const std::int32_t* ids = routing.ids.row(t);
-        A v[std::size_t{L::slots}];
-        chosen_scores<L>(z, ids, v);
-        token_backward<L>(
-            z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, [](int) { return true; }, d_logits.row(t));
+        if (is_undecided(z, L::choices)) return;
+        if constexpr (L::c.router.select == selection::sparse_mixer) {
+            A d[2];
+            for (int s = 0; s < 2; ++s)
+                d[s] = routing.ids(t, s) < 0
+                           ? A(0)
+                           : scale_weight<L>(d_weights(t, s), o.scale, expert_scale, routing.ids(t, s));
+            mixer_backward(z, L::choices, static_cast<A>(o.noise), routing.ids.row(t), d, d_logits.row(t));
+        } else {
+            std::int32_t again[std::size_t{L::slots}];
+            const std::int32_t* ids =
+                divided_ids(z, selection_bias, in, o, in.first_token + t, routing.ids.row(t), again);
+            A v[std::size_t{L::slots}];
+            chosen_scores<L>(z, ids, v);
+            const auto counts = [&](int s) {
+                return !L::c.capacity.renormalise_kept || !(routing.weights(t, s) == A(0));
+            };
+            token_backward<L>(z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, counts, d_logits.row(t));
+        }
     });
 }
 
-/// From the gradient of the logits to those of the router's parameters; dx gains the router's part. A backward pass of
-/// a batch that has a router_x of its own gets its gradient in dx all the same.
+/// The gradient of the experts' own scales: the sum over a token's weights of d weight · weight / scale.
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void expert_scale_backward(context<cpu>& ctx, const W&, const options<L>& o, const routing_view<L>& routing,
+                           const view<A, dyn, L::slots>& d_weights, gradients<L>& g, bool accumulate) {
+    static_assert(L::c.router.expert_scale);
+    constexpr int N = L::choices;
+    const int parts = N < ctx.threads() ? N : ctx.threads();
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(N, part, parts);
+        A* d = g.expert_scale.data();
+        if (!accumulate)
+            for (index_t e = mine.begin; e < mine.end; ++e) d[e] = 0;
+        for (index_t t = 0; t < routing.ids.extent(0); ++t) {
+            const std::int32_t* ids = routing.ids.row(t);
+            bool asked = false;
+            for (int s = 0; s < L::slots; ++s) asked = asked || (ids[s] >= mine.begin && ids[s] < mine.end);
+            if (!asked) continue;
+            // The weight without its expert's scale, which may be zero.
+            A plain[std::size_t{L::slots}];
+            const A* z = routing.logits.row(t);
+            if (is_undecided(z, N)) {
+                weigh_undecided<L>(ids, o.scale, static_cast<const A*>(nullptr), plain);
+            } else {
+                A v[std::size_t{L::slots}];
+                chosen_scores<L>(z, ids, v);
+                weigh_token<L>(
+                    v, ids, o.scale, o.epsilon, static_cast<const A*>(nullptr), [](int) { return true; }, plain);
+            }
+            for (int s = 0; s < L::slots; ++s)
+                if (ids[s] >= mine.begin && ids[s] < mine.end)
+                    d[ids[s]] = gatefold::fma(d_weights(t, s), plain[s], d[ids[s]]);
+        }
+    });
+}
+
+/// From the gradient of the logits to those of the router's parameters; dx gains the gradient of what the router read,
+/// router_x where the batch has one.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void route_parameters_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                                const view<A, dyn, L::choices>& d_logits, const view<A, dyn, L::hidden>& dx,
                                gradients<L>& g, bool accumulate, std::byte* scratch) {
     carver arrays(scratch);
-    const logits_memory<L> memory(arrays, in.x.extent(0), ctx.threads());
+    const logits_backward_memory<L> memory(arrays, in.x.extent(0), ctx.threads());
     logits_backward(ctx, w, in, o, d_logits, dx, g, accumulate, memory);
 }
 

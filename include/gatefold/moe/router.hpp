@@ -8,8 +8,24 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// The router on backend B:
 ///     route(ctx, w, in, options, out)     routes the tokens with workspace of the context
+///     apply_capacity(ctx, in, options, routing, kept)
 template <backend B>
 struct routing_impl;
+
+/// Numbers of the call that the configuration has no use for.
+template <layer_type L>
+void check_options(const char* function, const options<L>& o) {
+    constexpr router_config r = L::c.router;
+    constexpr bool uses_noise = has_jitter(L::c) || r.select == selection::sampled ||
+                                r.select == selection::sparse_mixer || r.transform == logit_transform::gaussian ||
+                                r.transform == logit_transform::gumbel || r.transform == logit_transform::normalised;
+    constexpr bool uses_threshold = r.threshold > 0;
+    require(o.noise >= 0 && (uses_noise || o.noise == 0), function, "options.noise",
+            uses_noise ? "zero or more" : "zero, since the configuration has no .router.noise", o.noise);
+    require(uses_threshold ? o.threshold > 0 : o.threshold == 0, function, "options.threshold",
+            uses_threshold ? "a number above zero" : "zero, since the configuration has no .router.threshold",
+            o.threshold);
+}
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
@@ -37,6 +53,7 @@ void route(context<typename W::backend>& ctx, const W& w,
     detail::check_apart("route", "weights", out.weights, "logits", out.logits);
     detail::check_apart("route", "logits", out.logits, "x", in.x);
     detail::check_weights("route", w);
+    detail::check_options("route", o);
     if (tokens == 0) return;
     detail::routing_impl<typename W::backend>::route(ctx, w, in, o, out);
 }

@@ -19,13 +19,20 @@ struct router_traits {
     static constexpr router_config r = L::c.router;
     static constexpr int N = L::choices, S = L::slots;
     /// Softmax of which only ratios among the chosen are asked: no sum over all experts is needed.
-    static constexpr bool ratios_only =
-        r.from == score::softmax && r.renorm == renormalise::sum && r.scores_in == precision::accumulate;
+    static constexpr bool ratios_only = r.from == score::softmax && r.renorm == renormalise::sum &&
+                                        r.scores_in == precision::accumulate && r.second == second_expert::always &&
+                                        !L::c.capacity.renormalise_kept;
     static constexpr bool over_chosen = r.from == score::softmax_selected || ratios_only;
     static constexpr bool whole_softmax = r.from == score::softmax && !ratios_only;
     static constexpr bool softmax_keys = r.from == score::softmax && !selects_by_logit(L::c);
     static constexpr bool unbounded_score =
         r.from == score::sqrt_softplus || r.from == score::identity || r.from == score::relu;
+    /// Whether ids depend on all tokens of the batch.
+    static constexpr bool by_batch =
+        r.select == selection::sinkhorn || r.select == selection::balanced || r.select == selection::expert_choice;
+    /// Whether a token's second expert may be turned away after its weight is known.
+    static constexpr bool judges_second = r.second == second_expert::threshold || r.second == second_expert::random ||
+                                          r.second == second_expert::random_score;
     /// Choices from here on return nothing, whatever their weight: it is zero.
     static constexpr int first_zero = L::experts + L::c.free.constant + L::c.free.copy;
 };
@@ -34,13 +41,14 @@ struct router_traits {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
-/// A token's scale factors: the constant one where it acts on weights, times the expert's own.
+/// A weight times its scales: the constant one where it acts on weights, and the expert's own; null: none.
 template <layer_type L, class Scales>
 GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, float scale, const Scales* expert_scale,
                                               std::int32_t e) {
     using A = typename L::accumulate_type;
     if constexpr (L::c.router.scaled == scale_at::weights) w = mul(w, static_cast<A>(scale));
-    if constexpr (L::c.router.expert_scale) w = mul(w, to_accumulate(expert_scale[e]));
+    if constexpr (L::c.router.expert_scale)
+        if (expert_scale) w = mul(w, to_accumulate(expert_scale[e]));
     return w;
 }
 
