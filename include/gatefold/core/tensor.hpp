@@ -3,21 +3,22 @@
 
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include <gatefold/core/buffer.hpp>
 #include <gatefold/core/context.hpp>
 #include <gatefold/core/view.hpp>
 
-namespace gatefold::inline v0 {}  // namespace gatefold::inline v0
-
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
-/// The product of extents, checked against negative ones and overflow.
-template <std::size_t Rank>
-index_t checked_size(const index_t (&extents)[Rank], const char* function) {
+/// The product of extents, checked against negative ones, those that the type knows, and overflow.
+template <int... E>
+index_t checked_size(const index_t (&extents)[sizeof...(E)], const char* function) {
+    const int known[] = {E...};
     index_t n = 1;
-    for (std::size_t d = 0; d < Rank; ++d) {
+    for (std::size_t d = 0; d < sizeof...(E); ++d) {
         require(extents[d] >= 0, function, "extents", "values of zero or more", extents[d]);
+        require(known[d] == dyn || extents[d] == known[d], function, "extents", known[d], extents[d]);
         require(extents[d] == 0 || n <= (std::numeric_limits<index_t>::max)() / extents[d], function, "extents",
                 "a product below 2^63", extents[d]);
         n *= extents[d];
@@ -41,10 +42,20 @@ public:
     static constexpr int rank = sizeof...(E);
 
     basic_tensor() = default;
-    /// Throws: argument_error for a negative extent or an overflowing product, std::bad_alloc.
+    /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
+    ///         std::bad_alloc.
     GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
-        : memory_(detail::checked_size(extents, "tensor"), from) {
+        : memory_(detail::checked_size<E...>(extents, "tensor"), from) {
         for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
+    }
+    // A tensor that was moved from is empty, its extents with it.
+    GATEFOLD_INLINE basic_tensor(basic_tensor&& other) noexcept : memory_(std::move(other.memory_)) {
+        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
+    }
+    GATEFOLD_INLINE basic_tensor& operator=(basic_tensor&& other) noexcept {
+        memory_ = std::move(other.memory_);
+        std::swap(extents_, other.extents_);
+        return *this;
     }
 
     GATEFOLD_INLINE T* data() const { return memory_.data(); }
