@@ -7,10 +7,11 @@
 
 int main() {
     int wrong = 0;
-    tests::for_each_math_bits([&](const char* name, std::uint64_t expected, std::uint64_t hash) {
-        wrong += hash != expected;
-        std::printf("%-24s 0x%016llxu%s\n", name, static_cast<unsigned long long>(hash),
-                    hash == expected ? "" : "  is not the expected number");
-    });
+    tests::for_each_math_bits(tests::evaluate_here{},
+                              [&](const char* name, std::uint64_t expected, std::uint64_t hash) {
+                                  wrong += hash != expected;
+                                  std::printf("%-24s 0x%016llxu%s\n", name, static_cast<unsigned long long>(hash),
+                                              hash == expected ? "" : "  is not the expected number");
+                              });
     return wrong != 0;
 }

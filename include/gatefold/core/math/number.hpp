@@ -43,7 +43,8 @@ namespace detail {
 /// A value that the optimiser cannot look through; costs no instruction.
 template <class S>
 GATEFOLD_HD GATEFOLD_INLINE S opaque(S value) {
-#if GATEFOLD_HARDWARE_FMA && !GATEFOLD_ON_DEVICE
+#if !GATEFOLD_ON_DEVICE
+// On every target, since compilers fuse where no macro says so (g++ with AVX-512F under -mno-fma, RISC-V). And
 // __builtin_assoc_barrier does not do: g++ drops it when it vectorises a loop, and fuses then.
 #if defined(__x86_64__)
     asm("" : "+x"(value));
