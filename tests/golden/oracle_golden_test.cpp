@@ -1,5 +1,6 @@
-// The oracle against reference implementations: one block alone with all gradients, losses, top-2 capacity routing
-// (golden/README.md, folder gradients). Skipped with a message where the files are not at hand.
+// The oracle against reference implementations: one block alone with all gradients, losses, top-2 capacity routing, and
+// the blocks of whole models whose routers have something of their own. Skipped with a message where the files are not
+// at hand.
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -358,6 +359,167 @@ void check_top2(const tensor_file& f, bool after, bool by_priority) {
     check_close(first, f.get(name + ".first"), name + " first", 0);
 }
 
+// ---- blocks of whole models, forward in float64 ---------------------------------------------------------------------
+
+/// models/NAME: weights of the block under `prefix`, golden values, and the layer's shape so far.
+struct model_block {
+    tensor_file weights, golden;
+    std::string prefix;
+    oracle::layer layer;
+    parameters p;
+
+    values get(const std::string& name) const { return weights.at(prefix + name).data; }
+};
+
+model_block open_model(const std::string& name, const std::string& prefix, natural ffn) {
+    const std::string folder = golden_directory() + "/models/" + name;
+    model_block m{read_safetensors(folder + "/model.safetensors"),
+                  read_safetensors(folder + "/golden.safetensors"),
+                  prefix,
+                  {},
+                  {}};
+    m.layer.ffn = ffn;
+    m.layer.hidden = m.golden.at(m.golden.has("block.input64") ? "block.input64" : "experts.input64").shape[1];
+    m.layer.experts = m.golden.at(m.golden.has("router.logits64") ? "router.logits64" : "router.probs64").shape[1];
+    m.layer.router.top_k = m.golden.has("router.ids") ? m.golden.at("router.ids").shape[1] : 2;
+    return m;
+}
+
+void append(values& to, const values& from) { to.insert(to.end(), from.begin(), from.end()); }
+
+/// Per-expert tensors `experts.N` + names; an empty gate name is an expert without one.
+void load_experts(model_block& m, const std::string& expert, const std::string& gate, const std::string& up,
+                  const std::string& down, bool biases = false) {
+    for (natural e = 0; e < m.layer.experts; ++e) {
+        const std::string name = expert + std::to_string(e) + ".";
+        if (!gate.empty()) append(m.p.gate_up, m.get(name + gate + ".weight"));
+        append(m.p.gate_up, m.get(name + up + ".weight"));
+        append(m.p.down, m.get(name + down + ".weight"));
+        if (biases) append(m.p.gate_up_bias, m.get(name + up + ".bias"));
+        if (biases) append(m.p.down_bias, m.get(name + down + ".bias"));
+    }
+}
+
+void load_shared(model_block& m, natural width) {
+    m.layer.shared_ffn = width;
+    m.layer.shared_activation = m.layer.activation;
+    m.p.shared_gate_up = stacked(m.get("shared_experts.gate_proj.weight"), m.get("shared_experts.up_proj.weight"), 1);
+    m.p.shared_down = m.get("shared_experts.down_proj.weight");
+}
+
+void check_model(const model_block& m, const std::string& name, bool experts_alone = false) {
+    batch b;
+    const std::string side = experts_alone ? "experts" : "block";
+    b.x = m.golden.get(side + ".input64");
+    b.router_input = experts_alone ? m.golden.get("router.input64") : values{};
+    b.tokens = b.x.size() / m.layer.hidden;
+    const result r = forward(m.layer, m.p, b);
+    check_close(r.y, m.golden.get(side + ".output64"), name + " y");
+    if (m.golden.has("router.logits64"))
+        check_close(r.routing.logits, m.golden.get("router.logits64"), name + " logits");
+    if (m.golden.has("router.probs64")) check_close(r.routing.scores, m.golden.get("router.probs64"), name + " scores");
+    const auto matrix = [&](const values& w, const ints& ids) {
+        return as_matrix(ids, w, b.tokens, m.layer.slots(), m.layer.choices());
+    };
+    const values got = matrix(r.routing.weights, r.routing.ids);
+    if (m.golden.has("router.dense_weights64")) {
+        check_close(got, m.golden.get("router.dense_weights64"), name + " weights");
+        return;
+    }
+    const ints ids = m.golden.at("router.ids").integers();
+    check_close(got, matrix(m.golden.get("router.weights64"), ids), name + " weights");
+    check_close(matrix(values(ids.size(), 1), r.routing.ids), matrix(values(ids.size(), 1), ids), name + " ids", 0);
+}
+
+/// Scale after the combine, split clamped SwiGLU, shared expert clamped too.
+void check_minimax_m3() {
+    model_block m = open_model("minimax_m3", "language_model.model.layers.1.block_sparse_moe.", 16);
+    m.layer.activation.kind = activation_kind::clamped_swiglu;
+    m.layer.router.score = score_kind::sigmoid;
+    m.layer.router.renormalise = renormalise_kind::sum;
+    m.layer.router.scale = 2;
+    m.layer.router.scale_after_combine = true;
+    m.p.router = m.get("gate.weight");
+    m.p.selection_bias = m.get("e_score_correction_bias");
+    load_experts(m, "experts.", "w1", "w3", "w2");
+    load_shared(m, 20);
+    check_model(m, "minimax_m3");
+}
+
+/// Negative keys: a group mask of 0.0 would choose other experts for every token.
+void check_negative_keys() {
+    model_block m = open_model("deepseek_v3_negative_keys", "model.layers.1.mlp.", 12);
+    m.layer.router.score = score_kind::sigmoid;
+    m.layer.router.renormalise = renormalise_kind::sum_plus_epsilon;
+    m.layer.router.scale = 2.5;
+    m.layer.router.groups = 4;
+    m.layer.router.top_groups = 2;
+    m.layer.router.group_score = group_score_kind::top2_sum;
+    m.p.router = m.get("gate.weight");
+    m.p.selection_bias = m.get("gate.e_score_correction_bias");
+    load_experts(m, "experts.", "gate_proj", "up_proj", "down_proj");
+    load_shared(m, 12);
+    check_model(m, "deepseek_v3_negative_keys");
+}
+
+void check_lfm2() {
+    model_block m = open_model("lfm2_moe", "model.layers.2.feed_forward.", 24);
+    m.layer.router.score = score_kind::sigmoid;
+    m.layer.router.renormalise = renormalise_kind::sum_plus_epsilon;
+    m.layer.router.epsilon = 1e-6;
+    m.layer.router.scale = 1.5;
+    m.p.router = m.get("gate.weight");
+    m.p.selection_bias = m.get("expert_bias");
+    load_experts(m, "experts.", "w1", "w3", "w2");
+    check_model(m, "lfm2_moe");
+}
+
+/// Normed and scaled router input of its own, a scale per expert.
+void check_gemma4() {
+    model_block m = open_model("gemma4", "model.layers.2.", 20);
+    m.layer.activation.kind = activation_kind::gelu_tanh;
+    m.layer.router.input = input_kind::rms_norm;
+    m.layer.router.renormalise = renormalise_kind::sum;
+    m.p.router = m.get("router.proj.weight");
+    m.p.router_scale = m.get("router.scale");
+    m.p.expert_scale = m.get("router.per_expert_scale");
+    m.p.gate_up = m.get("experts.gate_up_proj");
+    m.p.down = m.get("experts.down_proj");
+    check_model(m, "gemma4", true);
+}
+
+/// Evaluation capacity ⌈0.42·T⌉, renormalised after dropping, outputs × 0.8.
+void check_nllb() {
+    model_block m = open_model("nllb_moe", "model.decoder.layers.1.ffn.", 40);
+    m.layer.gated = false;
+    m.layer.activation.kind = activation_kind::relu;
+    m.layer.output_scale = 0.8;
+    m.layer.router.renormalise = renormalise_kind::clamped_sum;
+    m.layer.router.epsilon = std::numeric_limits<double>::epsilon();
+    m.layer.router.renormalise_after_drop = true;
+    m.layer.router.capacity = {.kind = capacity_kind::nllb, .eval_fraction = 0.42};
+    m.p.router = m.get("router.classifier.weight");
+    load_experts(m, "experts.expert_", "", "fc1", "fc2", true);
+    check_model(m, "nllb_moe");
+}
+
+/// Capacity 5 in each batch row.
+void check_switch() {
+    model_block m = open_model("switch", "decoder.block.1.layer.2.mlp.", 0);
+    m.layer.ffn = m.weights.at(m.prefix + "experts.expert_0.wi.weight").shape[0];
+    m.layer.gated = false;
+    m.layer.activation.kind = activation_kind::relu;
+    m.layer.router.capacity = {
+        .kind = capacity_kind::fixed, .fixed = 5, .group = m.golden.at("decoder_input_ids").shape[1]};
+    m.p.router = m.get("router.classifier.weight");
+    load_experts(m, "experts.expert_", "", "wi", "wo");
+    check_model(m, "switch");
+}
+
+void run_model(const std::string& name, void (*check_one)()) {
+    if (!golden_missing("models/" + name + "/golden.safetensors")) check_one();
+}
+
 template <class Make>
 void run(const std::string& name, Make make) {
     if (!golden_missing("gradients/blocks/" + name + ".safetensors")) check_block(make());
@@ -426,6 +588,17 @@ BOOST_AUTO_TEST_CASE(phimoe_train) {
 BOOST_AUTO_TEST_CASE(switch_capacity) {
     run("switch_capacity", [] { return switch_block(); });
 }
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(models)
+
+BOOST_AUTO_TEST_CASE(minimax_m3) { run_model("minimax_m3", check_minimax_m3); }
+BOOST_AUTO_TEST_CASE(deepseek_v3_negative_keys) { run_model("deepseek_v3_negative_keys", check_negative_keys); }
+BOOST_AUTO_TEST_CASE(lfm2_moe) { run_model("lfm2_moe", check_lfm2); }
+BOOST_AUTO_TEST_CASE(gemma4) { run_model("gemma4", check_gemma4); }
+BOOST_AUTO_TEST_CASE(nllb_moe) { run_model("nllb_moe", check_nllb); }
+BOOST_AUTO_TEST_CASE(switch_rows) { run_model("switch", check_switch); }
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -333,4 +333,18 @@ inline gradients backward(const layer& l, const parameters& p, const batch& b, c
     return s.grad;
 }
 
+/// Gradients of Σ y·dy of dense_forward; routing members are empty.
+inline gradients dense_backward(const layer& l, const parameters& p, const values& x, natural tokens,
+                                const values& dy) {
+    gradients g;
+    g.parameters = zeros_like(p);
+    g.x.resize(tokens * l.hidden);
+    for (natural t = 0; t < tokens; ++t)
+        set_row(
+            g.x, t,
+            ffn_backward(expert_shape(l), expert_pointers<const double*>(l, p, 0),
+                         expert_pointers<double*>(l, g.parameters, 0), x.data() + t * l.hidden, row(dy, t, l.hidden)));
+    return g;
+}
+
 }  // namespace oracle

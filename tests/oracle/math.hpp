@@ -78,6 +78,26 @@ inline void set_row(values& matrix, natural t, const values& v) {
     for (natural i = 0; i < v.size(); ++i) matrix[t * v.size() + i] = v[i];
 }
 
+/// Values of any arithmetic type as doubles.
+template <class Element>
+values to_values(const Element* data, natural n) {
+    values out(n);
+    for (natural i = 0; i < n; ++i) out[i] = static_cast<double>(data[i]);
+    return out;
+}
+
+/// max|got − expected| / max|expected|; infinite for a NaN or another size, absolute where expected is all zero.
+inline double relative_error(const values& got, const values& expected) {
+    if (got.size() != expected.size()) return infinity;
+    double error = 0, scale = 0;
+    for (natural i = 0; i < got.size(); ++i) {
+        const double d = std::fabs(got[i] - expected[i]);
+        error = std::isnan(d) ? infinity : (d > error ? d : error);
+        scale = std::fabs(expected[i]) > scale ? std::fabs(expected[i]) : scale;
+    }
+    return scale > 0 ? error / scale : error;
+}
+
 inline double sigmoid(double z) { return z >= 0 ? 1 / (1 + std::exp(-z)) : std::exp(z) / (1 + std::exp(z)); }
 
 inline double softplus(double z) { return std::log1p(std::exp(-std::fabs(z))) + (z > 0 ? z : 0); }

@@ -305,6 +305,36 @@ inline routing route(const layer& l, const parameters& p, const batch& b, const 
     return r;
 }
 
+// ---- how sure a choice is -------------------------------------------------------------------------------------------
+
+/// Gap between the n-th and the next of `keys` in descending order; infinite if all are taken.
+inline double gap_after(values keys, natural n) {
+    keys = without_nan(keys);
+    std::sort(keys.rbegin(), keys.rend());
+    return n == 0 || n >= keys.size() || std::isinf(keys[n - 1]) ? infinity : keys[n - 1] - keys[n];
+}
+
+/// Per token the smallest gap of its top-k (and group) choice in terms of the keys: where it is tiny, compare against
+/// the oracle with batch::chosen. Other kinds of selection are not judged (infinite).
+inline values choice_margins(const layer& l, const routing& r) {
+    const router& c = l.router;
+    values margins(r.tokens, infinity);
+    const bool by_key = c.select == select_kind::top_k || c.select == select_kind::sinkhorn;
+    for (natural t = 0; t < r.tokens && by_key; ++t) {
+        values keys = row(r.keys, t, r.choices);
+        if (c.groups > 1) {
+            const values groups = group_scores(c, keys);
+            margins[t] = gap_after(groups, c.top_groups);
+            const ints best = top_k(groups, c.top_groups);
+            for (natural e = 0; e < r.choices; ++e)
+                if (std::count(best.begin(), best.end(), to_int(e / (r.choices / c.groups))) == 0)
+                    keys[e] = c.mask_zero ? 0.0 : -infinity;
+        }
+        margins[t] = std::min(margins[t], gap_after(keys, c.top_k));
+    }
+    return margins;
+}
+
 // ---- weights backward (training.md §4, §6) --------------------------------------------------------------------------
 
 /// dv of token t from dw: w = f·v/D(v). The SparseMixer's c is left out (training.md §6).

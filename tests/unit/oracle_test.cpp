@@ -361,6 +361,15 @@ BOOST_AUTO_TEST_CASE(plan_is_stable_by_expert) {
     same(p.place, {3, 0, 1, -1, 4, 2});
 }
 
+BOOST_AUTO_TEST_CASE(margins_of_the_choice) {
+    layer l = pass_through(4, 2);
+    near(choice_margins(l, route_logits(l, {1, 4, 2, 1.5, 7, 7, 7, 0})), {0.5, 0}, 1e-15);
+    l.router.groups = 2;
+    near(choice_margins(l, route_logits(l, {1, 4, 2, 1.5, 7, 7, 7.25, 0})), {2, 0.25}, 1e-15);
+    l.router.top_k = 1;
+    near(choice_margins(l, route_logits(l, {1, 4, 2, 1.5, 7, 6.5, 3, 0})), {2, 0.5}, 1e-15);
+}
+
 BOOST_AUTO_TEST_CASE(chosen_from_outside) {
     layer l = pass_through(4, 2);
     l.router.renormalise = renormalise_kind::sum;
@@ -913,15 +922,13 @@ BOOST_FIXTURE_TEST_CASE(identical_experts_are_the_dense_network, fixture) {
 
     const values dy = random.normals(54);
     const gradients g = backward(l, p, b, r, dy);
-    parameters dense = zeros_like(p);
-    for (natural t = 0; t < 9; ++t)
-        ffn_backward(expert_shape(l), expert_pointers<const double*>(l, p, 0), expert_pointers<double*>(l, dense, 0),
-                     b.x.data() + t * 6, row(dy, t, 6));
+    const gradients dense = dense_backward(l, p, b.x, 9, dy);
+    near(g.x, dense.x, 1e-12);
     for (auto member : {&parameters::gate_up, &parameters::gate_up_bias, &parameters::down, &parameters::down_bias}) {
         const natural size = (p.*member).size() / 8;
         values total(size, 0.0);
         for (natural e = 0; e < 8; ++e) add_scaled(total.data(), 1, (g.parameters.*member).data() + e * size, size);
-        near(total, row(dense.*member, 0, size), 1e-12);
+        near(total, row(dense.parameters.*member, 0, size), 1e-12);
     }
     near(g.logits, values(72, 0.0), 1e-12);  // every choice is as good
 }
