@@ -340,8 +340,10 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: sparse_mixer and sampled bring their own noise; set .router.transform to "                 \
          "logit_transform::none")                                                                                      \
     RULE(c.router.select != selection::sparse_mixer ||                                                                 \
-             (c.router.from == score::softmax && c.router.renorm == renormalise::none),                                \
-         "gatefold::config: sparse_mixer has weights of its own; leave .router.from and .router.renorm out")           \
+             (c.router.from == score::softmax && c.router.renorm == renormalise::none &&                               \
+              c.router.scores_in == precision::accumulate && !c.router.expert_scale),                                  \
+         "gatefold::config: sparse_mixer has weights of its own; leave .router.from, .renorm, .scores_in and "         \
+         ".expert_scale out")                                                                                          \
     RULE(c.router.select != selection::top_p || c.router.from == score::softmax,                                       \
          "gatefold::config: top_p adds up probabilities; set .router.from to score::softmax")                          \
     RULE((c.router.select == selection::positive) == (c.router.from == score::relu),                                   \

@@ -1,4 +1,5 @@
-// EXPECT: gatefold::config: sparse_mixer has weights of its own; leave .router.from and .router.renorm out
+// EXPECT: gatefold::config: sparse_mixer has weights of its own; leave .router.from, .renorm, .scores_in and
+// .expert_scale out
 #include <gatefold/config.hpp>
 
 #ifdef GATEFOLD_BAD

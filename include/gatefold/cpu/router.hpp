@@ -213,10 +213,13 @@ void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
 
 /// The gradient of the experts' own scales: the sum over a token's weights of d weight · weight / scale.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-void expert_scale_backward(context<cpu>& ctx, const W&, const options<L>& o, const routing_view<L>& routing,
-                           const view<A, dyn, L::slots>& d_weights, gradients<L>& g, bool accumulate) {
+void expert_scale_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
+                           const routing_view<L>& routing, const view<A, dyn, L::slots>& d_weights, gradients<L>& g,
+                           bool accumulate) {
     static_assert(L::c.router.expert_scale);
     constexpr int N = L::choices;
+    const A* unscaled = nullptr;
+    const A* selection_bias = selection_bias_of(w);
     const int parts = N < ctx.threads() ? N : ctx.threads();
     ctx.parallel(parts, [&](int part) {
         const range mine = part_of(N, part, parts);
@@ -225,23 +228,25 @@ void expert_scale_backward(context<cpu>& ctx, const W&, const options<L>& o, con
             for (index_t e = mine.begin; e < mine.end; ++e) d[e] = 0;
         for (index_t t = 0; t < routing.ids.extent(0); ++t) {
             const std::int32_t* ids = routing.ids.row(t);
+            const auto is_mine = [&](int s) { return ids[s] >= mine.begin && ids[s] < mine.end; };
             bool asked = false;
-            for (int s = 0; s < L::slots; ++s) asked = asked || (ids[s] >= mine.begin && ids[s] < mine.end);
+            for (int s = 0; s < L::slots; ++s) asked = asked || is_mine(s);
             if (!asked) continue;
             // The weight without its expert's scale, which may be zero.
             A plain[std::size_t{L::slots}];
             const A* z = routing.logits.row(t);
             if (is_undecided(z, N)) {
-                weigh_undecided<L>(ids, o.scale, static_cast<const A*>(nullptr), plain);
+                weigh_undecided<L>(ids, o.scale, unscaled, plain);
             } else {
+                std::int32_t again[std::size_t{L::slots}];
+                const std::int32_t* divided = divided_ids(z, selection_bias, in, o, in.first_token + t, ids, again);
                 A v[std::size_t{L::slots}];
-                chosen_scores<L>(z, ids, v);
+                chosen_scores<L>(z, divided, v);
                 weigh_token<L>(
-                    v, ids, o.scale, o.epsilon, static_cast<const A*>(nullptr), [](int) { return true; }, plain);
+                    v, divided, o.scale, o.epsilon, unscaled, [](int) { return true; }, plain);
             }
             for (int s = 0; s < L::slots; ++s)
-                if (ids[s] >= mine.begin && ids[s] < mine.end)
-                    d[ids[s]] = gatefold::fma(d_weights(t, s), plain[s], d[ids[s]]);
+                if (is_mine(s)) d[ids[s]] = gatefold::fma(d_weights(t, s), plain[s], d[ids[s]]);
         }
     });
 }

@@ -23,9 +23,9 @@ struct assign_memory {
     static constexpr selection select = L::c.router.select;
     static constexpr bool choice = select == selection::expert_choice, sinkhorn = select == selection::sinkhorn,
                           auction = select == selection::balanced;
-    A* matrix;            ///< [T, N] scores, or exp(logits), or affinities
-    std::uint8_t* taken;  ///< [T, N] expert_choice: whether the expert takes the token
-    order_word<A>* words;
+    A* matrix;                    ///< [T, N] scores, or exp(logits), or affinities
+    std::uint8_t* taken;          ///< [T, N] expert_choice: whether the expert takes the token
+    order_word<A>* column;        ///< expert_choice: [threads, T] the keys of one expert
     std::int32_t *order, *other;  ///< [threads, T]
     A *rows, *columns;            ///< sinkhorn: [T] and [N]; auction: prices of the places, [N, ceil(T / N)]
     std::int32_t *owners, *sold, *waiting;
@@ -33,7 +33,7 @@ struct assign_memory {
     constexpr assign_memory(carver& memory, index_t tokens, int threads)
         : matrix(memory.take<A>(choice || sinkhorn || auction ? tokens * L::choices : 0)),
           taken(memory.take<std::uint8_t>(choice ? tokens * L::choices : 0)),
-          words(memory.take<order_word<A>>(choice ? tokens * threads : 0)),
+          column(memory.take<order_word<A>>(choice ? tokens * threads : 0)),
           order(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
           other(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
           rows(memory.take<A>(sinkhorn  ? tokens
@@ -56,11 +56,11 @@ void take_best_tokens(context<cpu>& ctx, index_t first, index_t end, const assig
     const index_t limit = count * L::top_k / N < count ? count * L::top_k / N : count;
     const int parts = N < ctx.threads() ? N : ctx.threads();
     ctx.parallel(parts, [&](int part) {
-        order_word<A>* words = memory.words + part * tokens_per_thread;
+        order_word<A>* column = memory.column + part * tokens_per_thread;
         const range mine = part_of(N, part, parts);
         for (index_t e = mine.begin; e < mine.end; ++e) {
-            for (index_t t = 0; t < count; ++t) words[t] = order_key(memory.matrix[(first + t) * N + e]);
-            const std::int32_t* best = sort_descending(words, count, memory.order + part * tokens_per_thread,
+            for (index_t t = 0; t < count; ++t) column[t] = order_key(memory.matrix[(first + t) * N + e]);
+            const std::int32_t* best = sort_descending(column, count, memory.order + part * tokens_per_thread,
                                                        memory.other + part * tokens_per_thread);
             for (index_t i = 0; i < count; ++i) memory.taken[(first + best[i]) * N + e] = i < limit ? 1 : 0;
         }
