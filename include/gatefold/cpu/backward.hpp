@@ -20,15 +20,17 @@ template <layer_type L>
 struct backward_memory {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
+    static constexpr bool scales_output = !L::is_dense && L::c.router.scaled == scale_at::output;
     ffn_backward_memory<T, L::c.act> experts;
     ffn_backward_memory<T, L::c.shared.act> shared;
-    A *d_weights, *dx, *shared_gate, *d_shared_gate;
+    A *d_weights, *factors, *dx, *shared_gate, *d_shared_gate;
     std::byte *products, *router;
 
     constexpr backward_memory(carver& memory, index_t tokens, int threads)
         : experts(memory, L::is_dense ? tokens : max_rows(L::c, tokens), L::width, L::ffn),
           shared(memory, L::shared_ffn > 0 ? tokens : 0, L::hidden, L::shared_ffn),
           d_weights(memory.take<A>(L::is_dense ? 0 : tokens * L::slots)),
+          factors(memory.take<A>(scales_output ? tokens * L::slots : 0)),
           dx(memory.take<A>(tokens * L::hidden)),
           shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
           d_shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
@@ -95,8 +97,8 @@ void shared_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     }
     if constexpr (L::c.shared.gate) {
         shared_gate_values(ctx, w, in, memory.shared_gate);
-        call.pair_weights = memory.shared_gate;
-        call.d_pair_weights = memory.d_shared_gate;
+        call.output_weights = memory.shared_gate;
+        call.d_weights = memory.d_shared_gate;
     }
     ffn_backward<L::c.shared.act>(ctx, call, memory.shared, memory.products);
     ctx.parallel(parts, [&](int part) {
@@ -130,8 +132,15 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     call.groups = {L::experts, plan.offsets.data(), 0};
     call.pairs = plan.rows.data();
     call.slots = L::slots;
-    call.pair_weights = routing.weights.data();
-    call.weight_on_input = on_input;
+    call.output_weights = on_input ? nullptr : routing.weights.data();
+    call.input_weights = on_input ? routing.weights.data() : nullptr;
+    if constexpr (backward_memory<L>::scales_output) {
+        // The scale of the routed sum multiplies every expert's output.
+        for (index_t p = 0; p < tokens * L::slots; ++p)
+            memory.factors[p] =
+                on_input ? static_cast<A>(o.scale) : gatefold::mul(routing.weights.data()[p], static_cast<A>(o.scale));
+        call.output_weights = memory.factors;
+    }
     call.x = in.x.data();
     call.x_stride = in.x.row_stride();
     call.dy = dy.data();
@@ -139,7 +148,7 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     call.pre_activations = saved.gate_up().data();
     call.limit = static_cast<A>(o.limit);
     call.accumulate = o.accumulate;
-    call.d_pair_weights = memory.d_weights;
+    call.d_weights = memory.d_weights;
     // Pairs without a row, empty or dropped, keep a gradient of exactly zero.
     for (index_t p = 0; p < tokens * L::slots; ++p) memory.d_weights[p] = 0;
     ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
@@ -160,8 +169,14 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
             }
         }
     });
-    if constexpr (L::choices > L::experts)
-        free_experts_backward(ctx, w, in, plan, routing, dy, memory.d_weights, memory.dx, g, o, memory.products);
+    if constexpr (L::choices > L::experts) {
+        routing_view<L> scaled = routing;
+        if constexpr (backward_memory<L>::scales_output) scaled.weights = {memory.factors, {tokens, L::slots}};
+        free_experts_backward(ctx, w, in, plan, scaled, dy, memory.d_weights, memory.dx, g, o, memory.products);
+    }
+    if constexpr (backward_memory<L>::scales_output && !on_input)
+        for (index_t p = 0; p < tokens * L::slots; ++p)
+            memory.d_weights[p] = gatefold::mul(memory.d_weights[p], static_cast<A>(o.scale));
 }
 
 template <class W, layer_type L = typename W::layer_type>

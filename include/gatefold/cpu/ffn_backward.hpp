@@ -23,8 +23,8 @@ struct ffn_backward_call {
     grouping groups;
     const std::int32_t* pairs;  ///< (token, slot) of each row, null: row r is token r
     int slots;
-    const A* pair_weights;  ///< weight of each pair, null: 1
-    bool weight_on_input;   ///< the weight multiplied what the FFN read, not what it returned
+    const A* output_weights;  ///< what each pair's output was multiplied by, null: 1
+    const A* input_weights;   ///< what each pair's input was multiplied by, null: 1
     const T* x;
     index_t x_stride;
     const T* dy;
@@ -35,7 +35,7 @@ struct ffn_backward_call {
     A limit;
     A *d_gate_up, *d_down, *d_gate_up_bias, *d_down_bias;
     bool accumulate;
-    A* d_pair_weights;  ///< [pairs], null where the weight is constant
+    A* d_weights;  ///< [pairs] gradient of input_weights, else of output_weights; null where both are constant
 };
 
 /// Workspace of ffn_backward for a number of rows.
@@ -83,11 +83,9 @@ void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T>& call, const ffn
     constexpr int halves = is_gated(Act) ? 2 : 1;
     const int ffn = call.ffn, width = call.width, gate_up_rows = halves * ffn;
     const index_t expert_up = index_t{gate_up_rows} * width, expert_down = index_t{width} * ffn;
-    const A* on_output = call.weight_on_input ? nullptr : call.pair_weights;
-    const A* on_input = call.weight_on_input ? call.pair_weights : nullptr;
     const rows_of<T> dy{call.dy, call.dy_stride, call.pairs, call.slots};
-    const rows_of<T> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, on_output};
-    const rows_of<T> x{call.x, call.x_stride, call.pairs, call.slots, on_input};
+    const rows_of<T> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, call.output_weights};
+    const rows_of<T> x{call.x, call.x_stride, call.pairs, call.slots, call.input_weights};
     const rows_of<T> activations{memory.activations, ffn};
     const rows_of<A> d_pre{memory.d_pre_activation, gate_up_rows};
 
@@ -104,11 +102,11 @@ void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T>& call, const ffn
             const index_t pair = call.pairs ? call.pairs[r] : r;
             A d_weight =
                 activation_row_backward<Act>(call.pre_activations + r * gate_up_rows, memory.d_activation + r * ffn,
-                                             on_output ? on_output[pair] : A{1}, call.limit, ffn,
+                                             call.output_weights ? call.output_weights[pair] : A{1}, call.limit, ffn,
                                              memory.activations + r * ffn, memory.d_pre_activation + r * gate_up_rows);
-            if (on_output && call.d_pair_weights) {
+            if (call.d_weights && !call.input_weights) {
                 if (call.down_bias) d_weight += dot<A>(dy.row(r), call.down_bias + index_t{e} * width, width);
-                call.d_pair_weights[pair] = d_weight;
+                call.d_weights[pair] = d_weight;
             }
         }
     });
@@ -122,11 +120,11 @@ void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T>& call, const ffn
 
     product_nn(ctx, scratch, call.groups, d_pre, weights_of<T>{call.gate_up, width, expert_up}, width, gate_up_rows,
                matrix<A>{memory.d_x, width});
-    if (on_input && call.d_pair_weights)
+    if (call.d_weights && call.input_weights)
         ctx.parallel(parts, [&](int part) {
             const range mine = part_of(rows, part, parts);
             for (index_t r = first + mine.begin; r < first + mine.end; ++r)
-                call.d_pair_weights[call.pairs[r]] =
+                call.d_weights[call.pairs[r]] =
                     dot<A>(memory.d_x + r * width, call.x + call.pairs[r] / call.slots * call.x_stride, width);
         });
 }

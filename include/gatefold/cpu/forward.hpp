@@ -12,6 +12,7 @@
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/capacity.hpp>
 #include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/free_experts.hpp>
 #include <gatefold/cpu/packed.hpp>
 #include <gatefold/cpu/plan.hpp>
 #include <gatefold/cpu/router.hpp>

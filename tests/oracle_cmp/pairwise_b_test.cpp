@@ -1,0 +1,392 @@
+// ctest: timeout=900
+// Whole layers against the oracle, forward and backward: a pairwise array of configurations, part 2 of 3.
+#include <tests/layer_comparison.hpp>
+
+namespace gf = gatefold;
+
+BOOST_AUTO_TEST_SUITE(oracle)
+BOOST_AUTO_TEST_SUITE(pairwise_b)
+
+BOOST_AUTO_TEST_CASE(layer_1) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 8,
+                             .ffn = 37,
+                             .experts = 12,
+                             .top_k = 3,
+                             .act = gf::activation::gelu_tanh,
+                             .bias = true,
+                             .router = {.weights = gf::precision::accumulate,
+                                        .from = gf::score::sqrt_softplus,
+                                        .groups = 2,
+                                        .kept_groups = 1,
+                                        .group_by = gf::group_key::top2_sum,
+                                        .scale = 2.5f,
+                                        .scaled = gf::scale_at::output},
+                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  float>>(1, 101);
+}
+BOOST_AUTO_TEST_CASE(layer_2) {
+    comparison::compare<gf::layer<gf::config{.hidden = 13,
+                                             .ffn = 5,
+                                             .experts = 2,
+                                             .top_k = 2,
+                                             .act = gf::activation::identity,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .renorm = gf::renormalise::sum,
+                                                        .acts_on = gf::weight_at::input},
+                                             .capacity = {.rule = gf::capacity_rule::flaxformer, .factor = 0.75f},
+                                             .shared = {.ffn = 9, .act = gf::activation::relu_squared}},
+                                  float>>(40, 102);
+}
+BOOST_AUTO_TEST_CASE(layer_3) {
+    comparison::compare<gf::layer<gf::config{.hidden = 32,
+                                             .ffn = 37,
+                                             .experts = 12,
+                                             .top_k = 4,
+                                             .act = gf::activation::situ,
+                                             .bias = true,
+                                             .router = {.from = gf::score::sigmoid,
+                                                        .groups = 3,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::max_of,
+                                                        .epsilon = 0.25f,
+                                                        .scale = 2.5f,
+                                                        .scaled = gf::scale_at::output},
+                                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                                             .shared = {.ffn = 9, .act = gf::activation::relu_squared}},
+                                  gf::bf16>>(40, 103);
+}
+BOOST_AUTO_TEST_CASE(layer_4) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 32,
+                             .ffn = 5,
+                             .experts = 3,
+                             .top_k = 3,
+                             .act = gf::activation::clamped_swiglu,
+                             .limit = 0.75f,
+                             .bias = true,
+                             .router = {.weights = gf::precision::accumulate,
+                                        .from = gf::score::sigmoid,
+                                        .renorm = gf::renormalise::sum_plus,
+                                        .epsilon = 0.25f,
+                                        .scale = 2.5f,
+                                        .acts_on = gf::weight_at::input},
+                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  float>>(7, 104);
+}
+BOOST_AUTO_TEST_CASE(layer_5) {
+    comparison::compare<gf::layer<gf::config{.hidden = 33,
+                                             .ffn = 16,
+                                             .experts = 8,
+                                             .top_k = 3,
+                                             .act = gf::activation::silu,
+                                             .router = {.bias = true,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::top2_sum,
+                                                        .renorm = gf::renormalise::sum_plus,
+                                                        .epsilon = 0.25f,
+                                                        .acts_on = gf::weight_at::input},
+                                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                                             .shared = {.ffn = 16, .gate = true}},
+                                  gf::bf16>>(1, 105);
+}
+BOOST_AUTO_TEST_CASE(layer_6) {
+    comparison::compare<gf::layer<gf::config{.hidden = 33,
+                                             .ffn = 5,
+                                             .experts = 8,
+                                             .top_k = 4,
+                                             .act = gf::activation::swiglu,
+                                             .bias = true,
+                                             .router = {.from = gf::score::sigmoid,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::sum_plus,
+                                                        .epsilon = 0.25f,
+                                                        .scale = 2.5f,
+                                                        .scaled = gf::scale_at::output,
+                                                        .acts_on = gf::weight_at::input},
+                                             .capacity = {.rule = gf::capacity_rule::flaxformer, .factor = 0.75f},
+                                             .shared = {.ffn = 9, .act = gf::activation::relu_squared}},
+                                  float>>(1, 106);
+}
+BOOST_AUTO_TEST_CASE(layer_7) {
+    comparison::compare<gf::layer<gf::config{.hidden = 13,
+                                             .ffn = 24,
+                                             .experts = 5,
+                                             .top_k = 2,
+                                             .act = gf::activation::situ,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .bias = true,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .renorm = gf::renormalise::sum_plus,
+                                                        .epsilon = 0.25f},
+                                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                                             .shared = {.ffn = 9, .act = gf::activation::relu_squared}},
+                                  double>>(7, 107);
+}
+BOOST_AUTO_TEST_CASE(layer_8) {
+    comparison::compare<gf::layer<
+        gf::config{
+            .hidden = 8,
+            .ffn = 5,
+            .experts = 3,
+            .top_k = 2,
+            .act = gf::activation::silu,
+            .router = {.bias = true, .groups = 3, .kept_groups = 2, .group_by = gf::group_key::max, .scale = 2.5f},
+            .capacity = {.rule = gf::capacity_rule::flaxformer, .factor = 0.75f},
+            .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+        double>>(1, 108);
+}
+BOOST_AUTO_TEST_CASE(layer_9) {
+    comparison::compare<gf::layer<gf::config{.hidden = 8,
+                                             .ffn = 5,
+                                             .experts = 8,
+                                             .top_k = 4,
+                                             .act = gf::activation::geglu_erf,
+                                             .bias = true,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::top2_sum,
+                                                        .renorm = gf::renormalise::max_of,
+                                                        .epsilon = 0.25f,
+                                                        .acts_on = gf::weight_at::input},
+                                             .capacity = {.rule = gf::capacity_rule::flaxformer, .factor = 0.75f},
+                                             .shared = {.ffn = 11}},
+                                  float>>(7, 109);
+}
+BOOST_AUTO_TEST_CASE(layer_10) {
+    comparison::compare<gf::layer<gf::config{.hidden = 32,
+                                             .ffn = 16,
+                                             .experts = 12,
+                                             .top_k = 2,
+                                             .act = gf::activation::relu,
+                                             .bias = true,
+                                             .router = {.bias = true,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::sum},
+                                             .shared = {.ffn = 11}},
+                                  float>>(7, 110);
+}
+BOOST_AUTO_TEST_CASE(layer_11) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 70,
+                             .ffn = 5,
+                             .experts = 8,
+                             .top_k = 3,
+                             .act = gf::activation::relu_squared,
+                             .bias = true,
+                             .router = {.weights = gf::precision::accumulate,
+                                        .selection_bias = gf::key_bias::score,
+                                        .renorm = gf::renormalise::sum_plus,
+                                        .epsilon = 0.25f,
+                                        .acts_on = gf::weight_at::input},
+                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  float>>(40, 111);
+}
+BOOST_AUTO_TEST_CASE(layer_12) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 8,
+                             .ffn = 5,
+                             .experts = 31,
+                             .top_k = 4,
+                             .act = gf::activation::silu,
+                             .router = {.weights = gf::precision::accumulate,
+                                        .from = gf::score::sigmoid,
+                                        .selection_bias = gf::key_bias::score,
+                                        .renorm = gf::renormalise::max_of,
+                                        .epsilon = 0.25f,
+                                        .acts_on = gf::weight_at::input},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  gf::bf16>>(40, 112);
+}
+BOOST_AUTO_TEST_CASE(layer_13) {
+    comparison::compare<gf::layer<gf::config{.hidden = 70,
+                                             .ffn = 37,
+                                             .experts = 2,
+                                             .top_k = 1,
+                                             .act = gf::activation::situ,
+                                             .router = {.from = gf::score::sigmoid,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::max},
+                                             .shared = {.ffn = 11}},
+                                  float>>(40, 113);
+}
+BOOST_AUTO_TEST_CASE(layer_14) {
+    comparison::compare<gf::layer<gf::config{.hidden = 70,
+                                             .ffn = 16,
+                                             .experts = 3,
+                                             .top_k = 2,
+                                             .act = gf::activation::identity,
+                                             .router = {.bias = true,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 3,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::max_of,
+                                                        .epsilon = 0.25f,
+                                                        .scale = 2.5f,
+                                                        .scaled = gf::scale_at::output,
+                                                        .acts_on = gf::weight_at::input},
+                                             .shared = {.ffn = 16, .gate = true}},
+                                  float>>(40, 114);
+}
+BOOST_AUTO_TEST_CASE(layer_15) {
+    comparison::compare<gf::layer<gf::config{.hidden = 13,
+                                             .ffn = 37,
+                                             .experts = 12,
+                                             .top_k = 1,
+                                             .act = gf::activation::geglu_erf,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .groups = 2,
+                                                        .kept_groups = 1,
+                                                        .group_by = gf::group_key::top2_sum,
+                                                        .scale = 2.5f,
+                                                        .scaled = gf::scale_at::output},
+                                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                                             .shared = {.ffn = 9, .act = gf::activation::relu_squared}},
+                                  double>>(1, 115);
+}
+BOOST_AUTO_TEST_CASE(layer_16) {
+    comparison::compare<gf::layer<gf::config{.hidden = 32,
+                                             .ffn = 37,
+                                             .experts = 12,
+                                             .top_k = 3,
+                                             .act = gf::activation::limited_swiglu,
+                                             .limit = 0.75f,
+                                             .bias = true,
+                                             .router = {.from = gf::score::sigmoid,
+                                                        .groups = 3,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::sum_plus,
+                                                        .epsilon = 0.25f},
+                                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f}},
+                                  double>>(7, 116);
+}
+BOOST_AUTO_TEST_CASE(layer_17) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 8,
+                             .ffn = 5,
+                             .experts = 8,
+                             .top_k = 2,
+                             .act = gf::activation::reglu,
+                             .router = {.from = gf::score::sigmoid,
+                                        .groups = 2,
+                                        .kept_groups = 1,
+                                        .group_by = gf::group_key::max,
+                                        .scale = 2.5f,
+                                        .acts_on = gf::weight_at::input},
+                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  double>>(7, 117);
+}
+BOOST_AUTO_TEST_CASE(layer_18) {
+    comparison::compare<gf::layer<gf::config{.hidden = 33,
+                                             .ffn = 5,
+                                             .experts = 3,
+                                             .top_k = 2,
+                                             .act = gf::activation::relu,
+                                             .bias = true,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .bias = true,
+                                                        .groups = 3,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::sum_plus,
+                                                        .epsilon = 0.25f},
+                                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                                             .shared = {.ffn = 16, .gate = true}},
+                                  float>>(1, 118);
+}
+BOOST_AUTO_TEST_CASE(layer_19) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 33,
+                             .ffn = 5,
+                             .experts = 2,
+                             .top_k = 2,
+                             .act = gf::activation::clamped_swiglu,
+                             .limit = 0.75f,
+                             .bias = true,
+                             .router = {.bias = true, .from = gf::score::sqrt_softplus, .renorm = gf::renormalise::sum},
+                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                             .shared = {.ffn = 11}},
+                  gf::bf16>>(7, 119);
+}
+BOOST_AUTO_TEST_CASE(layer_20) {
+    comparison::compare<gf::layer<gf::config{.hidden = 70,
+                                             .ffn = 24,
+                                             .experts = 3,
+                                             .top_k = 2,
+                                             .act = gf::activation::bilinear,
+                                             .bias = true,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .from = gf::score::sigmoid,
+                                                        .selection_bias = gf::key_bias::score,
+                                                        .groups = 3,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::max,
+                                                        .renorm = gf::renormalise::max_of,
+                                                        .epsilon = 0.25f},
+                                             .capacity = {.rule = gf::capacity_rule::flaxformer, .factor = 0.75f},
+                                             .shared = {.ffn = 11}},
+                                  float>>(1, 120);
+}
+BOOST_AUTO_TEST_CASE(layer_21) {
+    comparison::compare<gf::layer<gf::config{.hidden = 13,
+                                             .ffn = 37,
+                                             .experts = 8,
+                                             .top_k = 3,
+                                             .act = gf::activation::swiglu,
+                                             .router = {.weights = gf::precision::accumulate,
+                                                        .from = gf::score::sqrt_softplus,
+                                                        .groups = 4,
+                                                        .kept_groups = 2,
+                                                        .group_by = gf::group_key::top2_sum,
+                                                        .scale = 2.5f,
+                                                        .acts_on = gf::weight_at::input},
+                                             .capacity = {.rule = gf::capacity_rule::mesh, .factor = 0.75f},
+                                             .shared = {.ffn = 16, .gate = true}},
+                                  float>>(1, 121);
+}
+BOOST_AUTO_TEST_CASE(layer_22) {
+    comparison::compare<
+        gf::layer<gf::config{.hidden = 33,
+                             .ffn = 5,
+                             .experts = 12,
+                             .top_k = 2,
+                             .act = gf::activation::geglu_tanh,
+                             .bias = true,
+                             .router = {.weights = gf::precision::accumulate,
+                                        .from = gf::score::sqrt_softplus,
+                                        .groups = 4,
+                                        .kept_groups = 2,
+                                        .group_by = gf::group_key::top2_sum,
+                                        .renorm = gf::renormalise::sum_plus,
+                                        .epsilon = 0.25f},
+                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.75f},
+                             .shared = {.ffn = 7, .gate = true, .act = gf::activation::geglu_tanh, .bias = true}},
+                  float>>(1, 122);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE_END()
