@@ -1,8 +1,9 @@
 // A layer of one expert compiles to the FFN alone.
-// PRESENT: gatefold::.*::forward<
-// PRESENT: gatefold::.*::backward<
-// ABSENT: gatefold::(v0::)?(detail::)?(\w+::)?(detail::)?(route\w*|make_plan\w*|combine\w*|choose\w*|top_k\w*)(<|\()
-// ABSENT: ::impl<gatefold::v0::cpu>::(make_plan|route|combine)
+// PRESENT: on_cpu::layer_forward<
+// PRESENT: on_cpu::layer_backward<
+// ABSENT: on_cpu::(route(_\w+)?|choose_token|compute_logits|logits_\w+|weigh|capacity_\w+)[<(]
+// ABSENT: on_cpu::(build_plan|route_and_plan)[<(]
+// ABSENT: on_cpu::(combine\w*|add_routed)[<(]
 #include <gatefold/gatefold.hpp>
 
 namespace gf = gatefold;

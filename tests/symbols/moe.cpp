@@ -1,7 +1,7 @@
 // The twin of dense.cpp: its expressions would find router, plan and combine if they were there.
-// PRESENT: gatefold::(v0::)?(detail::)?(\w+::)?(detail::)?(route\w*|choose\w*|top_k\w*)(<|\()
-// PRESENT: gatefold::(v0::)?(detail::)?(\w+::)?(detail::)?make_plan\w*(<|\()
-// PRESENT: gatefold::(v0::)?(detail::)?(\w+::)?(detail::)?combine\w*(<|\()
+// PRESENT: on_cpu::(route(_\w+)?|choose_token|compute_logits|logits_\w+|weigh|capacity_\w+)[<(]
+// PRESENT: on_cpu::(build_plan|route_and_plan)[<(]
+// PRESENT: on_cpu::(combine\w*|add_routed)[<(]
 #include <gatefold/gatefold.hpp>
 
 namespace gf = gatefold;
