@@ -85,13 +85,25 @@ struct panel_rows {
     const T* matrix;
     index_t columns, together, apart, end;
 
+    /// The first row of a half; the rows of a half are one contiguous block.
+    template <int W>
+    GATEFOLD_INLINE const T* row(index_t panel, int half) const {
+        return matrix + (panel * together + half * (apart == 0 ? W : apart)) * columns;
+    }
+
+    /// Whether all rows of a panel exist.
+    template <int W>
+    GATEFOLD_INLINE bool whole(index_t panel) const {
+        return panel * together + (apart == 0 ? 2 * W : W) <= end;
+    }
+
     /// Steps [s0, s0 + steps) of one stream.
     template <int Step, int W>
     GATEFOLD_INLINE void pack(T* to, index_t panel, int half, index_t s0, index_t steps) const {
         const T* rows[std::size_t{W}];
-        const index_t first = panel * together + half * (apart == 0 ? W : 0);
-        for (int i = 0; i < W; ++i)
-            rows[i] = first + i < end ? matrix + (half * apart + first + i) * columns + s0 * Step : nullptr;
+        const T* begin = row<W>(panel, half) + s0 * Step;
+        const index_t there = end - panel * together - half * (apart == 0 ? W : 0);
+        for (int i = 0; i < W; ++i) rows[i] = i < there ? begin + i * columns : nullptr;
         interleave_stream<T, Step>(to, rows, steps, columns - s0 * Step);
     }
 };

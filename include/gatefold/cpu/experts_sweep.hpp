@@ -25,7 +25,7 @@ struct sweep_blocks {
     static constexpr index_t packed_depth =
         (index_t{256} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
     /// Steps that are packed at a time from hub layout: what one kernel call reads stays in the first-level cache.
-    static constexpr index_t hub_steps = 512;
+    static constexpr index_t hub_steps = 256;
     static constexpr std::size_t hub_bytes =
         round_up(static_cast<std::size_t>(hub_steps * W * Form::step) * sizeof(T), memory_alignment);
     static constexpr std::size_t sum_bytes = std::size_t{rows} * 2 * W * sizeof(sum);
@@ -39,6 +39,27 @@ struct panel_source {
     index_t stream;
     panel_rows<T> rows;
 };
+
+/// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
+/// that are done; none where the panel is at the edge of the matrix.
+template <class Form>
+GATEFOLD_INLINE index_t turn_rows(const panel_rows<typename Form::stream_type>& from, index_t panel, int height,
+                                  const typename Form::row_type* rows, typename Form::sum_type* sums) {
+    constexpr int W = lanes<typename Form::sum_type>;
+    const index_t steps = from.columns / (turned_steps<Form> * Form::step) * turned_steps<Form>;
+    if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
+    for (int half = 0; half < 2; ++half) {
+        const auto* next = reinterpret_cast<const char*>(from.template row<W>(panel + 1, half));
+        const auto multiply = rows_kernel_for<Form>(height);
+        if constexpr (Form::flushes) {
+            const flush_subnormals mode;
+            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+        } else {
+            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+        }
+    }
+    return steps;
+}
 
 /// Multiplies panels [p0, p1) with all rows of an expert. done(panel, first row, height, sums, distance of rows in
 /// sums) gets each finished tile of a panel.
@@ -58,14 +79,19 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
         const bool alone = t1 - t0 == 1;
-        const int together = alone ? most_streams<Form>(static_cast<int>(tiles.begin(t1) - r0)) / 2 : 1;
+        const int together =
+            alone && source.packed ? most_streams<Form>(static_cast<int>(tiles.begin(t1) - r0)) / 2 : 1;
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
             const index_t depth = !source.packed ? blocks::hub_steps / (2 * panels)
                                   : alone        ? all_steps
                                                  : blocks::packed_depth;
-            for (index_t s0 = 0; s0 < all_steps; s0 += depth) {
+            const index_t turned = alone && !source.packed
+                                       ? turn_rows<Form>(source.rows, p, static_cast<int>(tiles.begin(t1) - r0),
+                                                         rows + r0 * all_steps * row_elements, sums)
+                                       : 0;
+            for (index_t s0 = turned; s0 < all_steps; s0 += depth) {
                 const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;
                 const T* b = here;
                 index_t stream = steps * step_elements;
@@ -83,8 +109,15 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                         ahead.advance = step_bytes / (t1 - t0);
                     }
                 } else {
+                    const auto& from = source.rows;
                     for (int j = 0; j < 2 * panels; ++j)
-                        source.rows.template pack<Form::step, W>(here + j * stream, p + j / 2, j % 2, s0, steps);
+                        from.template pack<Form::step, W>(here + j * stream, p + j / 2, j % 2, s0, steps);
+                    // The rows of the next panel are two contiguous blocks: a piece of each while this one is
+                    // multiplied.
+                    const T *next = from.template row<W>(p + 1, 0), *other = from.template row<W>(p + 1, 1);
+                    ahead.next = reinterpret_cast<const char*>(next + s0 * step_elements);
+                    ahead.half = (other - next) * static_cast<index_t>(sizeof(T));
+                    ahead.advance = step_bytes / (t1 - t0);
                 }
                 for (index_t t = t0; t < t1; ++t) {
                     const index_t begin = tiles.begin(t);

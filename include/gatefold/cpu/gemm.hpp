@@ -199,6 +199,67 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
     }
 }
 
+/// Rows up to which multiply_rows() has kernels, and the steps that it takes at a time.
+inline constexpr int few_rows = 4;
+template <class Form>
+inline constexpr int turned_steps =
+    Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
+
+/// c[i, :] = Σ row i · W rows of a matrix as they lie in memory, `steps` a multiple of turned_steps: squares of W steps
+/// are turned in registers and used at once. The same sums as multiply() over the packed stream. As many bytes as are
+/// read are fetched from `ahead` on.
+template <class Form, int R>
+GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
+                                     const typename Form::stream_type* matrix, index_t columns,
+                                     typename Form::sum_type* c, index_t row, const char* ahead) {
+    using sum = typename Form::sum_type;
+    constexpr int width = lanes<sum>;
+    vec<sum> sums[std::size_t{R}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) sums[i] = zeros<sum>();
+    for (index_t k = 0; k < steps; k += turned_steps<Form>) {
+        [[maybe_unused]] vec<sum> even[std::size_t{R}], odd[std::size_t{R}];
+        if constexpr (Form::block > 1) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) even[i] = odd[i] = zeros<sum>();
+        }
+        for (int square = 0; square < turned_steps<Form>; square += width) {
+            vec<sum> w[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) {
+                const typename Form::stream_type* p = matrix + j * columns;
+                if constexpr (Form::step == 2)
+                    w[j] = load<sum>(reinterpret_cast<const sum*>(p));
+                else
+                    w[j] = load<sum>(p);
+                prefetch<false>(ahead + j * vector_bytes);
+            }
+            matrix += width * Form::step;
+            ahead += width * vector_bytes;
+            transpose(w);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) {
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) {
+                    if constexpr (Form::block > 1) {
+                        even[i] = fma(broadcast_word(a + i), even_of(w[j]), even[i]);
+                        odd[i] = fma(broadcast_word(a + R + i), odd_of(w[j]), odd[i]);
+                    } else {
+                        sums[i] = Form::multiply_add(Form::row(a + i), w[j], sums[i]);
+                    }
+                }
+                a += (Form::block > 1 ? 2 : 1) * R;
+            }
+        }
+        if constexpr (Form::block > 1) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) sums[i] = add(sums[i], add(even[i], odd[i]));
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) store(c + i * row, sums[i]);
+}
+
 template <class Form>
 using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
                         typename Form::sum_type*, index_t, bool, lookahead);
@@ -219,6 +280,20 @@ GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, Max>{});
+}
+
+template <class Form>
+using rows_kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
+                             typename Form::sum_type*, index_t, const char*);
+
+/// The kernel of multiply_rows() for 1 .. few_rows rows.
+template <class Form>
+GATEFOLD_INLINE rows_kernel<Form> rows_kernel_for(int rows) {
+    return [&]<int... I>(std::integer_sequence<int, I...>) {
+        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, I + 1>...};
+        return table[rows - 1];
+    }
+    (std::make_integer_sequence<int, few_rows>{});
 }
 
 /// The kernel for a number of panels (1, 2 or 4, not more than most_streams() allows) and rows.

@@ -129,7 +129,25 @@ GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int 
 template <class T, int Step, class A = accumulate_t<T>>
 GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
     constexpr int width = lanes<A>;
-    for (index_t s = 0; s < steps; s += width) {
+    bool whole = true;
+    for (int i = 0; i < width; ++i) whole = whole && rows[i];
+    index_t s = 0;
+    if (whole)
+        for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
+            vec<A> x[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) {
+                const T* p = rows[i] + s * Step;
+                if constexpr (Step == 2)
+                    x[i] = load<A>(reinterpret_cast<const A*>(p));
+                else
+                    x[i] = load<A>(p);
+            }
+            transpose(x);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
+        }
+    for (; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width, k = s * Step;
         vec<A> x[std::size_t{width}];
         for (int i = 0; i < width; ++i) {

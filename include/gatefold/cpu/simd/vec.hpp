@@ -49,8 +49,14 @@ struct vec {
 };
 
 /// Bits beside a vec: what conversions and comparisons work on.
+///
+/// By way of a member: nvcc drops the attribute of an alias template.
 template <class U, int N>
-using unsigned_vec __attribute__((vector_size(N * sizeof(U)))) = U;
+struct unsigned_lanes {
+    typedef U type __attribute__((vector_size(N * sizeof(U))));
+};
+template <class U, int N>
+using unsigned_vec = typename unsigned_lanes<U, N>::type;
 
 template <class V>
 inline constexpr bool is_vec = false;
