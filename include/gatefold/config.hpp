@@ -215,7 +215,7 @@ constexpr int slots(const config& c) {
 constexpr int expert_width(const config& c) { return c.latent > 0 ? c.latent : c.hidden; }
 /// Whether selection compares logits: scores make false ties, so they are compared only where something else than
 /// their order matters: a bias, a sum over a group, a masked key of zero.
-constexpr bool selects_by_logit(const config& c) {
+GATEFOLD_HD constexpr bool selects_by_logit(const config& c) {
     const router_config& r = c.router;
     if (r.from == score::softmax_selected || r.from == score::identity) return true;
     return r.selection_bias != key_bias::score &&

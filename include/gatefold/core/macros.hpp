@@ -18,9 +18,16 @@
 
 // ---- host and device
 #if defined(__CUDACC__)
+#pragma nv_diag_suppress 1675  // #pragma GCC unroll, which nvcc hands on to the host compiler without knowing it
 #define GATEFOLD_HD __host__ __device__
 #else
 #define GATEFOLD_HD
+#endif
+// Before a template for host and device whose callable argument may be of either side.
+#if defined(__CUDACC__)
+#define GATEFOLD_ANY_CALLABLE _Pragma("nv_exec_check_disable")
+#else
+#define GATEFOLD_ANY_CALLABLE
 #endif
 #if defined(__CUDA_ARCH__)
 #define GATEFOLD_ON_DEVICE 1

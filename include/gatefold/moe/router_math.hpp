@@ -40,6 +40,7 @@ GATEFOLD_HD GATEFOLD_INLINE order_word<A> order_key(A key) {
 }
 
 /// term(0) + ... + term(n - 1) in the order of a warp.
+GATEFOLD_ANY_CALLABLE
 template <class A, class Term>
 GATEFOLD_HD GATEFOLD_INLINE A lane_sum(int n, Term term) {
     A lane[32];

@@ -38,6 +38,7 @@ struct mixer_pick {
     }
     GATEFOLD_HD GATEFOLD_INLINE A probability(int i) const { return is_kept(i) ? softmax_term(z[i], m) / total : A(0); }
     /// The largest of z + noise(i) among the kept; the lowest of the others where none is kept.
+    GATEFOLD_ANY_CALLABLE
     template <class Noise>
     GATEFOLD_HD GATEFOLD_INLINE std::int32_t choice(Noise noise) const {
         std::int32_t best = -1;

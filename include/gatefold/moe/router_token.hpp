@@ -54,6 +54,7 @@ GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, flo
 
 /// The indices of the k largest words, largest first, equal ones by index; a word of 0 is never taken. Unused ids are
 /// -1.
+GATEFOLD_ANY_CALLABLE
 template <class Word, class WordOf>
 GATEFOLD_HD GATEFOLD_INLINE int best_of(int n, int k, WordOf word_of, Word* best, std::int32_t* ids) {
     int count = 0;
@@ -172,6 +173,7 @@ GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* i
 }
 
 /// The weights of the chosen. Slots with `counts(s)` false get weight zero and stay out of the sum.
+GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, float scale, float epsilon,
                                              const Scales* expert_scale, Counts counts, A* weights) {
@@ -203,6 +205,7 @@ GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, float 
 
 /// Adds to dz the gradient of the logits for the gradient dw of the weights; `counts` as in weigh_token, `v` from
 /// chosen_scores.
+GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw,
                                                 float scale, float epsilon, const Scales* expert_scale, Counts counts,

@@ -167,11 +167,10 @@ weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, 
         },
         w);
     const auto ones = [](auto& slot) {
-        if constexpr (is_present<std::remove_reference_t<decltype(slot)>>)
-            for (index_t i = 0; i < slot.size(); ++i) {
-                using T = typename std::remove_reference_t<decltype(slot)>::value_type;
-                slot.data()[i] = from_accumulate<T>(accumulate_t<T>(1));
-            }
+        if constexpr (is_present<std::remove_reference_t<decltype(slot)>>) {
+            using T = typename std::remove_reference_t<decltype(slot)>::value_type;
+            for (index_t i = 0; i < slot.size(); ++i) slot.data()[i] = from_accumulate<T>(accumulate_t<T>(1));
+        }
     };
     ones(w.router_scale);
     ones(w.expert_scale);
