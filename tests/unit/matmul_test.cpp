@@ -213,6 +213,16 @@ BOOST_AUTO_TEST_CASE(bad_arguments_of_backward) {
     gf::context<gf::cpu> fixed(1);
     fixed.fix_workspace();
     check_rejects(da, [&] { gf::matmul_backward(fixed, a, b, dout, da, db); }, {"context::workspace"});
+    // One that the first product fits into, but not the second, which turns the larger a.
+    auto tall = random_tensor<float, dyn, dyn>(6, 200, 2), dtall = random_tensor<float, dyn, dyn>(7, 200, 2);
+    auto turned = random_tensor<float, dyn, dyn>(8, 3, 200), dturned = random_tensor<float, dyn, dyn>(9, 3, 200);
+    auto small = random_tensor<float, dyn, dyn>(10, 2, 3);
+    fixed.fix_workspace(false);
+    gf::matmul<transpose::both>(fixed, turned, small, dtall);
+    randomise(dtall.view(), 11);
+    fixed.fix_workspace();
+    check_rejects(dtall, [&] { gf::matmul_backward<transpose::both>(fixed, tall, turned, small, dtall, dturned); },
+                  {"context::workspace"});
 }
 
 BOOST_AUTO_TEST_SUITE_END()
