@@ -13,14 +13,14 @@ using index_t = std::int64_t;
 inline constexpr int dyn = -1;
 
 /// a / b rounded up, for a >= 0 and b > 0.
-template <class I>
-GATEFOLD_HD constexpr I ceil_div(I a, I b) {
+template <class Int>
+GATEFOLD_HD constexpr Int ceil_div(Int a, Int b) {
     return (a + b - 1) / b;
 }
 
 /// The smallest multiple of `step` that is not below `value`.
-template <class I>
-GATEFOLD_HD constexpr I round_up(I value, I step) {
+template <class Int>
+GATEFOLD_HD constexpr Int round_up(Int value, Int step) {
     return ceil_div(value, step) * step;
 }
 

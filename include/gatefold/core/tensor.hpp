@@ -67,12 +67,12 @@ public:
     GATEFOLD_INLINE operator basic_view<cpu, T, E...>() { return view(); }
     GATEFOLD_INLINE operator basic_view<cpu, const T, E...>() const { return view(); }
 
-    template <class... I>
-        requires(sizeof...(I) == sizeof...(E))
-    GATEFOLD_INLINE T& operator()(I... place) { return view()(place...); }
-    template <class... I>
-        requires(sizeof...(I) == sizeof...(E))
-    GATEFOLD_INLINE const T& operator()(I... place) const { return view()(place...); }
+    template <class... Place>
+        requires(sizeof...(Place) == sizeof...(E))
+    GATEFOLD_INLINE T& operator()(Place... place) { return view()(place...); }
+    template <class... Place>
+        requires(sizeof...(Place) == sizeof...(E))
+    GATEFOLD_INLINE const T& operator()(Place... place) const { return view()(place...); }
 
     /// Sets every byte to zero, which is the value 0 of every scalar type.
     GATEFOLD_INLINE void set_zero() {

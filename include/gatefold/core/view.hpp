@@ -67,9 +67,9 @@ public:
     GATEFOLD_HD GATEFOLD_INLINE constexpr bool empty() const { return size() == 0; }
 
     /// The element at the given place; places are not checked.
-    template <class... I>
-        requires(sizeof...(I) == sizeof...(E))
-    GATEFOLD_HD GATEFOLD_INLINE constexpr T& operator()(I... place) const {
+    template <class... Place>
+        requires(sizeof...(Place) == sizeof...(E))
+    GATEFOLD_HD GATEFOLD_INLINE constexpr T& operator()(Place... place) const {
         const index_t at[] = {static_cast<index_t>(place)...};
         index_t row = 0;
         for (int d = 0; d + 1 < rank; ++d) row = row * extents_[d] + at[d];

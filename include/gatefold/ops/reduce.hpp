@@ -105,7 +105,7 @@ auto mean(context<cpu>& ctx, const X& x) {
 ///
 /// Throws: argument_error where there is no element.
 template <readable X>
-auto max(context<cpu>& ctx, const X& x) {
+auto(max)(context<cpu>& ctx, const X& x) {
     using A = accumulate_t<detail::element_of<const X&>>;
     const auto a = detail::input(x, "max", "x");
     require(!a.empty(), "max", "x", "one element at least", 0);
@@ -121,7 +121,7 @@ index_t argmax(context<cpu>& ctx, const X& x) {
     using A = accumulate_t<detail::element_of<const X&>>;
     const auto a = detail::input(x, "argmax", "x");
     require(!a.empty(), "argmax", "x", "one element at least", 0);
-    const A largest = max(ctx, a);
+    const A largest = (max)(ctx, a);
     const index_t n = a.extent(a.rank - 1);
     if (largest > -detail::real_format<A>::infinity)
         for (index_t r = 0; r < a.rows(); ++r)
