@@ -12,6 +12,17 @@
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
+/// Bytes of workspace that forward over `tokens` tokens takes.
+template <layer_type L, backend B = cpu>
+std::size_t forward_workspace_bytes(index_t tokens, int threads) {
+    return detail::impl<B>::template forward_bytes<L>(tokens, threads);
+}
+/// Bytes of workspace that forward and backward over `tokens` tokens take.
+template <layer_type L, backend B = cpu>
+std::size_t training_workspace_bytes(index_t tokens, int threads) {
+    return detail::impl<B>::template training_bytes<L>(tokens, threads);
+}
+
 /// y = the layer's output for the tokens of `in`; with options.accumulate it is added to y.
 ///
 /// Shapes:  in.x [T, H], y [T, H]; T may be 0, which writes nothing.
@@ -36,6 +47,10 @@ void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              tape<typename W::layer_type, typename W::backend>& saved, const options<typename W::layer_type>& o = {}) {
     detail::check_forward(ctx, w, in, y);
+    saved.require_room(in.x.extent(0));
+    // The last thing that can fail, so that the tape still holds the previous call if it does.
+    ctx.reserve_bytes(
+        forward_workspace_bytes<typename W::layer_type, typename W::backend>(in.x.extent(0), ctx.threads()));
     saved.set_tokens(in.x.extent(0));
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, &saved, o);
@@ -46,17 +61,6 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w, input_of<W> x, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
     forward(ctx, w, batch<typename W::layer_type, typename W::backend>{.x = x}, y, o);
-}
-
-/// Bytes of workspace that forward over `tokens` tokens takes.
-template <layer_type L, backend B = cpu>
-std::size_t forward_workspace_bytes(index_t tokens, int threads) {
-    return detail::impl<B>::template forward_bytes<L>(tokens, threads);
-}
-/// Bytes of workspace that forward and backward over `tokens` tokens take.
-template <layer_type L, backend B = cpu>
-std::size_t training_workspace_bytes(index_t tokens, int threads) {
-    return detail::impl<B>::template training_bytes<L>(tokens, threads);
 }
 
 /// What context::reserve<L> calls.

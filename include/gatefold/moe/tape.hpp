@@ -53,12 +53,13 @@ public:
     /// [T, 2Fs or Fs] the same of the shared expert.
     GATEFOLD_INLINE basic_view<B, T, dyn, L::shared_gate_up_rows> shared_gate_up() { return shared_gate_up_.view(); }
 
-    /// Called by forward: the number of tokens that the tape is about to hold.
-    GATEFOLD_INLINE void set_tokens(index_t tokens) {
-        require(tokens >= 0 && tokens <= most_tokens_, "forward", "tape",
-                "room for " + std::to_string(tokens) + " tokens", most_tokens_);
-        tokens_ = tokens;
+    /// Throws argument_error unless the tape has room for `tokens` tokens.
+    GATEFOLD_INLINE void require_room(index_t tokens) const {
+        require(tokens <= most_tokens_, "forward", "tape", "room for " + std::to_string(tokens) + " tokens",
+                most_tokens_);
     }
+    /// Called by forward: the number of tokens that the tape is about to hold.
+    GATEFOLD_INLINE void set_tokens(index_t tokens) { tokens_ = tokens; }
 
 private:
     GATEFOLD_INLINE static index_t checked(index_t most_tokens) {
