@@ -185,6 +185,10 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
                     const view<typename L::value_type, dyn, L::hidden>& dx, gradients<L>& g, const options<L>& o) {
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
+    if (tokens == 0) {
+        if (!o.accumulate) for_each_parameter([](const char*, auto& slot) { slot.set_zero(); }, g);
+        return;
+    }
     carver arrays(ctx.workspace(backward_bytes<L>(tokens, ctx.threads())));
     const backward_memory<L> memory(arrays, tokens, ctx.threads());
 

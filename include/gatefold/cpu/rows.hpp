@@ -15,7 +15,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class A, class T, class U>
 A dot(const T* a, const U* b, index_t n) {
     constexpr int width = lanes<A>, registers = 16 / width;
-    vec<A> sums[registers];
+    vec<A> sums[std::size_t{registers}];
     for (int j = 0; j < registers; ++j) sums[j] = zeros<A>();
     index_t i = 0;
     for (; i + 16 <= n; i += 16)
@@ -75,7 +75,7 @@ void column_sums(context<cpu>& ctx, const grouping& groups, const rows_of<T>& ro
 template <int Slots>
 struct ordered_slots {
     int count = 0;
-    int slot[Slots];
+    int slot[std::size_t{Slots}];
 
     explicit ordered_slots(const std::int32_t* place) {
         for (int s = 0; s < Slots; ++s) {

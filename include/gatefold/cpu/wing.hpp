@@ -14,8 +14,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 template <>
 struct impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
-    static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y, tape<L>* saved,
-                        const options<L>& o) {
+    static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y,
+                        std::type_identity_t<tape<L>*> saved, const options<L>& o) {
         on_cpu::layer_forward(ctx, w, in, y, saved, o);
     }
     template <layer_type L>

@@ -68,7 +68,7 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 ///
 /// `in` brings mask and sequence starts; with several tapes it describes the tokens of each.
 /// Throws:  argument_error for mask or starts that do not fit, tapes of different length; std::bad_alloc.
-template <class Loss, layer_type L, backend B, int N>
+template <class Loss, layer_type L, backend B, std::size_t N>
 double add_loss(context<B>& ctx, const Loss& loss, tape<L, B>* const (&tapes)[N],
                 const std::type_identity_t<batch<L, B>>& in = {}) {
     const index_t tokens = tapes[0]->tokens();
@@ -76,7 +76,7 @@ double add_loss(context<B>& ctx, const Loss& loss, tape<L, B>* const (&tapes)[N]
         require(t->tokens() == tokens, "add_loss", "tapes", "tapes of the same number of tokens", t->tokens());
     if (in.mask.data()) detail::check_view("add_loss", "mask", in.mask, tokens);
     if (in.sequence_starts.data()) detail::check_starts("add_loss", in.sequence_starts, tokens);
-    return detail::impl<B>::add_loss(ctx, loss, tapes, N, in);
+    return detail::impl<B>::add_loss(ctx, loss, tapes, static_cast<int>(N), in);
 }
 template <class Loss, layer_type L, backend B>
 double add_loss(context<B>& ctx, const Loss& loss, tape<L, B>& saved,
