@@ -1,5 +1,6 @@
 // The expert stage: equal bit for bit to the sums written out one by one, for every type, order of sums, shape,
 // activation, packed and unpacked, any number of rows and threads.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -190,6 +191,45 @@ void check_shapes(order sums) {
     check<1, 1, activation::swiglu, T, false>({0, 1}, sums);
 }
 
+// The matrix unit's sweep, on its twin in plain code, against the vector kernels.
+template <int H, int F, activation Act, bool Bias>
+void check_tiles([[maybe_unused]] const std::vector<std::int32_t>& offsets) {
+    // Panels are as wide as the tier's registers; the unit wants 16 outputs.
+    if constexpr (k::lanes<float> == 16) {
+        using E = k::expert<H, F, Act, bf16, Bias>;
+        const int experts = static_cast<int>(offsets.size()) - 1;
+        const index_t rows = offsets.back();
+        numbers next;
+        const auto x = next.many<bf16>(rows * H), up = next.many<bf16>(index_t{experts} * E::up_rows * H),
+                   down = next.many<bf16>(index_t{experts} * H * F), up_bias = next.many<bf16>(experts * E::up_rows),
+                   down_bias = next.many<bf16>(index_t{experts} * H);
+        aligned_bytes packed(k::packed_bytes<E>() * static_cast<std::size_t>(experts));
+        for (int e = 0; e < experts; ++e)
+            k::pack_expert<E>(up.data() + index_t{e} * E::up_rows * H, down.data() + index_t{e} * H * F,
+                              packed.data() + static_cast<std::size_t>(e) * k::packed_bytes<E>());
+        const k::expert_input<bf16> in{{experts, offsets.data(), rows}, {x.data(), H}};
+        for (const int threads : {1, 3}) {
+            gf::context<gf::cpu> ctx(threads);
+            using tile_form = k::tile_form<k::software_tiles>;
+            aligned_bytes scratch((std::max)(k::expert_scratch_bytes<E>(threads, rows),
+                                             k::expert_scratch_bytes_for<E, tile_form>(threads, rows)));
+            k::panels_of<bf16, 16, E::gated> panels{nullptr,        up.data(),        down.data(),
+                                                    up_bias.data(), down_bias.data(), k::shape_of<E>};
+            std::vector<float> vectors(static_cast<std::size_t>(rows * H)), tiles[2] = {vectors, vectors};
+            const auto run = [&]<class Form>(std::type_identity<Form>, std::vector<float>& out) {
+                k::run_stage<Form, Act, bf16, Bias>(ctx, scratch.data(), k::shape_of<E>, in, panels, 0.25f, {},
+                                                    k::rows_into<float>{out.data(), H});
+            };
+            run(std::type_identity<k::portable_form>{}, vectors);
+            run(std::type_identity<tile_form>{}, tiles[0]);
+            panels.packed = reinterpret_cast<const bf16*>(packed.data());
+            run(std::type_identity<tile_form>{}, tiles[1]);
+            BOOST_TEST(same(tiles[0], vectors));
+            BOOST_TEST(same(tiles[1], vectors));
+        }
+    }
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(unit)
@@ -218,6 +258,16 @@ BOOST_AUTO_TEST_CASE(many_rows_and_long_sums) {
     check<40, 36, activation::swiglu, float, false>({0, 300}, order::fastest);
     check<2100, 34, activation::swiglu, float, false>({0, 1, 30}, order::fastest);
     check<34, 2100, activation::swiglu, float, false>({0, 1, 30}, order::fastest);
+}
+BOOST_AUTO_TEST_CASE(matrix_unit) {
+    check_tiles<64, 96, activation::swiglu, false>({0, 1, 1, 6, 22, 40});
+    check_tiles<37, 70, activation::swiglu, true>({0, 16, 48, 50});
+    check_tiles<130, 33, activation::relu, true>({0, 33, 103});
+    check_tiles<640, 40, activation::swiglu, false>({0, 70, 71});
+    check_tiles<96, 64, activation::swiglu, false>({0, 300});
+}
+BOOST_AUTO_TEST_CASE(matrix_unit_with_more_rows_than_the_cache_holds) {
+    check_tiles<2304, 40, activation::relu, false>({0, 280});
 }
 BOOST_AUTO_TEST_CASE(no_rows) { check<8, 8, activation::swiglu, float, false>({0, 0, 0}, order::fastest); }
 

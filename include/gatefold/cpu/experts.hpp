@@ -20,12 +20,14 @@
 // Second: each thread owns output columns and walks the experts in order, which needs no atomics.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
+#include <gatefold/cpu/experts_tiles.hpp>
 #include <gatefold/cpu/products.hpp>
 #include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/activation.hpp>
@@ -64,7 +66,7 @@ struct rows_into {
 // ---- memory
 // ----------------------------------------------------------------------------------------------------------
 
-/// Elements of a packed row per step: a pair of bf16 as one word, or as two floats.
+/// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
 template <class Form>
 inline constexpr index_t step_rows = Form::block > 1 ? 2 : 1;
 
@@ -81,9 +83,13 @@ constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
 template <class E>
 constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
     using T = typename E::value_type;
-    const std::size_t a = expert_scratch_bytes_for<E, form_for<T, order::portable>>(threads, rows);
-    const std::size_t b = expert_scratch_bytes_for<E, form_for<T, order::dot>>(threads, rows);
-    return a > b ? a : b;
+    std::size_t bytes = (std::max)(expert_scratch_bytes_for<E, form_for<T, order::portable>>(threads, rows),
+                                   expert_scratch_bytes_for<E, form_for<T, order::dot>>(threads, rows));
+#if GATEFOLD_AMX
+    if constexpr (std::is_same_v<T, bf16>)
+        bytes = (std::max)(bytes, expert_scratch_bytes_for<E, tile_form<hardware_tiles>>(threads, rows));
+#endif
+    return bytes;
 }
 
 // ---- what becomes of finished sums
@@ -106,7 +112,10 @@ struct activate_tile {
 
     GATEFOLD_INLINE void put(index_t r, int height, int i, index_t f, const T* values, int count) const {
         typename Form::row_type* tile = tiles + r * (padded / Form::step) * step_rows<Form>;
-        if constexpr (std::is_same_v<Form, dot_form>) {
+        if constexpr (Form::by_tiles) {
+            std::memcpy(tile + f / 32 * 32 * height + 32 * i + f % 32, values,
+                        static_cast<std::size_t>(count) * sizeof(T));
+        } else if constexpr (std::is_same_v<Form, dot_form>) {
             for (int j = 0; j < count; j += 2) std::memcpy(tile + (f + j) / 2 * height + i, values + j, 2 * sizeof(T));
         } else {
             for (int j = 0; j < count; ++j) tile[(f + j) * height + i] = static_cast<sum>(values[j]);
@@ -190,13 +199,14 @@ template <class Form, class X>
 GATEFOLD_NOINLINE void pack_rows(const grouping& groups, const rows_of<X>& x, index_t width, index_t steps, index_t low,
                                  index_t high, typename Form::row_type* to) {
     using sum = typename Form::sum_type;
-    using reader = std::conditional_t<Form::step == 1, row_reader<sum, X>,
-                                      std::conditional_t<(Form::block > 1), rounding_reader<X>, pair_reader<X>>>;
+    using reader =
+        std::conditional_t<Form::step == 1, row_reader<sum, X>,
+                           std::conditional_t<Form::block == 1 || Form::by_tiles, pair_reader<X>, rounding_reader<X>>>;
     const index_t row_elements = steps * step_rows<Form>;
     for (int e = 0; e < groups.experts; ++e) {
         const index_t begin = groups.begin(e), n = groups.count(e);
         if (n == 0 || begin >= high || begin + n <= low) continue;
-        const row_tiles tiles(n, Form::max_rows);
+        const typename Form::tiles_type tiles(n, Form::max_rows);
         for (index_t t = 0; t < tiles.tiles; ++t) {
             const index_t r = begin + tiles.begin(t);
             if (r < low || r >= high) continue;
@@ -207,13 +217,29 @@ GATEFOLD_NOINLINE void pack_rows(const grouping& groups, const rows_of<X>& x, in
                 if (x.factor) factors[i] = static_cast<sum>(x.factor_of(r + i));
                 readers[i] = {x.row(r + i), width, x.factor ? factors + i : nullptr};
             }
-            interleave(to + r * row_elements, height, readers, height, row_elements);
+            if constexpr (Form::by_tiles)
+                stack_rows(to + r * row_elements, height, readers, steps);
+            else
+                interleave(to + r * row_elements, height, readers, height, row_elements);
         }
     }
 }
 
 // ---- the stage
 // -------------------------------------------------------------------------------------------------------
+
+/// The sweep of a form: on vectors, or on a matrix unit.
+template <class Form, class Done>
+GATEFOLD_INLINE void sweep_with(const typename Form::tiles_type& tiles, const typename Form::row_type* rows,
+                                index_t steps, const panel_source<typename Form::stream_type>& source, index_t p0,
+                                index_t p1, std::byte* scratch, const Done& done) {
+    if constexpr (Form::by_tiles) {
+        typename Form::unit_type unit;
+        sweep_tiles(unit, tiles, rows, steps, source, p0, p1, scratch, done);
+    } else {
+        sweep<Form>(tiles, rows, steps, source, p0, p1, scratch, done);
+    }
+}
 
 /// What the stage needs to know of an expert's shape; constants of E.
 struct expert_shape {
@@ -249,6 +275,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                                  typename Form::sum_type limit, const kept_activations<T>& keep, const Target& target) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
+    using tiles_type = typename Form::tiles_type;
     constexpr int W = lanes<sum>, max_rows = Form::max_rows;
     const index_t up_row = shape.up_steps * step_rows<Form>, down_row = shape.down_steps * step_rows<Form>;
     const grouping& groups = in.groups;
@@ -293,13 +320,13 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            sweep<Form>(row_tiles(groups.count(e), max_rows), x + begin * up_row, shape.up_steps, weights.up_panels(e),
-                        p0, p1, own_of(part),
-                        activate_tile<Form, Act, T, Bias>{
-                            shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
-                            weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
-                            keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
-                            keep.activated ? keep.activated + begin * shape.ffn : nullptr});
+            sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
+                             weights.up_panels(e), p0, p1, own_of(part),
+                             activate_tile<Form, Act, T, Bias>{
+                                 shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
+                                 weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
+                                 keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
+                                 keep.activated ? keep.activated + begin * shape.ffn : nullptr});
         }
     });
 
@@ -316,10 +343,11 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
         for (int e = 0; e < groups.experts; ++e) {
             if (groups.count(e) == 0) continue;
             const index_t begin = groups.begin(e);
-            sweep<Form>(row_tiles(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
-                        weights.down_panels(e), p0, p1, own_of(part),
-                        deliver_tile<Form, T, Bias, Target>{
-                            shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
+            sweep_with<Form>(
+                tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
+                weights.down_panels(e), p0, p1, own_of(part),
+                deliver_tile<Form, T, Bias, Target>{shape.width, begin,
+                                                    weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
         }
     });
 }
@@ -339,6 +367,13 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
         if (resolve(sums) == order::dot)
             return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target);
     }
+#if GATEFOLD_AMX
+    if constexpr (std::is_same_v<T, bf16>) {
+        if (may_use_tiles())
+            return run_stage<tile_form<hardware_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
+                                                                            limit, keep, target);
+    }
+#endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                 target);
 }

@@ -17,6 +17,13 @@
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
+/// Rows cut into tiles of nearly equal height: 16 rows are 8 + 8, because a tile of 2 waits for its own sums.
+struct row_tiles {
+    index_t rows, tiles;
+    GATEFOLD_INLINE row_tiles(index_t n, int max_rows) : rows(n), tiles(ceil_div<index_t>(n, max_rows)) {}
+    GATEFOLD_INLINE index_t begin(index_t t) const { return rows * t / tiles; }
+};
+
 /// One 32-bit word in every lane, whatever it means.
 GATEFOLD_INLINE vec<float> broadcast_word(const float* p) {
     std::uint32_t word;
@@ -31,7 +38,8 @@ struct chain {
     using row_type = A;     ///< an element of a packed row
     using stream_type = B;  ///< an element of a packed stream
     static constexpr int step = 1, padding = 1, block = 1;
-    static constexpr bool flushes = false;
+    static constexpr bool flushes = false, by_tiles = false;
+    using tiles_type = row_tiles;
     // Two registers of outputs and one of the rows stand beside the sums.
     static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
 
@@ -57,6 +65,8 @@ struct dot_form {
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 1;
     static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
+    static constexpr bool by_tiles = false;
+    using tiles_type = row_tiles;
     static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
 
     GATEFOLD_INLINE static vec<float> weights(const bf16* p) { return load<float>(reinterpret_cast<const float*>(p)); }
@@ -77,7 +87,8 @@ struct portable_form {
     using row_type = float;
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 16;
-    static constexpr bool flushes = true;
+    static constexpr bool flushes = true, by_tiles = false;
+    using tiles_type = row_tiles;
     static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
 };
 
@@ -305,12 +316,5 @@ GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
         if (panels == 2) return kernel_for<Form, 4>(rows);
     return kernel_for<Form, 2>(rows);
 }
-
-/// Rows cut into tiles of nearly equal height: 16 rows are 8 + 8, because a tile of 2 waits for its own sums.
-struct row_tiles {
-    index_t rows, tiles;
-    GATEFOLD_INLINE row_tiles(index_t n, int max_rows) : rows(n), tiles(ceil_div<index_t>(n, max_rows)) {}
-    GATEFOLD_INLINE index_t begin(index_t t) const { return rows * t / tiles; }
-};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
