@@ -12,6 +12,7 @@ using output = gf::view<float, gf::dyn, moe::hidden>;
 
 // Each is defined in a translation unit with other instruction sets.
 void forward_baseline(const gf::weights<moe, gf::cpu>& w, input x, output y);
+void forward_avx2(const gf::weights<moe, gf::cpu>& w, input x, output y);
 void forward_native(const gf::weights<moe, gf::cpu>& w, input x, output y);
 void forward_in_cu(const gf::weights<moe, gf::cpu>& w, input x, output y);
 
