@@ -43,7 +43,14 @@ double tolerance_of(int hidden, int top_k) {
     const double scale = std::sqrt((std::max)(1.0, hidden * top_k / 1024.0));
     if constexpr (std::is_same_v<T, double>) return 1e-11 * scale;
     if constexpr (std::is_same_v<T, float>) return 1e-5 * scale;
-    return 2e-2;
+    return 1e-2;
+}
+
+/// Gradients of narrow types pass through pre-activations that the tape holds in 8 (bf16) or 11 bits, and weights'
+/// gradients are dot products of them in which terms cancel: a few times the error of the output.
+template <class T>
+double gradient_tolerance_of(int hidden, int top_k) {
+    return (sizeof(T) == 2 ? 3 : 1) * tolerance_of<T>(hidden, top_k);
 }
 
 /// Fills every parameter, biases and controller state included, so that none is tested at its neutral value.
@@ -93,7 +100,7 @@ void compare(gf::index_t tokens, std::uint64_t seed, int threads = 2) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool narrow = sizeof(T) == 2;
-    const double tolerance = tolerance_of<T>(L::hidden, L::slots);
+    double tolerance = tolerance_of<T>(L::hidden, L::slots);
     gf::context<gf::cpu> ctx(threads);
     auto w = gf::make_weights<L>(ctx);
     fill(w, seed);
@@ -158,6 +165,7 @@ void compare(gf::index_t tokens, std::uint64_t seed, int threads = 2) {
 
     gf::backward(ctx, w, in, tape, grad_y, grad_x, g);
 
+    tolerance = gradient_tolerance_of<T>(L::hidden, L::slots);
     expected = oracle::backward(layer, p, b, r, bridge::values_of(dy));
     close("dx", bridge::values_of(dx), expected.x);
     const oracle::parameters mine = bridge::parameters_of(g);

@@ -24,6 +24,8 @@ struct backward_memory {
     ffn_backward_memory<T, L::c.act> experts;
     ffn_backward_memory<T, L::c.shared.act> shared;
     A *d_weights, *factors, *dx, *shared_gate, *d_shared_gate;
+    A *latent_normal, *d_latent_normal, *d_latent_sums, *d_latent_x;
+    T* latent_x;
     std::byte *products, *router;
 
     constexpr backward_memory(carver& memory, index_t tokens, int threads)
@@ -34,6 +36,11 @@ struct backward_memory {
           dx(memory.take<A>(tokens * L::hidden)),
           shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
           d_shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
+          latent_normal(memory.take<A>(tokens * L::c.latent)),
+          d_latent_normal(memory.take<A>(tokens * L::c.latent)),
+          d_latent_sums(memory.take<A>(tokens * L::c.latent)),
+          d_latent_x(memory.take<A>(tokens * L::c.latent)),
+          latent_x(memory.take<T>(tokens * L::c.latent)),
           products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
           router(memory.take<std::byte>(
               L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))) {}
@@ -47,9 +54,9 @@ std::size_t backward_bytes(index_t tokens, int threads) {
 }
 
 /// Fills in the parameters and gradients of the routed experts, or of the dense FFN.
-template <class W, layer_type L = typename W::layer_type>
-ffn_backward_call<typename L::value_type> experts_backward_call(const W& w, const gradients<L>& g) {
-    ffn_backward_call<typename L::value_type> call{};
+template <class D, class W, layer_type L = typename W::layer_type>
+ffn_backward_call<typename L::value_type, D> experts_backward_call(const W& w, const gradients<L>& g) {
+    ffn_backward_call<typename L::value_type, D> call{};
     call.slots = 1;
     call.width = L::width;
     call.ffn = L::ffn;
@@ -128,7 +135,8 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     const index_t tokens = in.x.extent(0);
     const plan_view<cpu> plan = saved.plan();
     const routing_view<L> routing = saved.routing();
-    auto call = experts_backward_call(w, g);
+    using dy_type = std::conditional_t<(L::c.latent > 0), A, typename L::value_type>;
+    auto call = experts_backward_call<dy_type>(w, g);
     call.groups = {L::experts, plan.offsets.data(), 0};
     call.pairs = plan.rows.data();
     call.slots = L::slots;
@@ -141,10 +149,19 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
                 on_input ? static_cast<A>(o.scale) : gatefold::mul(routing.weights.data()[p], static_cast<A>(o.scale));
         call.output_weights = memory.factors;
     }
-    call.x = in.x.data();
-    call.x_stride = in.x.row_stride();
-    call.dy = dy.data();
-    call.dy_stride = dy.row_stride();
+    if constexpr (L::c.latent > 0) {
+        latent_outputs_backward(ctx, memory.products, w, saved, dy, g, o.accumulate, memory.latent_normal,
+                                memory.d_latent_normal, memory.d_latent_sums);
+        latent_inputs(ctx, memory.products, w, in, memory.latent_x);
+        call.x = memory.latent_x;
+        call.dy = memory.d_latent_sums;
+        call.x_stride = call.dy_stride = L::width;
+    } else {
+        call.x = in.x.data();
+        call.x_stride = in.x.row_stride();
+        call.dy = dy.data();
+        call.dy_stride = dy.row_stride();
+    }
     call.pre_activations = saved.gate_up().data();
     call.limit = static_cast<A>(o.limit);
     call.accumulate = o.accumulate;
@@ -157,15 +174,15 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     ctx.parallel(parts, [&](int part) {
         const range mine = part_of(tokens, part, parts);
         for (index_t t = mine.begin; t < mine.end; ++t) {
-            A* to = memory.dx + t * L::hidden;
-            for (int h = 0; h < L::hidden; ++h) to[h] = 0;
+            A* to = (L::c.latent > 0 ? memory.d_latent_x : memory.dx) + t * L::width;
+            for (int h = 0; h < L::width; ++h) to[h] = 0;
             const std::int32_t* place = plan.place.data() + t * L::slots;
             const ordered_slots<L::slots> order(place);
             for (int i = 0; i < order.count; ++i) {
                 const int s = order.slot[i];
                 if (routing.ids(t, s) >= L::experts) continue;
                 const A factor = on_input ? routing.weights(t, s) : A{1};
-                add_scaled(to, factor, memory.experts.d_x + index_t{place[s]} * L::width, L::hidden);
+                add_scaled(to, factor, memory.experts.d_x + index_t{place[s]} * L::width, L::width);
             }
         }
     });
@@ -177,6 +194,8 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     if constexpr (backward_memory<L>::scales_output && !on_input)
         for (index_t p = 0; p < tokens * L::slots; ++p)
             memory.d_weights[p] = gatefold::mul(memory.d_weights[p], static_cast<A>(o.scale));
+    if constexpr (L::c.latent > 0)
+        latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
 }
 
 template <class W, layer_type L = typename W::layer_type>
@@ -194,7 +213,7 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
 
     const A* rows = memory.dx;
     if constexpr (L::is_dense) {
-        auto call = experts_backward_call(w, g);
+        auto call = experts_backward_call<typename L::value_type>(w, g);
         call.groups = {1, nullptr, tokens};
         call.x = in.x.data();
         call.x_stride = in.x.row_stride();

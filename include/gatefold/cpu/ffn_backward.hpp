@@ -16,8 +16,9 @@
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-/// Everything that one backward pass reads and writes. Null pointers stand for what the FFN does not have.
-template <class T>
+/// Everything that one backward pass reads and writes. Null pointers stand for what the FFN does not have. D is the
+/// type in which the gradient of the output comes.
+template <class T, class D = T>
 struct ffn_backward_call {
     using A = accumulate_t<T>;
     grouping groups;
@@ -27,7 +28,7 @@ struct ffn_backward_call {
     const A* input_weights;   ///< what each pair's input was multiplied by, null: 1
     const T* x;
     index_t x_stride;
-    const T* dy;
+    const D* dy;
     index_t dy_stride;
     int width, ffn;
     const T *gate_up, *down, *down_bias;
@@ -76,15 +77,15 @@ A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit
 }
 
 /// Leaves the gradients of the FFN's parameters in place and of its input rows in memory.d_x.
-template <activation Act, class T>
-void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T>& call, const ffn_backward_memory<T, Act>& memory,
+template <activation Act, class T, class D>
+void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T, D>& call, const ffn_backward_memory<T, Act>& memory,
                   std::byte* scratch) {
     using A = accumulate_t<T>;
     constexpr int halves = is_gated(Act) ? 2 : 1;
     const int ffn = call.ffn, width = call.width, gate_up_rows = halves * ffn;
     const index_t expert_up = index_t{gate_up_rows} * width, expert_down = index_t{width} * ffn;
-    const rows_of<T> dy{call.dy, call.dy_stride, call.pairs, call.slots};
-    const rows_of<T> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, call.output_weights};
+    const rows_of<D> dy{call.dy, call.dy_stride, call.pairs, call.slots};
+    const rows_of<D> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, call.output_weights};
     const rows_of<T> x{call.x, call.x_stride, call.pairs, call.slots, call.input_weights};
     const rows_of<T> activations{memory.activations, ffn};
     const rows_of<A> d_pre{memory.d_pre_activation, gate_up_rows};

@@ -13,6 +13,7 @@
 #include <gatefold/cpu/capacity.hpp>
 #include <gatefold/cpu/experts.hpp>
 #include <gatefold/cpu/free_experts.hpp>
+#include <gatefold/cpu/latent.hpp>
 #include <gatefold/cpu/packed.hpp>
 #include <gatefold/cpu/plan.hpp>
 #include <gatefold/cpu/router.hpp>
@@ -24,14 +25,17 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 /// The workspace of one forward call. Routing and plan lie on the tape where there is one.
 template <layer_type L>
 struct forward_memory {
+    using T = typename L::value_type;
     using A = typename L::accumulate_type;
     static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
     static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
 
     std::int32_t *ids, *offsets, *rows, *place;
     A *weights, *logits, *sums, *shared_gate;
+    A *latent_sums, *latent_normal;
+    T* latent_x;
     std::uint8_t* kept;
-    std::byte *route, *plan, *experts;
+    std::byte *route, *plan, *experts, *products;
 
     constexpr forward_memory(carver& memory, index_t tokens, int threads)
         : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
@@ -42,10 +46,14 @@ struct forward_memory {
           logits(memory.take<A>(routed(tokens) * L::choices)),
           sums(memory.take<A>(tokens * L::hidden)),
           shared_gate(memory.take<A>(L::c.shared.gate ? tokens : 0)),
+          latent_sums(memory.take<A>(tokens * L::c.latent)),
+          latent_normal(memory.take<A>(tokens * L::c.latent)),
+          latent_x(memory.take<T>(tokens * L::c.latent)),
           kept(memory.take<std::uint8_t>(limited ? tokens * L::slots : 0)),
           route(memory.take<std::byte>(L::is_dense ? 0 : bytes(route_scratch_bytes<L>(tokens, threads)))),
           plan(memory.take<std::byte>(bytes(plan_scratch_bytes(L::choices, threads)))),
-          experts(memory.take<std::byte>(bytes(expert_bytes(tokens, threads)))) {}
+          experts(memory.take<std::byte>(bytes(expert_bytes(tokens, threads)))),
+          products(memory.take<std::byte>(L::c.latent > 0 ? bytes(product_scratch_bytes(threads)) : 0)) {}
 
 private:
     static constexpr index_t bytes(std::size_t n) { return static_cast<index_t>(n); }
@@ -136,16 +144,32 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     const A* weights = routing.weights.data();
     kept_activations<T> keep;
     if (saved) keep.pre = saved->gate_up().data();
-    const rows_of<T> x{in.x.data(), in.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
+    A* routed = sums;
+    index_t routed_stride = stride;
+    rows_of<T> x{in.x.data(), in.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
+    if constexpr (L::c.latent > 0) {
+        latent_inputs(ctx, memory.products, w, in, memory.latent_x);
+        x.data = memory.latent_x;
+        x.stride = L::width;
+        routed = saved ? saved->latent_sums().data() : memory.latent_sums;
+        routed_stride = L::width;
+    }
     const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, x};
-    const combine_into<A> target{sums, stride, tokens, on_input ? nullptr : weights, plan.rows.data(), L::slots, true};
+    const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
+                                 plan.rows.data(), L::slots,      true};
     run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
                                   keep, target);
-    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, sums, stride);
+    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, routed, routed_stride);
     if constexpr (L::c.router.scaled == scale_at::output)
         for (index_t t = 0; t < tokens; ++t)
-            for (index_t h = 0; h < L::hidden; ++h)
-                sums[t * stride + h] = gatefold::mul(sums[t * stride + h], static_cast<A>(o.scale));
+            for (index_t h = 0; h < L::width; ++h) {
+                A& sum = routed[t * routed_stride + h];
+                sum = gatefold::mul(sum, static_cast<A>(o.scale));
+            }
+    if constexpr (L::c.latent > 0) {
+        latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
+        latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
+    }
 }
 
 template <class W, layer_type L = typename W::layer_type>

@@ -31,6 +31,7 @@ public:
           logit_gradients_(make_tensor<A, dyn, L::choices>(ctx, routed(most_tokens))),
           gate_up_(make_tensor<T, dyn, L::gate_up_rows>(ctx, max_rows(L::c, most_tokens))),
           shared_gate_up_(make_tensor<T, dyn, L::shared_gate_up_rows>(ctx, L::shared_ffn > 0 ? most_tokens : 0)),
+          latent_sums_(make_tensor<A, dyn, L::c.latent>(ctx, L::c.latent > 0 ? most_tokens : 0)),
           most_tokens_(most_tokens) {}
 
     GATEFOLD_INLINE index_t most_tokens() const { return most_tokens_; }
@@ -52,6 +53,9 @@ public:
     GATEFOLD_INLINE basic_view<B, T, dyn, L::gate_up_rows> gate_up() { return gate_up_.view(); }
     /// [T, 2Fs or Fs] the same of the shared expert.
     GATEFOLD_INLINE basic_view<B, T, dyn, L::shared_gate_up_rows> shared_gate_up() { return shared_gate_up_.view(); }
+
+    /// [T, D] the routed sums of experts on a projection of the tokens.
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::c.latent> latent_sums() { return latent_sums_.view(); }
 
     /// Throws argument_error unless the tape has room for `tokens` tokens.
     GATEFOLD_INLINE void require_room(index_t tokens) const {
@@ -76,6 +80,7 @@ private:
     basic_tensor<B, A, dyn, L::choices> logits_, logit_gradients_;
     basic_tensor<B, T, dyn, L::gate_up_rows> gate_up_;
     basic_tensor<B, T, dyn, L::shared_gate_up_rows> shared_gate_up_;
+    basic_tensor<B, A, dyn, L::c.latent> latent_sums_;
     index_t most_tokens_ = 0, tokens_ = 0;
 };
 
