@@ -15,7 +15,8 @@ using all_types = std::tuple<float, double, gatefold::bf16, gatefold::f16>;
 BOOST_AUTO_TEST_CASE_TEMPLATE(rows_and_their_gradient, T, all_types) {
     using A = gf::accumulate_t<T>;
     gf::context<gf::cpu> ctx(1);
-    auto table = random_tensor<T, 5, 19>(1), out = random_tensor<T, 4, 19>(2), dout = random_tensor<T, 4, 19>(3);
+    auto table = random_tensor<T, 5, 19>(1);
+    auto out = random_tensor<T, 4, 19>(2), dout = random_tensor<T, 4, 19>(3);
     auto ids = zero_tensor<std::int32_t, 4>();
     ids(0) = 3, ids(1) = 0, ids(2) = 3, ids(3) = 3;
     gf::embedding(ctx, ids, table, out);
