@@ -102,8 +102,12 @@ void fill_group(const options<L>& o, const routing_view<L>& routing, index_t fir
     } else if constexpr (c.keeps == priority::probability) {
         for (index_t t = 0; t < count; ++t) {
             A v[std::size_t{S}];
-            if constexpr (c.renormalise_kept)
-                chosen_scores<L>(routing.logits.row(first + t), routing.ids.row(first + t), v);
+            if constexpr (c.renormalise_kept) {
+                const A* z = routing.logits.row(first + t);
+                chosen_scores<L>(z, routing.ids.row(first + t), v);
+                // Weights of a token without a logit above -inf are not divided anew: they are equal shares.
+                for (int s = 0; is_undecided(z, L::choices) && s < S; ++s) v[s] = A(1) / A(S);
+            }
             for (int s = 0; s < S; ++s)
                 memory.keys[t * S + s] = order_key(c.renormalise_kept ? v[s] : routing.weights(first + t, s));
         }

@@ -157,6 +157,17 @@ rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in,
         product_nn(ctx, forward.products, all, d, noise, H, N, to, adds);
         adds = true;
     }
+    if constexpr (traits::r.transform == logit_transform::residual) {
+        using R = typename L::router_type;
+        const bool has = in.previous_logits.data() != nullptr;
+        const rows_of<A> below{has ? in.previous_logits.row(first) : nullptr, in.previous_logits.row_stride()};
+        const grouping rows{1, nullptr, has ? count : 0};
+        product_tn(ctx, forward.products, rows, dz, below, N, N, matrix<A>{g.router_residual.data(), N}, accumulate);
+        if (has && in.previous_logit_gradients.data())
+            product_nn(ctx, forward.products, all, dz, weights_of<R>{w.router_residual.data(), N}, N, N,
+                       matrix<A>{in.previous_logit_gradients.row(first), in.previous_logit_gradients.row_stride()},
+                       true);
+    }
     if constexpr (traits::normalised || traits::cosine)
         project(ctx, w, u, count, memory.d_raw, N, forward);
     else if constexpr (traits::deep)

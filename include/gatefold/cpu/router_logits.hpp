@@ -238,6 +238,14 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
     constexpr logit_transform transform = L::c.router.transform;
     constexpr int N = L::choices;
     if constexpr (transform == logit_transform::none) return;
+    if constexpr (transform == logit_transform::residual) {
+        if (!in.previous_logits.data()) return;
+        product_nt(ctx, memory.products, {1, nullptr, count},
+                   rows_of<A>{in.previous_logits.row(first), in.previous_logits.row_stride()},
+                   weights_of<typename L::router_type>{w.router_residual.data(), N}, N, N, matrix<A>{logits, stride},
+                   true);
+        return;
+    }
     if (transform != logit_transform::normalised && !o.training) return;
     if constexpr (traits::noisy)
         product_nt(ctx, memory.products, {1, nullptr, count}, u,

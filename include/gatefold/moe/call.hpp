@@ -22,6 +22,10 @@ struct batch {
     rows<std::int32_t> sequence_starts = {};                ///< [n] first token of each sequence, ascending from 0
     rows<std::int32_t, L::slots> chosen = {};               ///< [T, S] ids given from outside, -1 for an empty slot
     index_t first_token = 0;                                ///< number of the first token, for noise under batch splits
+    /// [T, N] logits of the MoE layer below, for residual routers; without them nothing is added.
+    rows<typename L::accumulate_type, L::choices> previous_logits = {};
+    /// [T, N] where backward adds the gradient of previous_logits: the logit_gradients of the tape of the layer below.
+    basic_view<B, typename L::accumulate_type, dyn, L::choices> previous_logit_gradients = {};
 };
 
 /// Numbers of a call. The defaults are the configuration's.

@@ -45,6 +45,7 @@ void route(context<typename W::backend>& ctx, const W& w,
     static_assert(!L::is_dense, "gatefold::route: a dense layer has no router; run it with gatefold::forward");
     const index_t tokens = in.x.extent(0);
     detail::check_batch("route", ctx, in, true);
+    if (in.previous_logits.data()) detail::check_view("route", "previous_logits", in.previous_logits, tokens);
     detail::check_view("route", "ids", out.ids, tokens);
     detail::check_view("route", "weights", out.weights, tokens);
     detail::check_view("route", "logits", out.logits, tokens);
