@@ -229,6 +229,8 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         if constexpr (L::c.shared.ffn > 0) shared_backward(ctx, w, in, saved, dy, g, o, memory);
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};
         route_backward(ctx, w, in, o, saved.routing(), d_weights, saved.logit_gradients());
+        if constexpr (L::c.router.expert_scale)
+            expert_scale_backward(ctx, w, in, o, saved.routing(), d_weights, g, o.accumulate);
         route_parameters_backward(ctx, w, in, o, saved.logit_gradients(),
                                   view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g, o.accumulate,
                                   memory.router);
