@@ -21,4 +21,5 @@
 #include <gatefold/moe/router.hpp>
 #include <gatefold/moe/stats.hpp>
 #include <gatefold/moe/weights.hpp>
+#include <gatefold/ops.hpp>
 #include <gatefold/version.hpp>

@@ -53,11 +53,11 @@ GATEFOLD_INLINE vec<A> norm_factor(vec<A> w) {
 
 /// Mean and 1 / √(variance + ε) of a row.
 template <class A>
-struct row_moments {
+struct norm_moments {
     A mean, inverse;
 };
 template <class A, class T>
-GATEFOLD_INLINE row_moments<A> moments_of(index_t n, const T* x, A epsilon) {
+GATEFOLD_INLINE norm_moments<A> moments_of(index_t n, const T* x, A epsilon) {
     const A mean = sum_of_row<A>(
                        n, [](vec<A> sum, vec<A> v) { return add(sum, v); }, x) /
                    static_cast<A>(n);
@@ -299,8 +299,8 @@ void layer_norm_backward(context<cpu>& ctx, const X& x, const W& weight, const D
     detail::check_apart(db, to, "layer_norm_backward", "dbias");
     detail::check_apart(db, dw, "layer_norm_backward", "dbias");
 
-    auto* const moments = reinterpret_cast<simd::row_moments<A>*>(
-        ctx.workspace(static_cast<std::size_t>(rows) * sizeof(simd::row_moments<A>)));
+    auto* const moments = reinterpret_cast<simd::norm_moments<A>*>(
+        ctx.workspace(static_cast<std::size_t>(rows) * sizeof(simd::norm_moments<A>)));
     simd::share_out(ctx, rows, 3 * n, [&](index_t first, index_t last) {
         for (index_t r = first; r < last; ++r) moments[r] = simd::moments_of<A>(n, a.row(r), static_cast<A>(epsilon));
     });
