@@ -19,7 +19,7 @@ foreach(compiler IN LISTS GATEFOLD_COMPILERS)
             string(REPLACE "/" "_" area ${folder})
         endif()
         gatefold_test(NAME header.${area}.${tag}
-            COMMAND ${python} ${tools}/headers.py --include ${include_dir} --folder "${folder}" --compiler ${compiler}
+            COMMAND ${python} ${tools}/headers.py --include ${include_dir} "--folder=${folder}" --compiler ${compiler}
                     -- ${native} ${GATEFOLD_WARNINGS})
     endforeach()
     gatefold_test(NAME header.macro_traps.${tag}

@@ -1,0 +1,81 @@
+"""The bench says what it promises: every name of the smallest model, and counters that fit together.
+
+    bench_smoke.py PROGRAM
+
+Lists the names, runs a few of them for a moment and reads the JSON. The times themselves mean nothing here.
+"""
+
+import json
+import math
+import subprocess
+import sys
+
+STAGES = ["router", "plan", "experts", "combine", "layer_forward", "layer_forward_hub", "layer_backward", "dense_ffn"]
+SKEWED = ["experts", "layer_forward"]
+MODELS = ["tiny", "olmoe", "qwen3", "mixtral", "gptoss"]
+TYPES = ["f32", "bf16"]
+TOKENS = [1, 4, 16, 64, 256, 1024]
+COUNTERS = ["floor_us", "of_floor", "best_of_floor", "gflops_peak", "dram_gbs", "distinct_experts", "tokens_per_second"]
+EXPERTS, TOP_K = 8, 2  # of model tiny
+
+
+def run(program, *arguments):
+    done = subprocess.run([program, *arguments], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{program} {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def main():
+    program = sys.argv[1]
+    listed = set(run(program, "--benchmark_list_tests").split())
+    threads = [n for n in (1, 2) if f"layer_forward/tiny/f32/tokens:1/threads:{n}" in listed]
+    expected = set()
+    for model in MODELS:
+        for type_ in TYPES:
+            for n in threads:
+                expected.add(f"adamw/{model}/{type_}/tokens:1/threads:{n}")
+                for t in TOKENS:
+                    expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:{n}" for stage in STAGES}
+                    expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:{n}/skew:1" for stage in SKEWED}
+    faults = [f"no benchmark {name}" for name in sorted(expected - listed)]
+    if not threads:
+        faults.append("no benchmark on one thread")
+    foreign = [name for name in listed - expected if not name.startswith("thrust_plan/") and "/custom/" not in name]
+    faults += [f"unexpected benchmark {name}" for name in foreign]
+
+    chosen = r"/tiny/.*/tokens:(1|16)/threads:1(/|$)|layer_forward/tiny/.*/tokens:16/"
+    wanted = {name for name in listed if "/tiny/" in name and ("tokens:1/threads:1" in name or "tokens:16/threads:1" in name
+                                                               or name.startswith("layer_forward/") and "tokens:16/" in name)}
+    text = run(program, "--benchmark_filter=" + chosen, "--benchmark_min_time=0.01", "--benchmark_format=json")
+    lines = json.loads(text)["benchmarks"]
+    faults += [f"{name} did not run" for name in sorted(wanted - {line["name"] for line in lines})]
+    for line in lines:
+        name = line["name"]
+        if line.get("error_occurred"):
+            faults.append(f"{name}: {line['error_message']}")
+            continue
+        for counter in COUNTERS:
+            value = line.get(counter)
+            if value is None or not math.isfinite(value) or value <= 0:
+                faults.append(f"{name}: {counter} is {value}")
+                break
+        else:
+            experts = line["distinct_experts"]
+            single = name.startswith(("dense_ffn", "adamw"))
+            if not (experts == 1 if single else TOP_K <= experts <= EXPERTS):
+                faults.append(f"{name}: {experts} distinct experts")
+            if line["best_of_floor"] > line["of_floor"] * 1.001:
+                faults.append(f"{name}: the best call is slower than the mean")
+            # The mean is timed call by call, the column CPU over the whole loop; on one thread they are the same clock.
+            if "/threads:1" in name and line["time_unit"] == "us":
+                ratio = line["cpu_time"] / line["floor_us"] / line["of_floor"]
+                if not 0.8 < ratio < 1.5:
+                    faults.append(f"{name}: of_floor is not time over floor ({ratio:.2f})")
+    if faults:
+        sys.exit("\n".join(faults))
+    print(f"{len(listed)} names, {len(lines)} run")
+
+
+if __name__ == "__main__":
+    main()
