@@ -6,6 +6,10 @@
 //                             two translation units built with different -march flags never share a function body
 #pragma once
 
+#if defined(GATEFOLD_SINGLE_HEADER)
+#error "gatefold: this file already includes the single header; use either it or <gatefold/...>, not both"
+#endif
+
 #if !defined(__CUDACC__) && __cplusplus < 202002L
 #error "gatefold needs C++20: compile with -std=c++20 or newer"
 #endif
@@ -22,6 +26,13 @@
 #define GATEFOLD_HD __host__ __device__
 #else
 #define GATEFOLD_HD
+#endif
+// Statements of host functions that nvcc's device pass must not see: it would compile templates for host and device on
+// the CPU's vectors, which do not exist there.
+#if defined(__CUDA_ARCH__)
+#define GATEFOLD_HOST_ONLY(...)
+#else
+#define GATEFOLD_HOST_ONLY(...) __VA_ARGS__
 #endif
 // Before a template for host and device whose callable argument may be of either side.
 #if defined(__CUDACC__)
@@ -77,7 +88,7 @@
 #define GATEFOLD_TIER_ISA avx512
 #elif GATEFOLD_AVX2
 #define GATEFOLD_TIER_ISA avx2
-#elif GATEFOLD_HARDWARE_FMA
+#elif defined(__FMA__) || defined(__ARM_FEATURE_FMA)  // of the host: both passes of nvcc name one tier
 #define GATEFOLD_TIER_ISA portable_fma
 #else
 #define GATEFOLD_TIER_ISA portable

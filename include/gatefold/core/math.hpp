@@ -138,7 +138,7 @@ GATEFOLD_HD GATEFOLD_INLINE V exp(V x) {
     constexpr int places = format::fraction_bits;
     // Beyond these the result is zero by a zero scale, or infinite by overflow of the last product.
     constexpr detail::lane_of<V> low = detail::is_single<V> ? -87.5 : -708.5, high = detail::is_single<V> ? 89 : 710;
-    const V bounded = N::max(detail::constant<V>(low), N::min(detail::constant<V>(high), x));
+    const V bounded = N::greater(detail::constant<V>(low), N::lesser(detail::constant<V>(high), x));
 
     // x = n ln 2 + r. Adding 1.5 2^places rounds to the integer n and leaves it in the low bits, biased as the exponent
     // of scale = 2^(n - 1). The polynomial is twice e^r, so that one scale reaches both ends of the range.
@@ -192,10 +192,10 @@ GATEFOLD_HD GATEFOLD_INLINE V log(V x) {
     using N = number<V>;
     using format = detail::format_of<V>;
     constexpr detail::lane_of<V> up = detail::is_single<V> ? 0x1p24 : 0x1p54, places = detail::is_single<V> ? 24 : 54;
-    const auto small = x < detail::constant<V>(format::least_normal);
-    const auto [k, f, inverse] = detail::split_log(N::select(small, N::mul(x, detail::constant<V>(up)), x));
+    const auto tiny = x < detail::constant<V>(format::least_normal);
+    const auto [k, f, inverse] = detail::split_log(N::select(tiny, N::mul(x, detail::constant<V>(up)), x));
     const V zero = detail::constant<V>(0), infinity = detail::constant<V>(format::infinity);
-    V y = detail::join_log(k - N::select(small, detail::constant<V>(places), zero), f);
+    V y = detail::join_log(k - N::select(tiny, detail::constant<V>(places), zero), f);
     y = N::select(x < infinity, y, x);
     y = N::select(x < zero, detail::constant<V>(format::not_a_number), y);
     return N::select(x == zero, N::negate(infinity), y);
@@ -224,7 +224,7 @@ GATEFOLD_HD GATEFOLD_INLINE V log1p(V x) {
 template <real V>
 GATEFOLD_HD GATEFOLD_INLINE V softplus(V x) {
     using N = number<V>;
-    return N::max(detail::constant<V>(0), x) + log1p(exp(N::negate(detail::magnitude(x))));
+    return N::greater(detail::constant<V>(0), x) + log1p(exp(N::negate(detail::magnitude(x))));
 }
 
 /// The error function. At most 2 ulp; odd.
@@ -234,7 +234,7 @@ GATEFOLD_HD GATEFOLD_INLINE V erf(V x) {
     const V t = detail::magnitude(x), one = detail::constant<V>(1);
     const V square = N::mul(t, t);
     // From its saturation on, the result is 1; erfc below is e^-g with g(t) = t + t h(t).
-    const V bounded = N::min(detail::constant<V>(detail::is_single<V> ? 4 : 6), t);
+    const V bounded = N::lesser(detail::constant<V>(detail::is_single<V> ? 4 : 6), t);
     V series, h;
     if constexpr (detail::is_single<V>) {
         series = detail::horner(square, 0x1.06eba8p-3f, -0x1.81273ep-2f, 0x1.ce2cf8p-4f, -0x1.b7f90ep-6f,

@@ -96,7 +96,7 @@ inline stored_tensor read_tensor_entry(std::string_view file, const json_member&
         const auto value = extent.signed_integer();
         if (!value || *value < 0) fail_tensor(file, name, "extents from 0 to 2^63-1 in \"shape\"", extent.kind_name());
         const auto factor = static_cast<std::uint64_t>(*value);
-        if (factor != 0 && bits > std::numeric_limits<std::uint64_t>::max() / factor)
+        if (factor != 0 && bits > (std::numeric_limits<std::uint64_t>::max)() / factor)
             fail_tensor(file, name, "a size below 2^64 bits", "a shape beyond it");
         bits *= factor;
         tensor.shape.push_back(*value);

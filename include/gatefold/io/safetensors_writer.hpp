@@ -39,7 +39,7 @@ inline stored_tensor make_stored_tensor(std::string_view name, file_dtype type, 
     for (const index_t extent : shape) {
         require(extent >= 0, function, "shape", "extents of 0 or more", shape_text(shape));
         const auto factor = static_cast<std::uint64_t>(extent);
-        require(factor == 0 || bits <= std::numeric_limits<std::uint64_t>::max() / factor, function, "shape",
+        require(factor == 0 || bits <= (std::numeric_limits<std::uint64_t>::max)() / factor, function, "shape",
                 "less than 2^64 bits", shape_text(shape));
         bits *= factor;
     }

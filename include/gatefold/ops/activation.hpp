@@ -72,9 +72,9 @@ GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
         const V half = constant<V>(lane_of<V>(0.5));
         return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
     } else if constexpr (A == activation::relu || A == activation::reglu)
-        return N::max(constant<V>(0), x);
+        return N::greater(constant<V>(0), x);
     else if constexpr (A == activation::relu_squared) {
-        const V positive = N::max(constant<V>(0), x);
+        const V positive = N::greater(constant<V>(0), x);
         return mul(positive, positive);
     } else {
         static_assert(A == activation::identity || A == activation::bilinear);
@@ -92,7 +92,7 @@ GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
     } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
         using c = gelu_tanh_constants<V>;
         // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
-        const V bound = constant<V>(30), b = N::max(N::negate(bound), N::min(bound, x)), square = mul(b, b);
+        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
         const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
         const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
         return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
@@ -102,10 +102,10 @@ GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
         const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
         return {mul(x, below), N::fma(x, density, below)};
     } else if constexpr (A == activation::relu || A == activation::reglu) {
-        const V positive = N::max(zero, x);
+        const V positive = N::greater(zero, x);
         return {positive, N::select(zero < positive, one, positive)};
     } else if constexpr (A == activation::relu_squared) {
-        const V positive = N::max(zero, x);
+        const V positive = N::greater(zero, x);
         return {mul(positive, positive), positive + positive};
     } else {
         static_assert(A == activation::identity || A == activation::bilinear);
@@ -121,8 +121,8 @@ struct limited_gate {
 
     GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
         using N = number<V>;
-        gate = N::min(limit, g);
-        factor = N::max(N::negate(limit), N::min(limit, u));
+        gate = N::lesser(limit, g);
+        factor = N::greater(N::negate(limit), N::lesser(limit, u));
         scaled = gate;
         if constexpr (shifted) {
             scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));

@@ -1,22 +1,24 @@
 // number<V>: what core/math.hpp asks of a type it computes with. float and double here, simd vectors in cpu/simd/.
 //
+// clang-format off
 // To plug in a vector type V of lanes S (float or double), write in namespace gatefold::inline v0:
 //
 //     template <> struct number<V> {
 //         using scalar_type = S;                  // the type of one lane
-//         using bits_type = …;                    // unsigned lanes as wide as S, any representation
+//         using bits_type = ...;                  // unsigned lanes as wide as S, any representation
 //         static V broadcast(S);                  static bits_type broadcast_bits(word of S);
 //         static V fma(V a, V b, V c);            // a b + c, rounded once
-//         static V mul(V a, V b);                 // a b, rounded; no compiler may fuse it into an addition that
-//         follows static V divide(V, V);                  static V sqrt(V);                static V negate(V);   //
-//         IEEE static V min(V a, V b);                 // a < b ? a : b, so b where one is a NaN (x86 minps) static V
-//         max(V a, V b);                 // a > b ? a : b, so b where one is a NaN (x86 maxps) static V select(mask, V
-//         a, V b);        // a where the mask holds; masks come from < and == on V static bits_type to_bits(V); static
-//         V from_bits(bits_type); static bits_type add(…, …), subtract(…, …), bit_and(…, …), bit_or(…, …);       // on
-//         bits_type, wrapping static bits_type shift_left<int>(bits_type), shift_right<int>(bits_type);      // right:
-//         zeros come in
+//         static V mul(V a, V b);                 // a b, rounded; no compiler may fuse it into an addition that follows
+//         static V divide(V, V);                  static V sqrt(V);                static V negate(V);      // IEEE
+//         static V lesser(V a, V b);              // a < b ? a : b, so b where one is a NaN (x86 minps)
+//         static V greater(V a, V b);             // a > b ? a : b, so b where one is a NaN (x86 maxps)
+//         static V select(mask, V a, V b);        // a where the mask holds; masks come from < and == on V
+//         static bits_type to_bits(V);            static V from_bits(bits_type);
+//         static bits_type add(...), subtract(...), bit_and(...), bit_or(...);      // on bits_type, wrapping
+//         static bits_type shift_left<int>(bits_type), shift_right<int>(bits_type); // right: zeros come in
 //     };
 //
+// clang-format on
 // and give V the operators + - < ==. Members must be always-inline. A function of core/math.hpp is the same chain of
 // these steps for every V, and has the bits of the scalar in every lane.
 #pragma once
@@ -143,8 +145,8 @@ struct scalar_number {
     GATEFOLD_HD GATEFOLD_INLINE static S divide(S a, S b) { return quotient_of(a, b); }
     GATEFOLD_HD GATEFOLD_INLINE static S sqrt(S a) { return root_of(a); }
     GATEFOLD_HD GATEFOLD_INLINE static S negate(S a) { return -a; }
-    GATEFOLD_HD GATEFOLD_INLINE static S min(S a, S b) { return a < b ? a : b; }
-    GATEFOLD_HD GATEFOLD_INLINE static S max(S a, S b) { return a > b ? a : b; }
+    GATEFOLD_HD GATEFOLD_INLINE static S lesser(S a, S b) { return a < b ? a : b; }
+    GATEFOLD_HD GATEFOLD_INLINE static S greater(S a, S b) { return a > b ? a : b; }
     GATEFOLD_HD GATEFOLD_INLINE static S select(bool mask, S a, S b) { return mask ? a : b; }
     GATEFOLD_HD GATEFOLD_INLINE static Word to_bits(S a) { return bits_as<Word>(a); }
     GATEFOLD_HD GATEFOLD_INLINE static S from_bits(Word a) { return bits_as<S>(a); }

@@ -53,8 +53,8 @@ struct number<detail::on_cpu::vec<T, N>> {
         return result;
     }
     GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
-    GATEFOLD_INLINE static V min(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
-    GATEFOLD_INLINE static V max(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+    GATEFOLD_INLINE static V lesser(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
+    GATEFOLD_INLINE static V greater(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
     template <class Mask>
     GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
         return {mask ? a.raw : b.raw};

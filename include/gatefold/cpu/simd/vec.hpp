@@ -86,8 +86,8 @@ GATEFOLD_INLINE void forget(T*& p) {
 template <class T, int N = lanes<T>>
 GATEFOLD_INLINE vec<T, N> broadcast(T value) {
     // An initialiser list, because g++ builds a vector written lane by lane in memory.
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        return vec<T, N>{typename vec<T, N>::raw_type{(static_cast<void>(I), value)...}};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        return vec<T, N>{typename vec<T, N>::raw_type{(static_cast<void>(At), value)...}};
     }
     (std::make_integer_sequence<int, N>{});
 }
