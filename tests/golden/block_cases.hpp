@@ -236,6 +236,89 @@ inline constexpr model_case other_models[] = {
      19},
 };
 
+/// One block alone with all gradients: gradients/blocks/NAME.safetensors.
+struct gradient_case {
+    const char* name;
+    gf::config c;
+};
+
+inline constexpr gradient_case softmax_gradients[] = {
+    {"mixtral", {.hidden = 24, .ffn = 13, .experts = 5, .top_k = 2, .router = gf::routers::mixtral}},
+    {"mixtral_empty_experts", {.hidden = 24, .ffn = 7, .experts = 31, .top_k = 3, .router = gf::routers::mixtral}},
+    {"qwen3_moe", {.hidden = 24, .ffn = 11, .experts = 9, .top_k = 4, .router = gf::routers::qwen3}},
+    {"qwen3_next",
+     {.hidden = 24,
+      .ffn = 9,
+      .experts = 14,
+      .top_k = 4,
+      .router = gf::routers::qwen3_next,
+      .shared = shared(11, true)}},
+    {"olmoe", {.hidden = 24, .ffn = 11, .experts = 8, .top_k = 3, .router = gf::routers::olmoe}},
+    {"jamba", {.hidden = 24, .ffn = 11, .experts = 5, .top_k = 2, .router = gf::routers::jamba}},
+    {"dbrx", {.hidden = 24, .ffn = 11, .experts = 6, .top_k = 3, .router = gf::routers::dbrx}},
+};
+
+inline constexpr gradient_case key_gradients[] = {
+    {"granitemoe", {.hidden = 24, .ffn = 11, .experts = 9, .top_k = 3, .router = gf::routers::granite}},
+    {"gpt_oss",
+     {.hidden = 24,
+      .ffn = 12,
+      .experts = 8,
+      .top_k = 3,
+      .act = gf::activation::clamped_swiglu,
+      .limit = 7,
+      .bias = true,
+      .router = gf::routers::gpt_oss}},
+    {"deepseek_v2",
+     {.hidden = 24,
+      .ffn = 9,
+      .experts = 12,
+      .top_k = 3,
+      .router = with(gf::routers::deepseek_v2, &R::groups, 4, &R::kept_groups, 2),
+      .shared = shared(18)}},
+    {"deepseek_v3", {.hidden = 24, .ffn = 9, .experts = 16, .top_k = 4, .router = grouped(4, 2), .shared = shared(9)}},
+    {"deepseek_v4",
+     {.hidden = 24,
+      .ffn = 9,
+      .experts = 8,
+      .top_k = 3,
+      .act = gf::activation::limited_swiglu,
+      .limit = 10,
+      .router = gf::routers::deepseek_v4,
+      .shared = {.ffn = 9, .act = gf::activation::limited_swiglu, .limit = 10}}},
+    {"ernie4_5_moe",
+     {.hidden = 24, .ffn = 9, .experts = 10, .top_k = 3, .router = gf::routers::ernie, .shared = shared(18)}},
+};
+
+inline constexpr gradient_case other_gradients[] = {
+    {"llama4",
+     {.hidden = 24, .ffn = 13, .experts = 6, .top_k = 1, .router = gf::routers::llama4, .shared = shared(13)}},
+    {"longcat_zero_experts",
+     {.hidden = 24, .ffn = 9, .experts = 6, .top_k = 4, .router = gf::routers::longcat, .free = {.copy = 3}}},
+    {"nemotron_h_latent",
+     {.hidden = 24,
+      .ffn = 9,
+      .experts = 8,
+      .top_k = 3,
+      .act = gf::activation::relu_squared,
+      .router = gf::routers::nemotron3,
+      .shared = {.ffn = 15, .act = gf::activation::relu_squared},
+      .latent = 10}},
+    {"phimoe_eval",
+     {.hidden = 24, .ffn = 12, .experts = 6, .top_k = 2, .router = with(gf::routers::phi_moe, &R::noise, 0.1f)}},
+    {"phimoe_train",
+     {.hidden = 24, .ffn = 12, .experts = 6, .top_k = 2, .router = with(gf::routers::phi_moe, &R::noise, 0.3f)}},
+    // Capacity 4 of 17 tokens for 4 experts: mesh's formula with factor 1.
+    {"switch_capacity",
+     {.hidden = 24,
+      .ffn = 15,
+      .experts = 4,
+      .top_k = 1,
+      .act = gf::activation::relu,
+      .router = gf::routers::switch_transformer,
+      .capacity = {.rule = gf::capacity_rule::mesh, .factor = 1}}},
+};
+
 struct excuse {
     const char* name;
     const char* reason;

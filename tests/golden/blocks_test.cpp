@@ -15,9 +15,13 @@ using block_comparison::golden_path;
 namespace {
 
 template <const auto& Cases>
-bool lists(const std::string& folder) {
-    for (const auto& one : Cases)
-        if (folder == one.folder) return true;
+bool lists(const std::string& name) {
+    for (const auto& one : Cases) {
+        if constexpr (requires { one.folder; }) {
+            if (name == one.folder) return true;
+        } else if (name == one.name)
+            return true;
+    }
     return false;
 }
 
@@ -109,6 +113,21 @@ BOOST_AUTO_TEST_CASE(every_model_with_a_block_is_a_test) {
                    folder);
     }
     BOOST_TEST(blocks >= 36);
+}
+
+BOOST_AUTO_TEST_CASE(every_block_with_gradients_is_a_test) {
+    const std::string root = golden_path("gradients/blocks");
+    if (root.empty()) return;
+    int blocks = 0;
+    for (const auto& entry : fs::directory_iterator(root)) {
+        const std::string name = entry.path().stem().string();
+        ++blocks;
+        using namespace block_cases;
+        BOOST_TEST((lists<softmax_gradients>(name) || lists<key_gradients>(name) || lists<other_gradients>(name) ||
+                    is_excused(name)),
+                   name);
+    }
+    BOOST_TEST(blocks >= 19);
 }
 
 BOOST_AUTO_TEST_CASE(a_block_lands_in_the_fused_layout) {
