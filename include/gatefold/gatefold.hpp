@@ -23,3 +23,8 @@
 #include <gatefold/moe/weights.hpp>
 #include <gatefold/ops.hpp>
 #include <gatefold/version.hpp>
+
+// The CUDA wing. Its sources have this one door, so that the single header can keep it for nvcc.
+#if defined(__CUDACC__)
+#include <gatefold/cuda/wing.cuh>
+#endif

@@ -191,9 +191,10 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
         if constexpr (backward_memory<L>::scales_output) scaled.weights = {memory.factors, {tokens, L::slots}};
         free_experts_backward(ctx, w, in, plan, scaled, dy, memory.d_weights, memory.dx, g, o, memory.products);
     }
-    if constexpr (backward_memory<L>::scales_output && !on_input)
+    if constexpr (backward_memory<L>::scales_output && !on_input) {
         for (index_t p = 0; p < tokens * L::slots; ++p)
             memory.d_weights[p] = gatefold::mul(memory.d_weights[p], static_cast<A>(o.scale));
+    }
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
 }

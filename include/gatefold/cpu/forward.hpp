@@ -160,12 +160,13 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
                                   keep, target);
     if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, routed, routed_stride);
-    if constexpr (L::c.router.scaled == scale_at::output)
+    if constexpr (L::c.router.scaled == scale_at::output) {
         for (index_t t = 0; t < tokens; ++t)
             for (index_t h = 0; h < L::width; ++h) {
                 A& sum = routed[t * routed_stride + h];
                 sum = gatefold::mul(sum, static_cast<A>(o.scale));
             }
+    }
     if constexpr (L::c.latent > 0) {
         latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
         latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);

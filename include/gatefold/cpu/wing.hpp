@@ -16,7 +16,7 @@ struct impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y,
                         std::type_identity_t<tape<L>*> saved, const options<L>& o) {
-        on_cpu::layer_forward(ctx, w, in, y, saved, o);
+        GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
     }
     template <layer_type L>
     static std::size_t forward_bytes(index_t tokens, int threads) {
@@ -26,7 +26,7 @@ struct impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved, const input_of<W>& dy,
                          const output_of<W>& dx, gradients<L>& g, const options<L>& o) {
-        on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);
+        GATEFOLD_HOST_ONLY(on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);)
     }
     template <layer_type L>
     static std::size_t training_bytes(index_t tokens, int threads) {

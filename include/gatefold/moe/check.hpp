@@ -71,12 +71,14 @@ void check_starts(const char* function, const basic_view<B, T, dyn>& starts, ind
     const index_t n = starts.extent(0);
     check_view(function, "sequence_starts", starts, n);
     require(n > 0 || tokens == 0, function, "sequence_starts", "at least one start", n);
-    if constexpr (__is_same(B, cpu))
+    // Braces, here and wherever a loop follows `if constexpr`: without them nvcc drops the next statement as well.
+    if constexpr (__is_same(B, cpu)) {
         for (index_t i = 0; i < n; ++i) {
             const index_t start = starts[i], least = i == 0 ? 0 : starts[i - 1];
             require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
                     "ascending starts from 0, none past the last token", start);
         }
+    }
 }
 
 template <layer_type L, backend B>

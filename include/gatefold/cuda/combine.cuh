@@ -1,0 +1,138 @@
+// The combine on CUDA: a token's weighted sum over its experts, in ascending order of experts, shared expert last.
+//
+//     z[rows,W] (plan order), weights[T,S], place[T,S] (+ shared[T,H], gate) ──> y[T,H]
+//
+// A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so sorting
+// a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
+#pragma once
+
+#include <gatefold/cuda/device.cuh>
+#include <gatefold/moe/router_math.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class T>
+struct combine_arguments {
+    using A = accumulate_t<T>;
+    const T* z = nullptr;
+    index_t z_stride = 0;
+    const A* weights = nullptr;  ///< by pair; null: one
+    const std::int32_t *place = nullptr, *ids = nullptr;
+    const T* shared = nullptr;  ///< what the shared expert returns
+    index_t shared_stride = 0;
+    const T* gate = nullptr;  ///< weights of the shared expert's gate, [H]
+    const T* x = nullptr;
+    index_t x_stride = 0;
+    T* y = nullptr;
+    index_t y_stride = 0;
+    int tokens = 0;
+    A scale = 1;  ///< of the routed sum
+    bool accumulate = false;
+};
+
+/// N elements, one access of up to 16 bytes.
+template <class T, int N>
+struct alignas(N * sizeof(T)) vector_of {
+    T at[std::size_t{N}];
+};
+
+template <int Hidden, int Vector>
+inline constexpr int combine_vectors = (Hidden + Vector - 1) / Vector;
+/// Tokens of a block of 256 threads.
+template <int Hidden, int Vector>
+inline constexpr int combine_tokens = larger<1, 256 / combine_vectors<Hidden, Vector>>;
+
+/// x · g in the order of the CPU's dot product: 16 partial sums, added in halves. Lane 0 has the result.
+template <class A, class T, class U>
+__device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    A sum = 0;
+    for (int i = lane; lane < 16 && i < n; i += 16) sum = gatefold::fma(to_accumulate(a[i]), to_accumulate(b[i]), sum);
+    GATEFOLD_UNROLL
+    for (int half = 8; half > 0; half /= 2) sum += __shfl_down_sync(all_lanes, sum, static_cast<unsigned>(half));
+    return sum;
+}
+
+/// Experts is the number of those with weights; choices from Copies on return x, from Zeros on nothing.
+template <class T, int Hidden, int Slots, int Copies, int Zeros, bool Free, bool Shared, bool Gate, bool ScaleOutput,
+          int Vector>
+__global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
+    using A = accumulate_t<T>;
+    using vector = vector_of<T, Vector>;
+    constexpr int together = combine_tokens<Hidden, Vector>, vectors = combine_vectors<Hidden, Vector>;
+    __shared__ std::int32_t rows[std::size_t{together}][std::size_t{Slots}];  // ascending; -1 at the end
+    __shared__ A weights[std::size_t{together}][std::size_t{Slots}];
+    __shared__ A gates[std::size_t{together}];
+    const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.x) * together;
+
+    for (int i = thread; i < together * Slots; i += 256) {
+        rows[i / Slots][i % Slots] = -1;
+        if constexpr (Gate)
+            if (i < together) gates[i] = 0;
+    }
+    __syncthreads();
+    for (int i = thread; i < together * Slots; i += 256) {
+        const int m = i / Slots;
+        if (first + m >= a.tokens) continue;
+        const index_t pair = static_cast<index_t>(first) * Slots + i, begin = static_cast<index_t>(first + m) * Slots;
+        const std::int32_t row = a.place[pair];
+        if (row < 0) continue;
+        int rank = 0;
+        for (int s = 0; s < Slots; ++s) {
+            const std::int32_t other = a.place[begin + s];
+            rank += other >= 0 && other < row ? 1 : 0;
+        }
+        // Rows of experts that compute nothing stand behind the others, marked by what they are.
+        std::int32_t mark = row;
+        if constexpr (Free) {
+            const std::int32_t e = a.ids[pair];
+            if (e >= Copies) mark = e >= Zeros ? -1 : -2;
+        }
+        rows[m][rank] = mark;
+        weights[m][rank] = a.weights ? a.weights[pair] : A(1);
+    }
+    if constexpr (Gate) {
+        for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
+            const A z = dot_by_warp<A>(a.x + (first + m) * a.x_stride, a.gate, Hidden);
+            if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
+        }
+    }
+    __syncthreads();
+
+    const int at = static_cast<int>(blockIdx.y) * 256 + thread, m = together == 1 ? 0 : at / vectors;
+    const int h = (at - m * vectors) * Vector;
+    if (m >= together || h >= Hidden || first + m >= a.tokens) return;
+    const index_t t = first + m;
+    A sum[std::size_t{Vector}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < Vector; ++i) sum[i] = 0;
+    const auto add = [&](A weight, const T* from) {
+        const vector v = *reinterpret_cast<const vector*>(from);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < Vector; ++i) sum[i] = gatefold::fma(weight, to_accumulate(v.at[i]), sum[i]);
+    };
+    GATEFOLD_UNROLL
+    for (int s = 0; s < Slots; ++s) {
+        const std::int32_t row = rows[m][s];
+        if (row >= 0) add(weights[m][s], a.z + row * a.z_stride + h);
+        if constexpr (Free)
+            if (row == -2) add(weights[m][s], a.x + t * a.x_stride + h);
+    }
+    if constexpr (ScaleOutput) {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < Vector; ++i) sum[i] = gatefold::mul(sum[i], a.scale);
+    }
+    if constexpr (Shared) add(Gate ? gates[m] : A(1), a.shared + t * a.shared_stride + h);
+    vector* to = reinterpret_cast<vector*>(a.y + t * a.y_stride + h);
+    if (a.accumulate) {
+        const vector old = *to;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < Vector; ++i) sum[i] += to_accumulate(old.at[i]);
+    }
+    vector result;
+    GATEFOLD_UNROLL
+    for (int i = 0; i < Vector; ++i) result.at[i] = from_accumulate<T>(sum[i]);
+    *to = result;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

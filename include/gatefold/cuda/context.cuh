@@ -1,0 +1,162 @@
+// What a call on CUDA needs besides its arguments: a stream, device memory for its intermediate results, counters.
+//
+//     context<cuda> ctx(stream);  ctx.reserve<L>(4096, false);  forward(ctx, w, x, y);   no allocation from here on
+//
+// One context serves one stream: the workspace of a call is that of the next one, in stream order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include <cuda_runtime_api.h>
+
+#include <gatefold/core/context.hpp>
+#include <gatefold/cuda/status.cuh>
+
+namespace gatefold::inline v0 {
+namespace detail {
+
+inline void* device_allocate(void*, std::size_t bytes, std::size_t) {
+    void* memory = nullptr;
+    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
+inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
+    void* memory = nullptr;
+    if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+inline void pinned_release(void*, void* memory, std::size_t) { cudaFreeHost(memory); }
+
+/// What kernels leave for the host and for the next kernel, at the front of the workspace; all zero between calls but
+/// for the report.
+struct device_control {
+    /// Groups of tokens whose blocks count their arrivals in one launch.
+    static constexpr int groups = 16384;
+    unsigned long long nan_logits, infinite_logits, undecided, dropped, tokens, unused[3];
+    unsigned arrived_groups, unused_words[15];
+    unsigned arrived[groups];
+};
+static_assert(sizeof(device_control) % memory_alignment == 0);
+
+}  // namespace detail
+
+/// Device memory from cudaMalloc.
+inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
+/// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
+inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
+
+/// How a context on CUDA is made.
+struct cuda_context_options {
+    cudaStream_t stream = nullptr;        ///< where everything runs; nullptr: the legacy default stream
+    int device = -1;                      ///< -1: the current one
+    allocator memory = device_allocator;  ///< where workspace and tensors come from: device memory
+};
+
+/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows.
+template <>
+class context<cuda> {
+public:
+    /// Throws: cuda_error where there is no such device, std::bad_alloc.
+    GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
+        if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
+        const detail::device_scope scope(options_.device);
+        detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
+                      "context<cuda>");
+        int major = 0;
+        detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
+                      "context<cuda>");
+        require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
+        grow(sizeof(detail::device_control));
+    }
+    GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
+
+    GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
+    GATEFOLD_INLINE int device() const { return options_.device; }
+    GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
+    GATEFOLD_INLINE int threads() const { return 1; }
+    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
+
+    /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
+    GATEFOLD_INLINE void synchronize() const { detail::check(cudaStreamSynchronize(options_.stream), "synchronize"); }
+
+    /// Counts of unusual input; waits for the stream.
+    GATEFOLD_INLINE routing_report report() const {
+        detail::device_control found;
+        constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
+        detail::check(
+            cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream), "report");
+        synchronize();
+        return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
+                static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
+                static_cast<index_t>(found.dropped)};
+    }
+    GATEFOLD_INLINE void clear_report() {
+        detail::check(cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups),
+                                      options_.stream),
+                      "clear_report");
+    }
+
+    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
+    ///
+    /// Throws: argument_error where the workspace is fixed or the stream is being captured.
+    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
+        if (bytes <= workspace_bytes()) return;
+        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        detail::check(cudaStreamIsCapturing(options_.stream, &capture), "context::workspace");
+        require(capture == cudaStreamCaptureStatusNone, "context::workspace", "bytes",
+                "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
+        grow(sizeof(detail::device_control) + bytes);
+    }
+    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
+    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes() - sizeof(detail::device_control); }
+
+    /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
+    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
+        reserve_bytes(bytes);
+        return workspace_.data() + sizeof(detail::device_control);
+    }
+    GATEFOLD_INLINE detail::device_control* control() const {
+        return reinterpret_cast<detail::device_control*>(workspace_.data());
+    }
+
+    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
+    template <class L>
+    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = false) {
+        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
+        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
+    }
+    /// The number of tokens that was reserved for; 0: no promise was asked for.
+    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
+
+private:
+    // The stream may still use the old block; cudaFree waits for it.
+    GATEFOLD_INLINE void grow(std::size_t bytes) {
+        const detail::device_scope scope(options_.device);
+        buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
+        if (workspace_.data())
+            detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
+                                          cudaMemcpyDeviceToDevice, options_.stream),
+                          "context::workspace");
+        else
+            detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
+                          "context::workspace");
+        synchronize();
+        workspace_ = std::move(larger);
+    }
+
+    cuda_context_options options_;
+    buffer<std::byte> workspace_;
+    index_t reserved_tokens_ = 0;
+    int multiprocessors_ = 0;
+    bool fixed_ = false;
+};
+
+}  // namespace gatefold::inline v0

@@ -1,0 +1,208 @@
+// The router on CUDA, one launch: blocks share the experts of a group of tokens; the last of them routes the tokens,
+// and the last of all makes the plan where it is small.
+//
+//     x[T,H] · router[N,H]^T ──> logits ── last block of the tokens ──> ids, weights ── last of all ──> plan
+//                                                              └──> pairs per expert of the group (scatter's input)
+//
+// Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
+// as on the CPU: a function of H alone, whatever the batch.
+#pragma once
+
+#include <gatefold/cuda/context.cuh>
+#include <gatefold/cuda/gemm_simt.cuh>
+#include <gatefold/cuda/plan.cuh>
+#include <gatefold/cuda/router_token.cuh>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class P>
+struct route_arguments {
+    using T = typename P::value_type;
+    using A = typename P::accumulate_type;
+    using R = typename P::router_type;
+    const T* x = nullptr;
+    index_t x_stride = 0;
+    const R *router = nullptr, *router_bias = nullptr, *expert_scale = nullptr;
+    const A* selection_bias = nullptr;
+    const std::int32_t* given = nullptr;  ///< ids from outside
+    index_t given_stride = 0;
+    std::int32_t* ids = nullptr;
+    A *weights = nullptr, *logits = nullptr;
+    index_t ids_stride = 0, weights_stride = 0, logits_stride = 0;
+    int first = 0, tokens = 0;  ///< tokens [first, tokens) are this launch's
+    route_numbers numbers = {};
+    device_control* control = nullptr;
+    std::int32_t* counts = nullptr;  ///< [groups, N], or null
+    bool plans = false;              ///< the last block makes the plan
+    plan_output plan = {};
+};
+
+/// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom.
+struct few_tokens {
+    static constexpr int tokens = 8, experts = 32, depth = 64, rows_each = 1;
+};
+struct many_tokens {
+    static constexpr int tokens = 64, experts = 64, depth = 16, rows_each = 4;
+};
+/// From this many tokens on.
+inline constexpr int many_from = 129;
+
+/// Everything behind the logits of one token.
+template <class P>
+__device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t t, unsigned (&found)[3]) {
+    using A = typename P::accumulate_type;
+    constexpr router_config r = P::c.router;
+    using state = token_state<P>;
+    state s;
+    s.lane = static_cast<int>(threadIdx.x) % 32;
+    A* logits = a.logits + t * a.logits_stride;
+    const auto logit = [&](int e) { return __ldcg(logits + e); };
+    order_word<A> best = 0;
+    GATEFOLD_UNROLL
+    for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
+        const int e = i * 32 + s.lane;
+        s.z[i] = e < P::choices ? logit(e) : -real_format<A>::infinity;
+    }
+    if constexpr (r.transform == logit_transform::normalised) {
+        constexpr A n = static_cast<A>(P::choices);
+        const A mean = s.over_logits([&](int i) { return s.z[i]; }) / n;
+        const A square = s.over_logits([&](int i) { return gatefold::mul(s.z[i] - mean, s.z[i] - mean); });
+        const A deviation = gatefold::sqrt(square / n);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
+            const int e = i * 32 + s.lane;
+            if (e >= P::choices) continue;
+            s.z[i] = gatefold::mul(share_of(s.z[i] - mean, deviation), static_cast<A>(a.numbers.noise));
+            logits[e] = s.z[i];
+        }
+        __threadfence_block();
+        __syncwarp();
+    }
+    unsigned nans = 0, infinities = 0;
+    GATEFOLD_UNROLL
+    for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
+        const bool exists = i * 32 + s.lane < P::choices;
+        nans += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, exists && is_nan(s.z[i]))));
+        infinities += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, exists && is_infinite(s.z[i]))));
+        const order_word<A> word = order_key(s.z[i]);
+        best = word > best ? word : best;
+    }
+    s.largest = key_of<A>(warp_max(best));
+    const bool undecided = !(s.largest > -real_format<A>::infinity);
+    found[0] += nans;
+    found[1] += infinities;
+    found[2] += undecided ? 1u : 0u;
+
+    const index_t token = a.numbers.first_token + t;
+    GATEFOLD_UNROLL
+    for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
+        const int slot = q * 32 + s.lane;
+        s.ids[q] = -1;
+        if (slot >= P::slots) continue;
+        if (a.given)
+            s.ids[q] = a.given[t * a.given_stride + slot];
+        else if (undecided)
+            s.ids[q] = r.select == selection::positive ? -1 : slot;
+    }
+    if constexpr (r.select == selection::sparse_mixer) {
+        if (!undecided) {
+            // Two picks over one row: a lane does them as the CPU does.
+            if (s.lane == 0) {
+                std::int32_t ids[2] = {-1, -1};
+                A v[2], factor[2], weights[2];
+                if (a.given)
+                    for (int j = 0; j < 2; ++j) ids[j] = a.given[t * a.given_stride + j];
+                mixer_choose(static_cast<const A*>(logits), P::choices, static_cast<A>(a.numbers.noise),
+                             a.numbers.training, a.numbers.draw, token, a.given != nullptr, ids, v, factor);
+                for (int j = 0; j < 2; ++j) v[j] = gatefold::mul(v[j], factor[j]);
+                weigh_token<P>(
+                    v, ids, a.numbers.scale, a.numbers.epsilon, a.expert_scale, [](int) { return true; }, weights);
+                for (int j = 0; j < 2; ++j) {
+                    a.ids[t * a.ids_stride + j] = ids[j];
+                    a.weights[t * a.weights_stride + j] = weights[j];
+                }
+            }
+            return;
+        }
+    } else if (!a.given && !undecided) {
+        choose(s, a.selection_bias, a.numbers, token);
+    }
+    weigh(s, undecided, a.expert_scale, a.numbers, token, logit);
+    GATEFOLD_UNROLL
+    for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
+        const int slot = q * 32 + s.lane;
+        if (slot >= P::slots) continue;
+        a.ids[t * a.ids_stride + slot] = s.ids[q];
+        a.weights[t * a.weights_stride + slot] = s.weights[q];
+    }
+}
+
+template <class P, class Shape>
+__global__ void __launch_bounds__(plan_threads) route_tokens(const route_arguments<P> a) {
+    using T = typename P::value_type;
+    using A = typename P::accumulate_type;
+    using R = typename P::router_type;
+    constexpr int N = P::choices;
+    using product = simt_tile<A, Shape::tokens, Shape::experts, Shape::depth, plan_threads, Shape::rows_each>;
+    union memory {
+        product tile;
+        plan_memory<N> plan;
+        std::int32_t counts[std::size_t{N}];
+    };
+    __shared__ __align__(16) unsigned char storage[sizeof(memory)];
+    __shared__ int flag;
+    memory& shared = *reinterpret_cast<memory*>(storage);
+    const int thread = static_cast<int>(threadIdx.x);
+    const int first = a.first + static_cast<int>(blockIdx.x) * Shape::tokens;
+    const int tokens = a.tokens - first < Shape::tokens ? a.tokens - first : Shape::tokens;
+    const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
+
+    A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
+    if constexpr (P::c.router.logits == projection::linear)
+        simt_product<product, P::hidden, plan_threads, T, R>(
+            shared.tile, acc,
+            [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
+            [&](int n) -> const R* {
+                return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::hidden : nullptr;
+            },
+            no_factor{});
+    GATEFOLD_UNROLL
+    for (int i = 0; i < product::rows_each; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < product::columns_each; ++j) {
+            const int m = thread / product::columns_apart + i * product::rows_apart;
+            const int e = expert + thread % product::columns_apart + j * product::columns_apart;
+            if (m >= tokens || e >= N) continue;
+            A z = P::c.router.logits == projection::none ? A(0) : acc[i][j];
+            if constexpr (P::c.router.bias) z += to_accumulate(a.router_bias[e]);
+            if constexpr (P::c.router.logits_in == precision::storage) z = to_accumulate(from_accumulate<T>(z));
+            a.logits[(first + m) * a.logits_stride + e] = z;
+        }
+    }
+    if (!last_to_arrive(&a.control->arrived[blockIdx.x], gridDim.y, &flag)) return;
+
+    unsigned found[3] = {};
+    for (int m = thread / 32; m < tokens; m += plan_threads / 32) route_token<P>(a, first + m, found);
+    if (thread % 32 == 0) {
+        if (found[0]) atomicAdd(&a.control->nan_logits, static_cast<unsigned long long>(found[0]));
+        if (found[1]) atomicAdd(&a.control->infinite_logits, static_cast<unsigned long long>(found[1]));
+        if (found[2]) atomicAdd(&a.control->undecided, static_cast<unsigned long long>(found[2]));
+        if (thread == 0) atomicAdd(&a.control->tokens, static_cast<unsigned long long>(tokens));
+    }
+    if (a.counts) {
+        __syncthreads();
+        for (int e = thread; e < N; e += plan_threads) shared.counts[e] = 0;
+        __syncthreads();
+        for (int i = thread; i < tokens * P::slots; i += plan_threads) {
+            const std::int32_t e = a.ids[static_cast<index_t>(first) * P::slots + i];
+            if (e >= 0) atomicAdd(&shared.counts[e], 1);
+        }
+        __syncthreads();
+        const index_t group = first / Shape::tokens;
+        for (int e = thread; e < N; e += plan_threads) a.counts[group * N + e] = shared.counts[e];
+    }
+    if (a.plans && last_to_arrive(&a.control->arrived_groups, gridDim.x, &flag))
+        plan_by_block<N>(shared.plan, a.tokens * P::slots, P::experts, expert_of_pair{a.ids, nullptr}, a.plan);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
