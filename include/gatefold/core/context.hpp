@@ -104,8 +104,10 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two tiers
+    // share an instantiation.
     template <class Body>
-    GATEFOLD_INLINE void parallel(int parts, Body&& body) {
+    void parallel(int parts, Body&& body) {
         if (parts <= 1 || options_.threads == 1) {
             for (int p = 0; p < parts; ++p) body(p);
             return;
