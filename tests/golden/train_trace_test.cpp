@@ -12,12 +12,8 @@
 #include <gatefold/io/file.hpp>
 #include <gatefold/io/json.hpp>
 #include <gatefold/io/safetensors.hpp>
-#include <gatefold/moe/losses.hpp>
-#include <gatefold/nn/backward.hpp>
-#include <gatefold/ops/cross_entropy.hpp>
-#include <gatefold/train/adamw.hpp>
-#include <gatefold/train/clip.hpp>
-#include <gatefold/train/schedule.hpp>
+#include <gatefold/nn.hpp>
+#include <gatefold/train.hpp>
 
 namespace gf = gatefold;
 

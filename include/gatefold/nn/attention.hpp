@@ -14,8 +14,7 @@
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/products.hpp>
 #include <gatefold/cpu/simd/number.hpp>
-#include <gatefold/ops/arguments.hpp>
-#include <gatefold/ops/rows.hpp>
+#include <gatefold/ops.hpp>
 
 namespace gatefold::inline v0 {
 

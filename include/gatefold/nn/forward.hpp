@@ -6,13 +6,12 @@
 //              └─────────────────────┘
 #pragma once
 
+// clang-format off
+#include <gatefold/nn/tape.hpp>  // first: the operations look their helpers up before the layer declares its own
 #include <gatefold/cpu/wing.hpp>
+#include <gatefold/moe/backward.hpp>
 #include <gatefold/moe/forward.hpp>
-#include <gatefold/nn/tape.hpp>
-#include <gatefold/ops/elementwise.hpp>
-#include <gatefold/ops/embedding.hpp>
-#include <gatefold/ops/matmul.hpp>
-#include <gatefold/ops/norm.hpp>
+// clang-format on
 
 namespace gatefold::inline v0 {
 
