@@ -257,15 +257,24 @@ struct panels_of {
     const T *packed, *up, *down, *up_bias, *down_bias;
     const expert_shape& shape;
 
-    GATEFOLD_INLINE panel_source<T> up_panels(index_t e) const {
+    /// Panels of expert e, of which the part reads those from p0 on; `then` is the expert it takes next, or e.
+    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then) const {
+        if (packed)
+            return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {packed ? packed + e * shape.packed_elements : nullptr, shape.up_stream,
+        return {nullptr, nullptr, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
-    GATEFOLD_INLINE panel_source<T> down_panels(index_t e) const {
-        return {packed ? packed + e * shape.packed_elements + shape.up_elements : nullptr, shape.down_stream,
-                panel_rows<T>{down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
+    GATEFOLD_INLINE panel_source<T> down_panels(index_t e, index_t then, index_t p0) const {
+        if (packed) {
+            const T* first = packed + shape.up_elements;
+            return {first + e * shape.packed_elements,
+                    first + then * shape.packed_elements + 2 * p0 * shape.down_stream,
+                    shape.down_stream,
+                    {}};
+        }
+        return {nullptr, nullptr, 0, {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
     }
 };
 
@@ -302,6 +311,12 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                             first_row + share(rows - first_row, part + 1, parts), x);
         });
 
+    const auto next_of = [&](int e) {
+        for (int f = e + 1; f < groups.experts; ++f)
+            if (groups.count(f) > 0) return f;
+        return e;
+    };
+
     // First projection: one flat list of (expert, panel), cut where the costs are equal. Below the ridge an expert
     // costs what reading its weights costs.
     constexpr index_t ridge = 12;
@@ -321,7 +336,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
             sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                             weights.up_panels(e), p0, p1, own_of(part),
+                             weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
                              activate_tile<Form, Act, T, Bias>{
                                  shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
                                  weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
@@ -345,7 +360,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             const index_t begin = groups.begin(e);
             sweep_with<Form>(
                 tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
-                weights.down_panels(e), p0, p1, own_of(part),
+                weights.down_panels(e, next_of(e), p0), p0, p1, own_of(part),
                 deliver_tile<Form, T, Bias, Target>{shape.width, begin,
                                                     weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
         }

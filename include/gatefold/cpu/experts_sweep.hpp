@@ -3,8 +3,8 @@
 //     rows in tiles [step][R] ─┐
 //     panels, packed or in hub layout ─┴─ block of tiles × panel × piece of k ──> sums in L1 ──> done(tile)
 //
-// One tile of few rows: up to four panels side by side, whole k, prefetched far ahead (the bandwidth of memory).
-// More tiles: one panel, all tiles of the block in turn, each fetching its share of the next panel.
+// Few rows: two panels side by side, each stream prefetched a little ahead (the bandwidth of memory). More: one panel,
+// all tiles of the block in turn, each fetching its share of the next panel.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +21,11 @@ struct sweep_blocks {
     static constexpr int W = lanes<sum>;
     /// Tiles that pass over a panel while it is in the caches.
     static constexpr int tiles = 18, rows = tiles * Form::max_rows;
-    /// Steps of a packed panel between two visits of a tile: 256 KiB stay in the second-level cache.
-    static constexpr index_t packed_depth =
-        (index_t{256} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
+    /// Steps of a packed panel between two visits of a tile: equal pieces that stay in the second-level cache.
+    static constexpr index_t packed_depth(index_t steps) {
+        constexpr index_t most = (index_t{512} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
+        return round_up(ceil_div(steps, ceil_div(steps, most)), index_t{Form::block});
+    }
     /// Steps that are packed at a time from hub layout: what one kernel call reads stays in the first-level cache.
     static constexpr index_t hub_steps = 256;
     static constexpr std::size_t hub_bytes =
@@ -36,6 +38,7 @@ struct sweep_blocks {
 template <class T>
 struct panel_source {
     const T* packed;  ///< null: from `rows`
+    const T* then;    ///< what is read after the last panel, as packed
     index_t stream;
     panel_rows<T> rows;
 };
@@ -86,7 +89,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
             const index_t row = index_t{panels} * 2 * W;
             const index_t depth = !source.packed ? blocks::hub_steps / (2 * panels)
                                   : alone        ? all_steps
-                                                 : blocks::packed_depth;
+                                                 : blocks::packed_depth(all_steps);
             const index_t turned = alone && !source.packed
                                        ? turn_rows<Form>(source.rows, p, static_cast<int>(tiles.begin(t1) - r0),
                                                          rows + r0 * all_steps * row_elements, sums)
@@ -99,11 +102,12 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = alone ? 4096 : 1024;
-                    if (!alone) {
-                        // The rest of this panel, or the next one; each tile fetches its share.
-                        const T* next =
-                            s0 + steps < all_steps ? b + steps * step_elements : source.packed + 2 * (p + 1) * stream;
+                    ahead.distance = 1024;
+                    if (panels == 1) {
+                        // The rest of this panel, or what comes after it; each tile fetches its share.
+                        const T* next = s0 + steps < all_steps ? b + steps * step_elements
+                                        : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
+                                                               : source.then;
                         ahead.next = reinterpret_cast<const char*>(next);
                         ahead.half = stream * static_cast<index_t>(sizeof(T));
                         ahead.advance = step_bytes / (t1 - t0);

@@ -231,7 +231,8 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
                         const index_t s1 = s0 + steps;
                         const bf16* next = p + 1 < q1       ? b + 2 * stream
                                            : s1 < all_steps ? source.packed + 2 * q0 * stream + s1 * step_elements
-                                                            : source.packed + 2 * q1 * stream;
+                                           : q1 < p1        ? source.packed + 2 * q1 * stream
+                                                            : source.then;
                         if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, 0, lines};
                     } else {
                         pack(p, 1, s0, steps);

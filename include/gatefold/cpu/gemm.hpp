@@ -149,12 +149,13 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
     }
 }
 
-/// Streams side by side in a kernel of R rows: enough independent chains to hide the latency of a multiply-add, and
-/// enough streams from memory to fill its bandwidth.
+/// Rows up to which a kernel has four streams, not two: few rows have too few chains to hide the latency of a
+/// multiply-add, and memory wants several streams to read from (eight read no faster).
+inline constexpr int few_rows = 4;
 template <class Form>
 constexpr int most_streams(int rows) {
-    constexpr int sums = (vector_registers - (vector_registers == 32 ? 4 : 4)) / (Form::block > 1 ? 2 : 1);
-    return rows * 8 + (Form::block > 1 ? 8 : 0) <= sums && vector_registers == 32 ? 8 : rows * 4 <= sums ? 4 : 2;
+    constexpr int sums = (vector_registers - 4) / (Form::block > 1 ? 2 : 1);
+    return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
 }
 
 /// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · streams. `stream` is the number of elements from one stream to the next,
@@ -210,8 +211,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
     }
 }
 
-/// Rows up to which multiply_rows() has kernels, and the steps that it takes at a time.
-inline constexpr int few_rows = 4;
+/// The steps that multiply_rows() takes at a time; it has kernels for 1 .. few_rows rows.
 template <class Form>
 inline constexpr int turned_steps =
     Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
@@ -286,8 +286,8 @@ constexpr int most_rows() {
 /// The kernel for `rows` rows (1 .. most_rows) and NV streams.
 template <class Form, int NV, int Max = most_rows<Form, NV>()>
 GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        static constexpr kernel<Form> table[] = {&multiply<Form, I + 1, NV>...};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr kernel<Form> table[] = {&multiply<Form, At + 1, NV>...};
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, Max>{});
@@ -300,18 +300,16 @@ using rows_kernel = void (*)(index_t, const typename Form::row_type*, const type
 /// The kernel of multiply_rows() for 1 .. few_rows rows.
 template <class Form>
 GATEFOLD_INLINE rows_kernel<Form> rows_kernel_for(int rows) {
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, I + 1>...};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, At + 1>...};
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, few_rows>{});
 }
 
-/// The kernel for a number of panels (1, 2 or 4, not more than most_streams() allows) and rows.
+/// The kernel for a number of panels (1, or 2 where most_streams() allows it) and rows.
 template <class Form>
 GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
-    if constexpr (most_rows<Form, 8>() > 0)
-        if (panels == 4) return kernel_for<Form, 8>(rows);
     if constexpr (most_rows<Form, 4>() > 0)
         if (panels == 2) return kernel_for<Form, 4>(rows);
     return kernel_for<Form, 2>(rows);
