@@ -42,7 +42,6 @@ function(gatefold_suite_tests target prefix suite)
         gatefold_test_directive(${file})
         gatefold_test(NAME ${prefix}.${area} COMMAND ${target} --run_test=${suite}/${area}
                       TIMEOUT ${timeout} LABELS ${labels})
-        set_tests_properties(${prefix}.${area} PROPERTIES ENVIRONMENT "GATEFOLD_GOLDEN_DIR=${GATEFOLD_GOLDEN_DIR}")
     endforeach()
     list(JOIN areas "," areas)
     gatefold_test(NAME ${prefix}.every_suite_runs COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:${target}>
