@@ -1,0 +1,170 @@
+#include "plot.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdarg>
+#include <cstdio>
+
+namespace train_text {
+namespace {
+
+constexpr double width = 360, left = 40, right = 350, top = 10, bottom = 186, height = 222;
+
+std::string open_svg(double h, const std::string& title) {
+    return format("<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\">", width, h, escaped(title).c_str());
+}
+
+std::string text_at(double x, double y, const char* anchor, const std::string& text, const char* extra = "") {
+    return format("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>%s</text>", x, y, anchor, extra,
+                  escaped(text).c_str());
+}
+
+/// A step of 1, 2 or 5 times a power of ten, for about `count` steps.
+double round_step(double range, int count) {
+    const double raw = range / count, power = std::pow(10, std::floor(std::log10(raw)));
+    for (const double factor : {1.0, 2.0, 5.0})
+        if (raw <= factor * power) return factor * power;
+    return 10 * power;
+}
+
+struct axis {
+    double low, high, from, to;
+    double operator()(double v) const { return from + (v - low) / (high - low) * (to - from); }
+};
+
+std::string number_text(double v, double step) {
+    const int digits = step >= 1 ? 0 : static_cast<int>(std::ceil(-std::log10(step) - 1e-9));
+    return format("%.*f", digits, v);
+}
+
+std::string frame(const axis& x, const axis& y, const std::string& x_name, const std::string& y_name, double y_step) {
+    std::string svg;
+    for (double v = std::ceil(y.low / y_step - 1e-9) * y_step; v <= y.high + 1e-9; v += y_step) {
+        svg += format("<line class=\"grid\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>", left, right, y(v), y(v));
+        svg += text_at(left - 5, y(v) + 3.5, "end", number_text(v, y_step));
+    }
+    const double x_step = round_step(x.high - x.low, 5);
+    for (double v = std::ceil(x.low / x_step - 1e-9) * x_step; v <= x.high + 1e-9; v += x_step)
+        svg += text_at(x(v), bottom + 14, v > x.high - x_step / 4 ? "end" : "middle", number_text(v, x_step));
+    svg += format("<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>", left, right, bottom, bottom);
+    svg += text_at((left + right) / 2, height - 6, "middle", x_name);
+    svg += text_at(11, (top + bottom) / 2, "middle", y_name,
+                   format(" transform=\"rotate(-90 11 %g)\"", (top + bottom) / 2).c_str());
+    return svg;
+}
+
+}  // namespace
+
+std::string format(const char* pattern, ...) {
+    char buffer[512];
+    std::va_list arguments, again;
+    va_start(arguments, pattern);
+    va_copy(again, arguments);
+    const int length = std::vsnprintf(buffer, sizeof buffer, pattern, arguments);
+    va_end(arguments);
+    std::string text(buffer, static_cast<std::size_t>((std::min)(length, static_cast<int>(sizeof buffer) - 1)));
+    if (length >= static_cast<int>(sizeof buffer)) {
+        text.resize(static_cast<std::size_t>(length) + 1);
+        std::vsnprintf(text.data(), text.size(), pattern, again);
+        text.pop_back();
+    }
+    va_end(again);
+    return text;
+}
+
+std::string escaped(const std::string& text) {
+    std::string safe;
+    for (const char c : text) {
+        if (c == '&')
+            safe += "&amp;";
+        else if (c == '<')
+            safe += "&lt;";
+        else if (c == '>')
+            safe += "&gt;";
+        else if (c == '"')
+            safe += "&quot;";
+        else
+            safe += c;
+    }
+    return safe;
+}
+
+std::string line_plot(const std::vector<line_of_plot>& lines, const std::string& x_name, const std::string& y_name) {
+    double x_high = 1, y_low = 1e300, y_high = -1e300;
+    for (const auto& l : lines)
+        for (const auto& [x, y] : l.points) {
+            x_high = (std::max)(x_high, x);
+            y_low = (std::min)(y_low, y);
+            y_high = (std::max)(y_high, y);
+        }
+    if (y_low > y_high) y_low = 0, y_high = 1;
+    const double y_step = round_step((std::max)(y_high - y_low, 1e-3), 5);
+    const axis x{0, x_high, left, right},
+        y{std::floor(y_low / y_step) * y_step, std::ceil(y_high / y_step) * y_step, bottom, top};
+
+    std::string svg = open_svg(height, y_name + " over " + x_name) + frame(x, y, x_name, y_name, y_step);
+    for (const auto& l : lines) {
+        std::string points;
+        for (const auto& [px, py] : l.points) points += format("%.1f,%.1f ", x(px), y(py));
+        svg += format("<polyline class=\"line%s\" style=\"stroke:%s%s\" points=\"%s\"/>", l.thin ? " thin" : "",
+                      l.colour.c_str(), l.dashed ? ";stroke-dasharray:5 3" : "", points.c_str());
+        if (l.dots)
+            for (const auto& [px, py] : l.points)
+                svg += format("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.4\" style=\"fill:%s\"/>", x(px), y(py),
+                              l.colour.c_str());
+    }
+    // Names stand in the upper right, where curves that fall leave room.
+    double at = top + 10;
+    for (const auto& l : lines) {
+        if (l.name.empty()) continue;
+        svg += format("<line class=\"line\" style=\"stroke:%s%s\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>",
+                      l.colour.c_str(), l.dashed ? ";stroke-dasharray:5 3" : "", right - 20, right - 2, at - 4, at - 4);
+        svg += text_at(right - 26, at, "end", l.name);
+        at += 15;
+    }
+    return svg + "</svg>";
+}
+
+std::string stacked_plot(const std::vector<double>& x_values, const std::vector<std::vector<double>>& shares,
+                         const std::string& x_name, const std::string& y_name) {
+    const double x_high = x_values.empty() ? 1 : x_values.back(), x_low = x_values.empty() ? 0 : x_values.front();
+    const axis x{x_low, x_high > x_low ? x_high : x_low + 1, left, right}, y{0, 100, bottom, top};
+    std::string svg = open_svg(height, y_name + " over " + x_name);
+    const std::size_t parts = shares.empty() ? 0 : shares[0].size();
+    std::vector<double> below(shares.size(), 0);
+    for (std::size_t part = 0; part < parts; ++part) {
+        std::string points;
+        for (std::size_t i = 0; i < shares.size(); ++i) points += format("%.1f,%.1f ", x(x_values[i]), y(below[i]));
+        for (std::size_t i = shares.size(); i-- > 0;)
+            points += format("%.1f,%.1f ", x(x_values[i]), y(below[i] += 100 * shares[i][part]));
+        svg += format("<polygon class=\"e%zu\" points=\"%s\"/>", part % 8, points.c_str());
+        const double end = shares.empty() ? 0 : 100 * shares.back()[part];
+        if (end >= 6)
+            svg += text_at(right - 5, y(below.back() - end / 2) + 4, "end", std::to_string(part), " class=\"in\"");
+    }
+    return svg + frame(x, y, x_name, y_name, 25) + "</svg>";
+}
+
+std::string heat_map(const std::vector<std::string>& rows, const std::vector<std::string>& columns,
+                     const std::vector<std::vector<double>>& values, double most, const std::string& x_name) {
+    const double cell_height = 15, first = 84, cell_width = (right - first) / static_cast<double>(columns.size());
+    const double h = 24 + cell_height * static_cast<double>(rows.size()) + 18;
+    std::string svg = open_svg(h, x_name);
+    for (std::size_t j = 0; j < columns.size(); ++j)
+        svg += text_at(first + cell_width * (static_cast<double>(j) + 0.5), 15, "middle", columns[j]);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const double y = 20 + cell_height * static_cast<double>(i);
+        svg += text_at(first - 5, y + 11, "end", rows[i]);
+        for (std::size_t j = 0; j < columns.size(); ++j)
+            svg += format(
+                "<rect class=\"cell\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%g\" "
+                "style=\"fill-opacity:%.3f\"><title>%s, %s: %.1f %%</title></rect>",
+                first + cell_width * static_cast<double>(j), y, cell_width - 1, cell_height - 1,
+                (std::min)(1.0, values[i][j] / most), escaped(rows[i]).c_str(), escaped(columns[j]).c_str(),
+                100 * values[i][j]);
+    }
+    svg += text_at((first + right) / 2, h - 6, "middle", x_name);
+    return svg + "</svg>";
+}
+
+}  // namespace train_text
