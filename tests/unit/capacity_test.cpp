@@ -94,6 +94,8 @@ BOOST_AUTO_TEST_CASE(rules) {
     BOOST_TEST(rows({.rule = capacity_rule::nllb}, 17, 8, 2) == 6);
     BOOST_TEST(rows({.rule = capacity_rule::hunyuan}, 17, 8, 2) == 4);
     BOOST_TEST(rows({.rule = capacity_rule::hunyuan}, 1, 8, 2) == 2);
+    BOOST_TEST(rows({.rule = capacity_rule::mesh, .factor = 1.0f / 3}, 240, 8, 2) == 10);  // 1/3, not 0.333333
+    BOOST_TEST(rows({.rule = capacity_rule::megatron, .factor = 0.7f}, 80, 8, 1) == 7);
     BOOST_TEST(rows({}, 17, 8, 2) == 34);
     // Usable where a configuration is: in constant expressions.
     static_assert(gf::capacity_of({.rule = capacity_rule::megatron}, 1.25f, 64, 8, 2, false, 0) == 20);

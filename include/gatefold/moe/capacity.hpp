@@ -12,11 +12,17 @@ namespace gatefold::inline v0 {
 
 namespace detail {
 
-/// The decimal number that a float factor was written as: 1.1f is 1.1, not 1.10000002, or rounding up takes one more.
+/// The shortest decimal number that a float factor can have been written as: 1.1f is 1.1, not 1.10000002, or rounding
+/// up takes one row more.
 constexpr double decimal_of(float factor) {
-    const double millionths = static_cast<double>(factor) * 1e6;
-    if (!(millionths > -4e15 && millionths < 4e15)) return static_cast<double>(factor);
-    return static_cast<double>(static_cast<std::int64_t>(millionths + (millionths < 0 ? -0.5 : 0.5))) / 1e6;
+    const double exact = static_cast<double>(factor);
+    if (exact > -1e6 && exact < 1e6)
+        for (double power = 1; power <= 1e9; power *= 10) {
+            const double digits =
+                static_cast<double>(static_cast<std::int64_t>(exact * power + (exact < 0 ? -0.5 : 0.5)));
+            if (static_cast<float>(digits / power) == factor) return digits / power;
+        }
+    return exact;
 }
 constexpr index_t floor_of(double x) {
     const auto whole = static_cast<index_t>(x);
