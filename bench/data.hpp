@@ -131,13 +131,14 @@ struct inputs {
 
     index_t tokens = 0;
     rotation turn;
-    double experts = 1;  ///< distinct experts of a call, the mean over the rotation
+    std::vector<double> visited;  ///< distinct experts of each batch
     tensor<T, dyn, L::hidden> x;
     tensor<std::int32_t, dyn, L::slots> ids;
     tensor<A, dyn, L::slots> weights;
     tensor<std::int32_t, dyn> offsets, rows, place;  ///< plans, one after another
     tensor<std::int32_t, dyn> starts;
 
+    double experts_of(index_t call) const { return visited[static_cast<std::size_t>(turn.batch(call))]; }
     batch<L> batch_of(index_t call) const {
         const index_t from = turn.batch(call) * tokens;
         batch<L> in{.x = x.view().slice(from, tokens)};
@@ -205,10 +206,7 @@ inputs<L> make_inputs(index_t tokens, double skew) {
         }
     }
     in.turn = make_rotation(visited, count, bytes, apart);
-    in.experts = 0;
-    for (const int b : in.turn.order)
-        in.experts += static_cast<double>(visited[static_cast<std::size_t>(b)].size()) /
-                      static_cast<double>(in.turn.order.size());
+    for (const std::vector<int>& v : visited) in.visited.push_back(static_cast<double>(v.size()));
     return in;
 }
 

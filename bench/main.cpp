@@ -1,4 +1,5 @@
 // The program: registers every model and hands over to Google Benchmark.
+#include <fstream>
 #include <string>
 
 #include <benchmark/benchmark.h>
@@ -18,9 +19,29 @@ void register_custom();
 
 }  // namespace bench
 
+namespace {
+
+/// The processor as it names itself, with family and model, since virtual machines shorten the name.
+std::string processor() {
+    std::string name, family, model;
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line) && (name.empty() || family.empty() || model.empty());) {
+        const std::size_t colon = line.find(": ");
+        if (colon == std::string::npos) continue;
+        const std::string key = line.substr(0, line.find_first_of("\t:")), value = line.substr(colon + 2);
+        if (key == "model name") name = value;
+        if (key == "cpu family") family = value;
+        if (key == "model") model = value;
+    }
+    return name.empty() ? "unknown" : name + ", family " + family + ", model " + model;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    benchmark::AddCustomContext("cpu", processor());
     benchmark::AddCustomContext("gatefold_tier", GATEFOLD_TEXT(GATEFOLD_TIER));
     benchmark::AddCustomContext("last_level_cache_mib", std::to_string(bench::last_level_cache() >> 20));
 

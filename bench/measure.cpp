@@ -1,18 +1,29 @@
 #include "measure.hpp"
 
+#include <limits>
+
 namespace bench {
 
-void report(benchmark::State& state, const work& w, const rates& r, double mean, double best) {
-    const double compute = w.flops / (1e9 * r.gflops), memory = w.bytes / (1e9 * r.dram_gbs);
-    const double floor = (std::max)(compute, memory);
-    state.counters["floor_us"] = 1e6 * floor;
-    state.counters["of_floor"] = mean / floor;
-    state.counters["best_of_floor"] = best / floor;
+void report(benchmark::State& state, const work& w, const rates& r, const std::vector<sample>& samples) {
+    sample all;
+    double floor = 0, best = std::numeric_limits<double>::infinity(), arithmetic = 0;
+    for (const sample& s : samples) {
+        const double compute = s.calls * w.flops / (1e9 * r.gflops),
+                     memory = (s.calls * w.bytes + s.experts * w.expert_bytes) / (1e9 * r.dram_gbs),
+                     least = (std::max)(compute, memory);
+        arithmetic += compute;
+        floor += least;
+        best = (std::min)(best, s.seconds / least);
+        all = {all.seconds + s.seconds, all.calls + s.calls, all.experts + s.experts};
+    }
+    state.counters["floor_us"] = 1e6 * floor / all.calls;
+    state.counters["of_floor"] = all.seconds / floor;
+    state.counters["best_of_floor"] = best;
     state.counters["gflops_peak"] = r.gflops;
     state.counters["dram_gbs"] = r.dram_gbs;
-    state.counters["distinct_experts"] = w.experts;
-    state.counters["tokens_per_second"] = w.tokens / mean;
-    state.SetLabel(compute > memory ? "floor: arithmetic" : "floor: memory");
+    state.counters["distinct_experts"] = all.experts / all.calls;
+    state.counters["tokens_per_second"] = w.tokens * all.calls / all.seconds;
+    state.SetLabel(arithmetic > 0.999 * floor ? "floor: arithmetic" : "floor: memory");
 }
 
 drawer& layers() {

@@ -1,14 +1,14 @@
 // From a call to a line of the table: timing, floor, counters.
 //
-//     call(number) ── batches of calls, each timed ──> mean, best ──┐
-//     probe before and after ──> GFLOP/s, GB/s ──> floor ───────────┴──> of_floor, best_of_floor
+//     call(number) ── samples of a few calls, each timed ──┐
+//     probe before and after ──> GFLOP/s, GB/s ──> floor ──┴──> of_floor (mean), best_of_floor
 #pragma once
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <benchmark/benchmark.h>
 
@@ -18,42 +18,46 @@ namespace bench {
 
 /// What one call has to do at the least.
 struct work {
-    double flops = 0;    ///< operations of its products
-    double bytes = 0;    ///< that must come from or go to memory
-    double experts = 0;  ///< distinct experts that it visits
+    double flops = 0;         ///< operations of its products
+    double bytes = 0;         ///< that must come from or go to memory, whatever experts it visits
+    double expert_bytes = 0;  ///< the same for each expert that it visits
     double tokens = 0;
     unit arithmetic = unit::f32;
 };
 
-/// Adds the counters to a finished benchmark.
-void report(benchmark::State& state, const work& w, const rates& r, double mean, double best);
+/// Successive calls: how long they took together and how many distinct experts each visited, added up.
+struct sample {
+    double seconds = 0, calls = 0, experts = 0;
+};
 
-/// Runs call(0), call(1), ... as often as the benchmark wants and reports. A call chooses its inputs by its number.
-template <class Call>
-void measure(benchmark::State& state, int threads, const work& w, Call&& call) {
-    constexpr double sample = 5e-5;  // long enough for the clock
+/// Adds the counters to a finished benchmark. Every sample is compared with the floor of what its own calls visited.
+void report(benchmark::State& state, const work& w, const rates& r, const std::vector<sample>& samples);
+
+/// Runs call(0), call(1), ... as often as the benchmark wants and reports. A call chooses its inputs by its number;
+/// visited(number) tells how many distinct experts it visits.
+template <class Visited, class Call>
+void measure(benchmark::State& state, int threads, const work& w, Visited&& visited, Call&& call) {
+    constexpr double long_enough = 5e-5;  // for the clock
     benchmark::IterationCount number = 0, batch = 1;
     for (int warm = 0; warm < 3; ++warm) {
         const double begin = seconds(threads);
         call(number++);
         const double once = seconds(threads) - begin;
         if (once > 1e-2) break;
-        batch = static_cast<benchmark::IterationCount>((std::min)(1000.0, 1 + sample / (std::max)(once, 1e-9)));
+        batch = static_cast<benchmark::IterationCount>((std::min)(1000.0, 1 + long_enough / (std::max)(once, 1e-9)));
     }
-    rates r = probe(w.arithmetic, threads);
-    double total = 0, best = std::numeric_limits<double>::infinity();
-    benchmark::IterationCount calls = 0;
+    const rates before = probe(w.arithmetic, threads);
+    std::vector<sample> samples;
     while (state.KeepRunningBatch(batch)) {
+        sample s{0, static_cast<double>(batch), 0};
+        for (benchmark::IterationCount i = 0; i < batch; ++i) s.experts += visited(number + i);
         const double begin = seconds(threads);
         for (benchmark::IterationCount i = 0; i < batch; ++i) call(number++);
-        const double took = seconds(threads) - begin;
-        total += took;
-        calls += batch;
-        best = (std::min)(best, took / static_cast<double>(batch));
+        s.seconds = seconds(threads) - begin;
+        samples.push_back(s);
     }
     const rates after = probe(w.arithmetic, threads);
-    r = {(std::max)(r.gflops, after.gflops), (std::max)(r.dram_gbs, after.dram_gbs)};
-    report(state, w, r, total / static_cast<double>(calls), best);
+    report(state, w, {(std::max)(before.gflops, after.gflops), (std::max)(before.dram_gbs, after.dram_gbs)}, samples);
 }
 
 /// Things that are kept between the runs of a benchmark and between neighbouring benchmarks: one in each drawer. Asking
@@ -62,11 +66,14 @@ struct drawer {
     std::string name;
     std::shared_ptr<void> thing;
 
+    void clear() {
+        thing.reset();
+        name.clear();
+    }
     template <class T, class Make>
     T& keep(const std::string& wanted, Make make) {
         if (name != wanted) {
-            thing.reset();
-            name.clear();
+            clear();
             thing = std::make_shared<T>(make());
             name = wanted;
         }

@@ -66,16 +66,17 @@ class stages {
         return &kept.all;
     }
 
-    static work work_of(const variant& v, double flops, double bytes, double experts) {
-        return {flops, bytes, experts, static_cast<double>(v.tokens), unit_of<T>};
+    static work work_of(const variant& v, double flops, double bytes, double expert_bytes = 0) {
+        return {flops, bytes, expert_bytes, static_cast<double>(v.tokens), unit_of<T>};
     }
-    static work forward_work(const variant& v, double experts) {
+    static constexpr double each_expert = static_cast<double>(expert_parameters(L::c)) * size;
+    static work forward_work(const variant& v) {
         using R = typename L::router_type;
-        const auto tokens = static_cast<double>(v.tokens);
-        // minimum_bytes counts whole experts; a mean number of them is not whole.
-        const auto fixed = static_cast<double>(minimum_bytes(L::c, v.tokens, 0, sizeof(T), sizeof(R)));
-        return work_of(v, tokens * static_cast<double>(L::flops),
-                       fixed + experts * static_cast<double>(expert_parameters(L::c)) * size, experts);
+        return work_of(v, static_cast<double>(v.tokens) * static_cast<double>(L::flops),
+                       static_cast<double>(minimum_bytes(L::c, v.tokens, 0, sizeof(T), sizeof(R))), each_expert);
+    }
+    static auto visits(const inputs<L>& in) {
+        return [&in](index_t call) { return in.experts_of(call); };
     }
     static context_options with_threads(const variant& v) { return {.threads = v.threads}; }
 
@@ -94,8 +95,8 @@ public:
         ctx.reserve<L>(v.tokens, false);
         const auto t = static_cast<double>(v.tokens);
         const work w = work_of(v, t * static_cast<double>(L::flops - layer_flops_without_router()),
-                               bytes + t * (H * size + N * sum_size + S * (sum_size + id_size)), in.experts);
-        measure(s, v.threads, w, [&](index_t call) {
+                               bytes + t * (H * size + N * sum_size + S * (sum_size + id_size)));
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
             route(ctx, routers[static_cast<std::size_t>(call % count)], in.batch_of(call),
                   {ids.view(), weights.view(), logits.view()});
         });
@@ -106,7 +107,7 @@ public:
         context<cpu> ctx(with_threads(v));
         gatefold::plan<L> made(ctx, v.tokens);
         const plan_view<cpu> out = made.view(v.tokens);
-        measure(s, v.threads, plan_work(v, in.experts), [&](index_t call) { make_plan<L>(ctx, in.ids_of(call), out); });
+        measure(s, v.threads, plan_work(v), visits(in), [&](index_t call) { make_plan<L>(ctx, in.ids_of(call), out); });
     }
 
 #if defined(GATEFOLD_BENCH_THRUST)
@@ -125,7 +126,7 @@ public:
         if (!std::equal(out.offsets.begin(), out.offsets.end(), expected.offsets.begin()) ||
             !std::equal(out.place.begin(), out.place.end(), expected.place.begin()))
             return s.SkipWithError("Thrust's plan differs from the library's");
-        measure(s, v.threads, plan_work(v, in.experts), run);
+        measure(s, v.threads, plan_work(v), visits(in), run);
     }
 #endif
 
@@ -139,10 +140,8 @@ public:
         buffer<std::byte> scratch(
             static_cast<index_t>(kernels::expert_scratch_bytes<kernels::routed_expert<L>>(v.threads, v.tokens * S)));
         const auto t = static_cast<double>(v.tokens);
-        const auto each = static_cast<double>(expert_parameters(L::c));
-        const work w = work_of(v, t * static_cast<double>(expert_flops()),
-                               in.experts * each * size + t * H * (size + sum_size), in.experts);
-        measure(s, v.threads, w, [&](index_t call) {
+        const work w = work_of(v, t * static_cast<double>(expert_flops()), t * H * (size + sum_size), each_expert);
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
             const plan_view<cpu> plan = in.plan_of(call);
             const auto tokens = in.batch_of(call).x;
             const A* weights = in.weights.view().row(in.turn.batch(call) * v.tokens);
@@ -169,8 +168,8 @@ public:
         auto y = make_tensor<T, dyn, H>(ctx, v.tokens);
         auto sums = make_tensor<A, dyn, H>(ctx, v.threads);
         const auto t = static_cast<double>(v.tokens);
-        const work w = work_of(v, 2 * t * S * H, bytes + t * H * size + t * S * (sum_size + id_size), in.experts);
-        measure(s, v.threads, w, [&](index_t call) {
+        const work w = work_of(v, 2 * t * S * H, bytes + t * H * size + t * S * (sum_size + id_size));
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
             const plan_view<cpu> plan = in.plan_of(call);
             const A* weights = in.weights.view().row(in.turn.batch(call) * v.tokens);
             const A* from = z.view().row(call % count * rows);
@@ -201,7 +200,7 @@ public:
         if (!layers) return;
         auto y = make_tensor<T, dyn, H>(ctx, v.tokens);
         ctx.reserve<L>(v.tokens, false);
-        measure(s, v.threads, forward_work(v, in.experts), [&](index_t call) {
+        measure(s, v.threads, forward_work(v), visits(in), [&](index_t call) {
             gatefold::forward(ctx, (*layers)[static_cast<std::size_t>(in.turn.copy(call))], in.batch_of(call),
                               y.view());
         });
@@ -227,10 +226,10 @@ public:
             gatefold::forward(ctx, layers->front(), in.batch_of(b * in.turn.copies), y.view(), tapes.back());
         }
         // Two products for each of forward's; all gradients are written, the experts that were visited are read.
-        work w = forward_work(v, in.experts);
+        work w = forward_work(v);
         w.flops *= 2;
         w.bytes += all * sum_size + static_cast<double>(v.tokens) * (H + S * L::gate_up_rows) * size;
-        measure(s, v.threads, w, [&](index_t call) {
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
             tape<L>& saved = tapes[static_cast<std::size_t>(call / in.turn.copies % batches)];
             // Backward leaves the gradient of the logits where losses put theirs; without this it would grow.
             if constexpr (!L::is_dense)
@@ -252,7 +251,7 @@ public:
         const bool masters = sizeof(T) == 2;
         const double held = all * (size + 3 * sum_size + (masters ? sum_size : 0));
         const int count = 1 + static_cast<int>(2 * static_cast<double>(last_level_cache()) / held);
-        layers().keep<int>("", [] { return 0; });
+        layers().clear();
         if (lacks_memory(s, count * held)) return;
         std::vector<model> models(static_cast<std::size_t>(count));
         for (model& m : models) {
@@ -262,11 +261,13 @@ public:
             m.state = make_adamw_state(ctx, m.w);
         }
         // Read: weight or master, gradient, two moments; written: weight (and master), two moments.
-        const work w = work_of(v, 15 * all, all * (7 * sum_size + (masters ? size : 0)), 1);
-        measure(s, v.threads, w, [&](index_t call) {
-            model& m = models[static_cast<std::size_t>(call % count)];
-            step(ctx, m.w, m.g, m.state, 1e-4);
-        });
+        const work w = work_of(v, 15 * all, all * (7 * sum_size + (masters ? size : 0)));
+        measure(
+            s, v.threads, w, [](index_t) { return 1.0; },
+            [&](index_t call) {
+                model& m = models[static_cast<std::size_t>(call % count)];
+                step(ctx, m.w, m.g, m.state, 1e-4);
+            });
     }
 
     static void names(const char* model) {
@@ -289,9 +290,9 @@ private:
         c.router.transform = logit_transform::none;
         return gatefold::flops(c);
     }
-    static work plan_work(const variant& v, double experts) {
+    static work plan_work(const variant& v) {
         const auto pairs = static_cast<double>(v.tokens * S);
-        return work_of(v, 0, id_size * (3 * pairs + N + 1), experts);
+        return work_of(v, 0, id_size * (3 * pairs + N + 1));
     }
 };
 template <layer_type L>
