@@ -2,8 +2,8 @@
 //
 //     z[rows,W] (plan order), weights[T,S], place[T,S] (+ shared[T,H], gate) ──> y[T,H]
 //
-// A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so sorting
-// a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
+// A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so
+// sorting a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
 #pragma once
 
 #include <gatefold/cuda/device.cuh>
@@ -16,9 +16,9 @@ struct combine_arguments {
     using A = accumulate_t<T>;
     const T* z = nullptr;
     index_t z_stride = 0;
-    const A* weights = nullptr;  ///< by pair; null: one
-    const std::int32_t *place = nullptr, *ids = nullptr;
-    const T* shared = nullptr;  ///< what the shared expert returns
+    const A* weights = nullptr;                           ///< by pair; null: one
+    const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
+    const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
     const T* gate = nullptr;  ///< weights of the shared expert's gate, [H]
     const T* x = nullptr;
@@ -75,10 +75,10 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
         const int m = i / Slots;
         if (first + m >= a.tokens) continue;
         const index_t pair = static_cast<index_t>(first) * Slots + i, begin = static_cast<index_t>(first + m) * Slots;
-        const std::int32_t row = a.place[pair];
+        const std::int32_t row = a.place ? a.place[pair] : static_cast<std::int32_t>(pair);
         if (row < 0) continue;
         int rank = 0;
-        for (int s = 0; s < Slots; ++s) {
+        for (int s = 0; s < Slots && a.place; ++s) {
             const std::int32_t other = a.place[begin + s];
             rank += other >= 0 && other < row ? 1 : 0;
         }

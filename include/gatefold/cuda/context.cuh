@@ -71,6 +71,8 @@ public:
         int major = 0;
         detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
                       "context<cuda>");
+        detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
+                      "context<cuda>");
         require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
         grow(sizeof(detail::device_control));
     }
@@ -79,6 +81,8 @@ public:
     GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
     GATEFOLD_INLINE int device() const { return options_.device; }
     GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
+    /// Shared memory that a block can be given.
+    GATEFOLD_INLINE int shared_bytes() const { return shared_bytes_; }
     GATEFOLD_INLINE int threads() const { return 1; }
     GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
@@ -89,17 +93,17 @@ public:
     GATEFOLD_INLINE routing_report report() const {
         detail::device_control found;
         constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
-        detail::check(
-            cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream), "report");
+        detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
+                      "report");
         synchronize();
         return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
                 static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
                 static_cast<index_t>(found.dropped)};
     }
     GATEFOLD_INLINE void clear_report() {
-        detail::check(cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups),
-                                      options_.stream),
-                      "clear_report");
+        detail::check(
+            cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
+            "clear_report");
     }
 
     /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
@@ -155,7 +159,7 @@ private:
     cuda_context_options options_;
     buffer<std::byte> workspace_;
     index_t reserved_tokens_ = 0;
-    int multiprocessors_ = 0;
+    int multiprocessors_ = 0, shared_bytes_ = 0;
     bool fixed_ = false;
 };
 

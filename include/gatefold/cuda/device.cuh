@@ -49,8 +49,8 @@ __device__ __forceinline__ A warp_max(A v) {
     }
 }
 
-/// Sums before this thread over the block, and the total; `scratch` holds 33 ints. Begins with the barrier that lets
-/// scratch be used again.
+/// Sums before this thread over the block, and the total; `scratch` holds an int per warp. Begins with the barrier that
+/// lets scratch be used again.
 template <int Threads>
 __device__ __forceinline__ int block_exclusive(int v, int* scratch, int& total) {
     constexpr int warps = Threads / 32;

@@ -9,11 +9,10 @@
 
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cuda/combine.cuh>
-#include <gatefold/cuda/gemm_simt.cuh>
+#include <gatefold/cuda/experts.cuh>
 #include <gatefold/cuda/plan.cuh>
 #include <gatefold/cuda/router.cuh>
 #include <gatefold/cuda/tensor.cuh>
-#include <gatefold/moe/packed.hpp>
 #include <gatefold/moe/router.hpp>
 #include <gatefold/moe/tape.hpp>
 
@@ -40,13 +39,10 @@ constexpr bool check_supported() {
 
 /// Draws that the configuration makes in training only, on inputs or logits.
 template <layer_type L>
-inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian ||
-                                          L::c.router.transform == logit_transform::gumbel ||
-                                          L::c.router.select == selection::sinkhorn ||
-                                          L::c.router.select == selection::balanced;
-
-/// Elements from one row of activations or of expert outputs to the next.
-constexpr index_t row_pitch(int columns) { return round_up(index_t{columns}, index_t{16}); }
+inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian
+                                          || L::c.router.transform == logit_transform::gumbel
+                                          || L::c.router.select == selection::sinkhorn
+                                          || L::c.router.select == selection::balanced;
 
 /// The workspace of one forward call.
 template <layer_type L>
@@ -62,7 +58,8 @@ struct forward_memory {
     std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
     A *weights, *logits;
     tile* tiles;
-    T *activated, *returned, *shared_activated, *shared_returned;
+    T *scaled, *activated, *returned, *shared_activated, *shared_returned;
+    static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
 
     constexpr forward_memory(carver& memory, index_t tokens)
         : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
@@ -74,8 +71,9 @@ struct forward_memory {
           weights(memory.take<A>(routed(tokens) * L::slots)),
           logits(memory.take<A>(routed(tokens) * L::choices)),
           tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
+          scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
           activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
-          returned(memory.take<T>(routed(tokens) * L::slots * row_pitch(L::width))),
+          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
           shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
           shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)) {}
 };
@@ -87,91 +85,6 @@ constexpr std::size_t forward_bytes(index_t tokens) {
     return count.used();
 }
 
-/// Pointers to the matrices of one kind of expert.
-template <class T>
-struct expert_matrices {
-    const T *up, *down, *up_bias = nullptr, *down_bias = nullptr;
-};
-
-/// Whether matrices lie as the hub has them, packed or not: rows of float and double are read as they are.
-template <layer_type L>
-inline constexpr index_t routed_elements = index_t{L::local_experts} * L::gate_up_rows * L::width;
-
-template <class W, layer_type L = typename W::layer_type>
-auto routed_matrices(const W& w) {
-    using T = typename L::value_type;
-    expert_matrices<T> m{};
-    if constexpr (is_packed<W>) {
-        m.up = reinterpret_cast<const T*>(w.matrices.data());
-        m.down = m.up + routed_elements<L>;
-    } else {
-        if constexpr (L::is_gated)
-            m.up = w.gate_up.data();
-        else
-            m.up = w.up.data();
-        m.down = w.down.data();
-    }
-    if constexpr (L::c.bias) m.up_bias = w.gate_up_bias.data(), m.down_bias = w.down_bias.data();
-    return m;
-}
-template <class W, layer_type L = typename W::layer_type>
-auto shared_matrices(const W& w) {
-    using T = typename L::value_type;
-    expert_matrices<T> m{};
-    if constexpr (is_packed<W>) {
-        m.up = reinterpret_cast<const T*>(w.matrices.data()) + routed_elements<L> +
-               index_t{L::local_experts} * L::width * L::ffn;
-        m.down = m.up + index_t{L::shared_gate_up_rows} * L::hidden;
-    } else {
-        m.up = w.shared_gate_up.data();
-        m.down = w.shared_down.data();
-    }
-    if constexpr (L::c.shared.bias) m.up_bias = w.shared_gate_up_bias.data(), m.down_bias = w.shared_down_bias.data();
-    return m;
-}
-
-inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
-
-/// Both projections of a group of experts.
-template <class T, int Width, int Ffn, activation Act, bool Bias, bool Factor>
-void run_experts(context<cuda>& ctx, const expert_matrices<T>& w, grouped_product<T> p, index_t most_row_tiles,
-                 T* activated, T* returned, index_t returned_stride) {
-    constexpr int features = gated_activation<Act> ? 32 : 64;
-    const auto tiles = static_cast<unsigned>(most_row_tiles);
-    p.weights = w.up;
-    p.bias = w.up_bias;
-    p.out = activated;
-    p.out_stride = row_pitch(Ffn);
-    simt_experts<T, Ffn, Width, true, Act, Bias, Factor>
-        <<<dim3(tiles, unsigned{ceil_div(Ffn, features)}), 128, 0, ctx.stream()>>>(p);
-    check_launch("forward: first projection");
-    p.in = activated;
-    p.in_stride = row_pitch(Ffn);
-    p.pairs = nullptr;
-    p.pre = nullptr;
-    p.weights = w.down;
-    p.bias = w.down_bias;
-    p.out = returned;
-    p.out_stride = returned_stride;
-    simt_experts<T, Width, Ffn, false, activation::identity, Bias, false>
-        <<<dim3(tiles, unsigned{ceil_div(Width, 64)}), 128, 0, ctx.stream()>>>(p);
-    check_launch("forward: second projection");
-}
-
-/// The plan of given ids.
-template <int N>
-void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
-               std::int32_t* counts) {
-    if (pairs <= pairs_at_once) {
-        plan_in_one_block<N>
-            <<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
-    } else {
-        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
-        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
-        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
-    }
-    check_launch("make_plan");
-}
 template <int N>
 void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
              const std::int32_t* counts, const plan_output& out) {
@@ -180,8 +93,21 @@ void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int
         id_of, pairs, group_pairs, groups, each, experts, counts, out);
 }
 
-/// Routes the tokens and, given somewhere to put it, makes their plan. The policy is deduced, since nvcc spells an alias
-/// in the kernel's stub, layer and all.
+/// The plan of given ids.
+template <int N>
+void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
+               std::int32_t* counts) {
+    if (pairs <= pairs_at_once) {
+        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
+    } else {
+        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
+        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
+        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
+    }
+    check_launch("make_plan");
+}
+/// Routes the tokens and, given somewhere to put it, makes their plan. The policy is deduced, since nvcc spells an
+/// alias in the kernel's stub, layer and all.
 template <class P, class W, layer_type L = typename W::layer_type>
 void route(context<cuda>& ctx, P, const W& w, const batch<L, cuda>& in, const options<L>& o,
            const routing_view<L, cuda>& out, const plan_output* plan, std::int32_t* counts) {
@@ -206,8 +132,9 @@ void route(context<cuda>& ctx, P, const W& w, const batch<L, cuda>& in, const op
     a.ids_stride = out.ids.row_stride();
     a.weights_stride = out.weights.row_stride();
     a.logits_stride = out.logits.row_stride();
-    a.numbers = {o.scale,    o.epsilon, o.noise, o.threshold,
-                 o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)}, in.first_token};
+    a.numbers = {o.scale,       o.epsilon,  o.noise,
+                 o.threshold,   o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)},
+                 in.first_token};
     a.control = ctx.control();
     const bool small = pairs <= pairs_at_once;
     if (plan) {
@@ -249,88 +176,6 @@ inline void check_device_pointer(const char* function, const char* argument, con
             "memory of device " + std::to_string(device), found.device);
 }
 
-template <class W, layer_type L = typename W::layer_type>
-void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
-                   tape<L, cuda>* saved, const options<L>& o) {
-    using T = typename L::value_type;
-    using A = typename L::accumulate_type;
-    static_assert(check_supported<L>());
-    const device_scope scope(ctx.device());
-    check_device_pointer("forward", "x", in.x.data(), ctx.device());
-    check_device_pointer("forward", "y", y.data(), ctx.device());
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
-    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
-    const forward_memory<L> memory(arrays, tokens);
-    constexpr int tile_rows = 32;
-
-    grouped_product<T> p;
-    p.in = in.x.data();
-    p.in_stride = in.x.row_stride();
-    p.limit = static_cast<A>(o.limit);
-    if (saved) p.pre = saved->gate_up().data();
-    if constexpr (L::is_dense) {
-        p.rows = static_cast<int>(tokens);
-        run_experts<T, L::width, L::ffn, L::c.act, L::c.bias, false>(
-            ctx, routed_matrices(w), p, ceil_div(tokens, index_t{tile_rows}), memory.activated, y.data(),
-            y.row_stride());
-    } else {
-        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-        const routing_view<L, cuda> routing = saved ? saved->routing()
-                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
-                                                                            {memory.weights, {tokens, L::slots}},
-                                                                            {memory.logits, {tokens, L::choices}}};
-        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
-        if (saved) {
-            const plan_view<cuda> kept = saved->plan();
-            plan.offsets = kept.offsets.data();
-            plan.rows = kept.rows.data();
-            plan.place = kept.place.data();
-        }
-        route(ctx, policy_of<L>{}, w, in, o, routing, &plan, memory.counts);
-
-        p.tiles = plan.tiles;
-        p.tile_count = plan.tile_count;
-        p.pairs = plan.rows;
-        p.slots = L::slots;
-        if constexpr (on_input) p.factor = routing.weights.data();
-        run_experts<T, L::width, L::ffn, L::c.act, L::c.bias, on_input>(
-            ctx, routed_matrices(w), p, most_tiles(pairs, L::experts, tile_rows), memory.activated, memory.returned,
-            row_pitch(L::width));
-
-        combine_arguments<T> c;
-        if constexpr (L::shared_ffn > 0) {
-            grouped_product<T> s;
-            s.in = in.x.data();
-            s.in_stride = in.x.row_stride();
-            s.rows = static_cast<int>(tokens);
-            s.limit = static_cast<A>(o.shared_limit);
-            if (saved) s.pre = saved->shared_gate_up().data();
-            run_experts<T, L::hidden, L::shared_ffn, L::c.shared.act, L::c.shared.bias, false>(
-                ctx, shared_matrices(w), s, ceil_div(tokens, index_t{tile_rows}), memory.shared_activated,
-                memory.shared_returned, row_pitch(L::hidden));
-            c.shared = memory.shared_returned;
-            c.shared_stride = row_pitch(L::hidden);
-            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
-        }
-        c.z = memory.returned;
-        c.z_stride = row_pitch(L::width);
-        if constexpr (!on_input) c.weights = routing.weights.data();
-        c.place = plan.place;
-        c.ids = routing.ids.data();
-        c.x = in.x.data();
-        c.x_stride = in.x.row_stride();
-        c.y = y.data();
-        c.y_stride = y.row_stride();
-        c.tokens = static_cast<int>(tokens);
-        c.scale = static_cast<A>(o.scale);
-        c.accumulate = o.accumulate;
-        run_combine<L>(ctx, c);
-        if (saved) check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
-                                         static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
-                         "forward: tape");
-    }
-}
-
 template <layer_type L>
 void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_type>& a) {
     using T = typename L::value_type;
@@ -348,6 +193,97 @@ void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_t
         launch.template operator()<(H % wide == 0 ? wide : 1)>();
     else
         launch.template operator()<1>();
+}
+
+template <class W, layer_type L = typename W::layer_type>
+void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
+                   tape<L, cuda>* saved, const options<L>& o) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    static_assert(check_supported<L>());
+    const device_scope scope(ctx.device());
+    check_device_pointer("forward", "x", in.x.data(), ctx.device());
+    check_device_pointer("forward", "y", y.data(), ctx.device());
+    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    constexpr bool packed = is_packed<W>;
+    if constexpr (sizeof(T) == 2 && L::hidden % 8 == 0) {
+        require(in.x.row_stride() % 8 == 0 || tokens == 1, "forward", "x", "rows that begin at multiples of 16 bytes",
+                in.x.row_stride());
+        require(y.row_stride() % 8 == 0 || tokens == 1, "forward", "y", "rows that begin at multiples of 16 bytes",
+                y.row_stride());
+    }
+
+    grouped_product<T> p;
+    p.in = in.x.data();
+    p.in_stride = in.x.row_stride();
+    p.limit = static_cast<A>(o.limit);
+    if (saved) p.pre = saved->gate_up().data();
+    combine_arguments<T> c;
+    c.z = memory.returned;
+    c.z_stride = row_pitch(L::width);
+    c.x = in.x.data();
+    c.x_stride = in.x.row_stride();
+    c.y = y.data();
+    c.y_stride = y.row_stride();
+    c.tokens = static_cast<int>(tokens);
+    c.scale = static_cast<A>(o.scale);
+    c.accumulate = o.accumulate;
+    if constexpr (L::is_dense) {
+        p.rows = static_cast<int>(tokens);
+        const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
+        stage_output<T> to{memory.activated, y.data(), y.row_stride(), true};
+        if (o.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
+        run_experts<routed_kind<L>, packed, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+        if (o.accumulate) run_combine<L>(ctx, c);
+    } else {
+        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+        const routing_view<L, cuda> routing = saved ? saved->routing()
+                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
+                                                                            {memory.weights, {tokens, L::slots}},
+                                                                            {memory.logits, {tokens, L::choices}}};
+        const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
+        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
+        if (saved) {
+            const plan_view<cuda> kept = saved->plan();
+            plan.offsets = kept.offsets.data();
+            plan.rows = kept.rows.data();
+            plan.place = kept.place.data();
+        }
+        route(ctx, policy_of<L>{}, w, in, o, routing, &plan, memory.counts);
+
+        p.tiles = plan.tiles;
+        p.tile_count = plan.tile_count;
+        p.pairs = plan.rows;
+        p.slots = L::slots;
+        if constexpr (on_input) p.factor = routing.weights.data();
+        run_experts<routed_kind<L>, packed, on_input>(
+            ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
+            {memory.activated, memory.returned, row_pitch(L::width), false, memory.scaled, plan.offsets + L::experts});
+        if constexpr (L::shared_ffn > 0) {
+            grouped_product<T> s;
+            s.in = in.x.data();
+            s.in_stride = in.x.row_stride();
+            s.rows = static_cast<int>(tokens);
+            s.limit = static_cast<A>(o.shared_limit);
+            if (saved) s.pre = saved->shared_gate_up().data();
+            run_experts<shared_kind<L>, packed, false>(
+                ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+                {memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
+            c.shared = memory.shared_returned;
+            c.shared_stride = row_pitch(L::hidden);
+            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+        }
+        if constexpr (!on_input) c.weights = routing.weights.data();
+        c.place = plan.place;
+        c.ids = routing.ids.data();
+        run_combine<L>(ctx, c);
+        if (saved)
+            check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
+                                  static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
+                  "forward: tape");
+    }
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

@@ -30,6 +30,9 @@ struct simt_tile {
     A columns[std::size_t{Depth}][std::size_t{column_pitch}];
 };
 
+/// The tile of simt_experts.
+inline constexpr int simt_rows = 32, simt_columns = 64;
+
 /// Arguments of one grouped product.
 template <class T>
 struct grouped_product {
@@ -60,8 +63,9 @@ struct no_factor {};
 /// acc[i][j] = Σ_k row(i) · column(j). `row_of(m)` and `column_of(n)` give pointers to K elements, or null for zeros;
 /// `factor_of(m)` multiplies the elements of a row, rounded to X.
 template <class Tile, int K, int Threads, class X, class W, class A, class RowOf, class ColumnOf, class FactorOf>
-__device__ __forceinline__ void simt_product(Tile& shared, A (&acc)[std::size_t{Tile::rows_each}][std::size_t{Tile::columns_each}], RowOf row_of,
-                                             ColumnOf column_of, FactorOf factor_of) {
+__device__ __forceinline__ void simt_product(Tile& shared,
+                                             A (&acc)[std::size_t{Tile::rows_each}][std::size_t{Tile::columns_each}],
+                                             RowOf row_of, ColumnOf column_of, FactorOf factor_of) {
     constexpr int depth = static_cast<int>(sizeof(shared.rows) / sizeof(shared.rows[0]));
     constexpr int together = Threads / depth;
     constexpr bool scales = !std::is_same_v<FactorOf, no_factor>;
@@ -133,7 +137,7 @@ template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor
 __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
     using A = accumulate_t<T>;
     constexpr bool gated = Up && gated_activation<Act>;
-    constexpr int tile_rows = 32, tile_columns = 64, weight_rows = gated ? 2 * N : N;
+    constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
     using shape = simt_tile<A, tile_rows, tile_columns, 16, 128, 4>;
     constexpr int features = gated ? tile_columns / 2 : tile_columns;
     __shared__ shape shared;

@@ -4,8 +4,8 @@
 //
 // Ranks come from cub::BlockRadixRankMatch: equal ids of a block in the order of their pairs. n <= 1024: one block,
 // which is the router's last one where there is a router. Beyond: `scatter_pairs`, one launch, from counts per group of
-// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits do
-// not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
+// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits
+// do not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
 //
 // N up to 1023 reaches CUB's ranks (its counters take 36 of 48 KB then); beyond, warps take turns on one counter per
 // expert.
@@ -45,7 +45,7 @@ struct plan_memory {
     };
     std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
     std::int32_t start[std::size_t{N + 1}];  ///< first row of each expert, or of this block's part of it
-    std::int32_t scratch[33];
+    alignas(16) std::int32_t scratch[36];
     std::int32_t classes[32];
     std::int32_t tiles_before[std::size_t{N + 1}];
     std::uint16_t order[std::size_t{N}];  ///< experts, heaviest first
@@ -103,8 +103,7 @@ __device__ __forceinline__ void place_pairs(plan_memory<N>& shared, index_t begi
             for (int j = 0; j < each; ++j) {
                 if (first + 32 * j >= count) continue;
                 const index_t pair = begin + first + 32 * j;
-                const std::int32_t row =
-                    ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
+                const std::int32_t row = ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
                 out.place[pair] = row;
                 if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
             }

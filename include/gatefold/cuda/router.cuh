@@ -160,8 +160,7 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
     if constexpr (P::c.router.logits == projection::linear)
         simt_product<product, P::hidden, plan_threads, T, R>(
-            shared.tile, acc,
-            [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
+            shared.tile, acc, [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
             [&](int n) -> const R* {
                 return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::hidden : nullptr;
             },

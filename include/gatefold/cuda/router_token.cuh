@@ -51,13 +51,14 @@ struct router_policy {
 };
 
 template <layer_type L>
-using policy_of = router_policy<
-    typename L::value_type, typename L::router_type, L::hidden, L::experts, L::c.free.constant, L::c.free.copy,
-    L::c.free.zero, L::top_k, L::slots, L::c.router.logits, L::c.router.bias,
-    L::c.router.logits_in == precision::storage, L::c.router.transform == logit_transform::normalised,
-    L::c.router.select, L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias,
-    L::c.router.groups, L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second,
-    L::c.router.renorm, L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
+using policy_of =
+    router_policy<typename L::value_type, typename L::router_type, L::hidden, L::experts, L::c.free.constant,
+                  L::c.free.copy, L::c.free.zero, L::top_k, L::slots, L::c.router.logits, L::c.router.bias,
+                  L::c.router.logits_in == precision::storage, L::c.router.transform == logit_transform::normalised,
+                  L::c.router.select, L::c.router.from, L::c.router.scores_in == precision::storage,
+                  L::c.router.selection_bias, L::c.router.groups, L::c.router.kept_groups, L::c.router.group_by,
+                  L::c.router.masked, L::c.router.second, L::c.router.renorm, L::c.router.scaled,
+                  L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
 
 /// Numbers of a call that routing reads.
 struct route_numbers {
@@ -190,16 +191,16 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
         const int e = i * 32 + t.lane, g = e / per;
         bool is_kept = false;
         GATEFOLD_UNROLL
-        for (int q = 0; q < int{group_lanes}; ++q) is_kept = is_kept || (g / 32 == q && (kept[q] >> (g % 32) & 1u) != 0);
+        for (int q = 0; q < int{group_lanes}; ++q)
+            is_kept = is_kept || (g / 32 == q && (kept[q] >> (g % 32) & 1u) != 0);
         if (e < P::choices && !is_kept) words[i] = r.masked == group_mask::zero ? order_key(A(0)) : Word(0);
     }
 }
 
 /// The words that selection compares.
 template <class P, class Bias, class Word>
-__device__ __forceinline__ void order_words(const token_state<P>& t, const Bias* selection_bias,
-                                            const route_numbers& n, index_t token,
-                                            Word (&words)[token_state<P>::lanes_of_logits]) {
+__device__ __forceinline__ void order_words(const token_state<P>& t, const Bias* selection_bias, const route_numbers& n,
+                                            index_t token, Word (&words)[token_state<P>::lanes_of_logits]) {
     using A = typename P::accumulate_type;
     using traits = router_traits<P>;
     constexpr router_config r = P::c.router;
@@ -223,8 +224,8 @@ __device__ __forceinline__ void order_words(const token_state<P>& t, const Bias*
             if (is_nan(t.z[i])) key = -real_format<A>::infinity;
         } else if constexpr (r.select == selection::sampled) {
             if (n.training)
-                key = gatefold::fma(n.draw.template gumbel<A>(purpose::sampling, token, e), static_cast<A>(n.noise),
-                                    key);
+                key =
+                    gatefold::fma(n.draw.template gumbel<A>(purpose::sampling, token, e), static_cast<A>(n.noise), key);
         } else if constexpr (r.select == selection::positive) {
             if (!(key > A(0))) continue;
         }
@@ -252,9 +253,10 @@ __device__ __forceinline__ void choose(token_state<P>& t, const Bias* selection_
             for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
                 const int e = i * 32 + t.lane;
                 if (e < P::choices)
-                    words[i] = e == best ? order_word<A>(0)
-                                         : order_key(key_of<A>(words[i]) +
-                                                     n.draw.template gumbel<A>(purpose::gumbel, token, e));
+                    words[i] =
+                        e == best
+                            ? order_word<A>(0)
+                            : order_key(key_of<A>(words[i]) + n.draw.template gumbel<A>(purpose::gumbel, token, e));
             }
             take_best(t, words, 1, 1);
             return;

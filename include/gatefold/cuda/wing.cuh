@@ -30,34 +30,27 @@ struct impl<cuda> {
 
     template <layer_type L>
     static constexpr std::size_t packed_bytes() {
-        return sizeof(typename L::value_type) *
-               static_cast<std::size_t>(on_cuda::routed_elements<L> + index_t{L::local_experts} * L::width * L::ffn +
-                                        index_t{L::shared_gate_up_rows + L::shared_ffn} * L::hidden);
+        return sizeof(typename L::value_type) * static_cast<std::size_t>(on_cuda::packed_places<L>::elements);
     }
     template <layer_type L>
     static void pack_expert(context<cuda>& ctx, packed<L, cuda>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
         using T = typename L::value_type;
-        constexpr index_t up = index_t{L::gate_up_rows} * L::width, lower = index_t{L::width} * L::ffn;
+        using kind = on_cuda::routed_kind<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
-        copy_rows(ctx, to + e * up, up, gate_up, up, 1, up, false);
-        copy_rows(ctx, to + on_cuda::routed_elements<L> + e * lower, lower, down, lower, 1, lower, false);
+        on_cuda::pack_experts<kind>(ctx, {gate_up, down}, to + e * kind::packed_up,
+                                    to + on_cuda::packed_places<L>::down + e * kind::packed_down, 1);
     }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
         using T = typename L::value_type;
-        constexpr index_t up = on_cuda::routed_elements<L>, down = index_t{L::local_experts} * L::width * L::ffn;
+        using places = on_cuda::packed_places<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
-        const auto m = on_cuda::routed_matrices(w);
-        copy_rows(ctx, to, up, m.up, up, 1, up, false);
-        copy_rows(ctx, to + up, down, m.down, down, 1, down, false);
-        if constexpr (L::shared_ffn > 0) {
-            constexpr index_t shared_up = index_t{L::shared_gate_up_rows} * L::hidden;
-            constexpr index_t shared_down = index_t{L::hidden} * L::shared_ffn;
-            const auto s = on_cuda::shared_matrices(w);
-            copy_rows(ctx, to + up + down, shared_up, s.up, shared_up, 1, shared_up, false);
-            copy_rows(ctx, to + up + down + shared_up, shared_down, s.down, shared_down, 1, shared_down, false);
-        }
+        on_cuda::pack_experts<on_cuda::routed_kind<L>>(ctx, on_cuda::routed_matrices(w), to, to + places::down,
+                                                       L::local_experts);
+        if constexpr (L::shared_ffn > 0)
+            on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, on_cuda::shared_matrices(w), to + places::shared_up,
+                                                           to + places::shared_down, 1);
     }
 
     template <layer_type L>

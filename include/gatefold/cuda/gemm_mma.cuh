@@ -1,0 +1,170 @@
+// Grouped products of 16-bit layers on the tensor cores: what the two kernels share.
+//
+//     rows (gathered) ──cp.async──> shared ring ──ldmatrix──┐
+//     weights, packed or as the hub has them ──────────────┴──> mma.sync, float sums ──> bias, activation ──> rows
+//
+// Weights are the A operand, 16 wide; rows of tokens are B, 8 wide: padding costs at most 7 rows per tile. Every output
+// is one chain of mma over ascending blocks of 16 k with one float accumulator, in both kernels and every tile size.
+#pragma once
+
+#include <gatefold/cuda/gemm_simt.cuh>
+#include <gatefold/cuda/layout.hpp>
+#include <gatefold/cuda/ptx.cuh>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
+/// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
+/// no multiple of 16.
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge>
+struct projection_of {
+    using value_type = T;
+    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge;
+    static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
+    static constexpr activation act = Act;
+    static constexpr int outputs = N, depth = K;
+    /// Elements of an input row that may be read: our own rows are zero up to a multiple of 8.
+    static constexpr int readable = Up ? K : (K + 7) / 8 * 8;
+    using shape = projection_shape<gated, N, K>;
+    static constexpr int weight_rows = gated ? 2 * N : N;
+    /// Elements of one expert.
+    static constexpr index_t expert_elements = Packed ? shape::elements : index_t{weight_rows} * K;
+};
+
+/// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
+/// that its weights are read from memory once.
+struct item_place {
+    tile rows;
+    int piece;
+};
+template <class T>
+__device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
+    return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
+}
+template <class T>
+__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int tile_rows) {
+    item_place at;
+    at.piece = item / tiles;
+    const int i = item - at.piece * tiles;
+    if (p.tiles) {
+        const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
+        at.rows = {v.x, v.y, v.z, 0};
+    } else {
+        at.rows = {0, i * tile_rows, p.rows - i * tile_rows < tile_rows ? p.rows - i * tile_rows : tile_rows, 0};
+    }
+    return at;
+}
+
+/// A chunk of 8 elements of an input row, `valid` of which may be read.
+template <class P, class T>
+__device__ __forceinline__ void copy_row_chunk(std::uint32_t to, const T* from, const T* anywhere, int valid) {
+    if constexpr (P::input_aligned)
+        copy_or_zero(to, valid > 0 ? from : anywhere, valid <= 0);
+    else
+        copy_elements(to, from, valid);
+}
+
+/// Where lane `lane` of a 512-byte piece finds its 8 elements in the hub's layout: weight row and offset in k.
+template <class P>
+struct hub_lane {
+    const typename P::value_type* row;  ///< null: padding
+    int offset;
+
+    __device__ __forceinline__ hub_lane(const typename P::value_type* expert, int strip, int lane) {
+        const int matrix = lane / 8, r = matrix / 2 * 8 + lane % 8;
+        const int n =
+            strip < P::shape::strips ? weight_row_of(strip * 16 + r, P::gated, P::outputs, P::shape::groups) : -1;
+        offset = matrix % 2 * 8;
+        row = n < 0 ? nullptr : expert + static_cast<index_t>(n) * P::depth + offset;
+    }
+    __device__ __forceinline__ void copy(std::uint32_t to, int k, const typename P::value_type* anywhere) const {
+        const int valid = row ? P::depth - k - offset : 0;
+        if constexpr (P::weights_aligned)
+            copy_streamed_or_zero(to, valid > 0 ? row + k : anywhere, valid <= 0);
+        else
+            copy_elements(to, row + k, valid);
+    }
+};
+
+/// Sums of one strip and 8 rows, with bias and activation, as outputs of two rows: v0 of row 2 (lane%4), v1 of the
+/// next.
+template <class P>
+struct finished_sums {
+    float low[2], high[2];  ///< outputs of 8-row group 0 and (not gated) 1 of the strip
+};
+template <class P, class T>
+__device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, const float (&sums)[4], int expert,
+                                                   int strip, int lane, index_t row, int rows) {
+    finished_sums<P> out{{sums[0], sums[1]}, {sums[2], sums[3]}};
+    const int first = output_at(P::gated ? strip : 2 * strip, lane / 4, P::shape::groups);
+    [[maybe_unused]] const int second = P::gated ? first : output_at(2 * strip + 1, lane / 4, P::shape::groups);
+    if constexpr (P::bias) {
+        const T* bias = p.bias + static_cast<index_t>(expert) * P::weight_rows;
+        const float b0 = first < P::outputs ? to_accumulate(bias[first]) : 0.0f;
+        const float b1 = second < P::outputs ? to_accumulate(bias[P::gated ? P::outputs + second : second]) : 0.0f;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            out.low[i] += b0;
+            out.high[i] += b1;
+        }
+    }
+    if constexpr (P::up) {
+        if (p.pre) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < 2; ++i) {
+                if (lane % 4 * 2 + i >= rows) continue;
+                T* to = p.pre + (row + lane % 4 * 2 + i) * P::weight_rows;
+                if (first < P::outputs) to[first] = from_accumulate<T>(out.low[i]);
+                if (second < P::outputs) to[P::gated ? P::outputs + second : second] = from_accumulate<T>(out.high[i]);
+            }
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            if constexpr (P::gated) {
+                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], p.limit);
+            } else {
+                out.low[i] = gatefold::activate<P::act>(out.low[i], p.limit);
+                out.high[i] = gatefold::activate<P::act>(out.high[i], p.limit);
+            }
+        }
+    }
+    return out;
+}
+
+/// Stores what this lane holds of one row: `Groups` consecutive 8-row groups from `first_group` on, a word of two
+/// outputs each, after the transposition.
+template <class P, int Groups, class T>
+__device__ __forceinline__ void store_row(T* row, int first_group, const std::uint32_t (&words)[std::size_t{Groups}],
+                                          int lane) {
+    constexpr int full = P::shape::groups / 4 * 4;
+    const auto piece = [&]<int Width>(int g, constant_of<Width>) {
+        std::uint32_t v[std::size_t{Width}];
+        GATEFOLD_UNROLL
+        for (int t = 0; t < Width; ++t) v[t] = words[g + t];
+        const int n = output_at(first_group + g, lane % 4 * 2, P::shape::groups);
+        if constexpr (P::edge) {
+            GATEFOLD_UNROLL
+            for (int t = 0; t < Width; ++t) {
+                if (n + 2 * t < P::outputs) row[n + 2 * t].bits = static_cast<std::uint16_t>(v[t]);
+                if (n + 2 * t + 1 < P::outputs) row[n + 2 * t + 1].bits = static_cast<std::uint16_t>(v[t] >> 16);
+            }
+        } else {
+            store_words(row + n, v);
+        }
+    };
+    // Pieces follow the permutation: fours, then a pair, then a single group.
+    if (Groups % 4 == 0 && first_group % 4 == 0 && first_group + Groups <= full) {
+        GATEFOLD_UNROLL
+        for (int g = 0; g + 4 <= Groups; g += 4) piece(g, constant_of<4>{});
+        return;
+    }
+    if (Groups == 2 && first_group + 2 <= full) {
+        piece(0, constant_of < Groups >= 2 ? 2 : 1 > {});
+        return;
+    }
+    GATEFOLD_UNROLL
+    for (int g = 0; g < Groups; ++g)
+        if (first_group + g < P::shape::groups) piece(g, constant_of<1>{});
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

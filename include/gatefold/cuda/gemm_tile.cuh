@@ -1,0 +1,247 @@
+// The grouped product for many rows per expert: a block multiplies a tile of up to 128 rows with 256 weight rows.
+//
+//     ring of stages [rows x 64][256 weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 32 x 64
+//
+// Persistent: the copies run across tiles and experts. Rows of a tile that do not exist are skipped by eights.
+#pragma once
+
+#include <gatefold/cuda/gemm_mma.cuh>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Rows x weight rows of a tile, depth and number of stages, warps along rows and along weight rows.
+template <int Rows, int WeightRows, int Depth, int Stages, int RowWarps, int WeightWarps>
+struct tile_shape {
+    static constexpr int rows = Rows, weight_rows = WeightRows, depth = Depth, stages = Stages, row_warps = RowWarps,
+                         weight_warps = WeightWarps, threads = 32 * RowWarps * WeightWarps;
+    static constexpr int strips = WeightRows / 16, blocks = strips / block_strips;
+    static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
+    static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
+    static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
+    static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
+    static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
+    static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
+};
+using tiles_of_64 = tile_shape<64, 256, 64, 3, 1, 4>;
+using tiles_of_128 = tile_shape<128, 256, 64, 3, 2, 4>;
+
+template <class P, class S>
+__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_product<typename P::value_type> p) {
+    using T = typename P::value_type;
+    using X = typename P::shape;
+    constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
+    constexpr int pieces = (X::strips + S::strips - 1) / S::strips;
+    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
+    constexpr int block_bytes = BK / 16 * block_strips * 512, block_copies = block_bytes / 16 / S::threads;
+    constexpr int warps = S::threads / 32, hub_lanes = block_strips / warps > 0 ? block_strips / warps : 1;
+    constexpr bool ragged_k = k_last * 16 != BK, ragged_strips = X::strips % S::strips != 0;
+    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
+    static_assert(warps <= block_strips);
+
+    extern __shared__ __align__(128) unsigned char ring_memory[];
+    const std::uint32_t ring_rows = shared_address(ring_memory), ring_weights = ring_rows + S::stages * S::row_bytes;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    const int row_warp = warp / S::weight_warps, weight_warp = warp % S::weight_warps;
+    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+
+    // The cursor of the copies: what stays within an item is computed when it moves there.
+    int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
+    [[maybe_unused]] int load_strips = 0;
+    const T* from_rows[std::size_t{row_copies}];
+    int readable[std::size_t{row_copies}];
+    const T* from_weights = p.weights;
+    const T* hub[std::size_t{S::blocks}][std::size_t{hub_lanes}];
+    [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
+    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
+    const std::uint32_t to_rows_lane =
+        ring_rows + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
+    const std::uint32_t to_weights_lane = ring_weights + static_cast<std::uint32_t>(thread * 16);
+
+    const auto load = [&] {
+        if (load_item < items) {
+            if (load_k == 0) {
+                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const int strip = at.piece * S::strips;
+                load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
+                if constexpr (P::packed) {
+                    from_weights = expert + static_cast<index_t>(strip) * 16 * X::padded + thread * 8;
+                } else {
+                    GATEFOLD_UNROLL
+                    for (int b = 0; b < S::blocks; ++b) {
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < hub_lanes; ++i)
+                            hub[b][i] = hub_lane<P>(expert, strip + b * block_strips + warp + i * warps, lane).row;
+                    }
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < row_copies; ++i) {
+                    const int r = my_row + i * rows_at_once;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
+                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
+                }
+            }
+            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
+            const std::uint32_t to_weights = to_weights_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
+            [[maybe_unused]] const bool last = load_k == k_blocks - 1;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < row_copies; ++i) {
+                if (!ragged_k || !last || my_chunk < 2 * k_last) {
+                    const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                    copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
+                                      p.in, valid < 8 ? valid : 8);
+                }
+                from_rows[i] += BK;
+            }
+            GATEFOLD_UNROLL
+            for (int b = 0; b < S::blocks; ++b) {
+                const std::uint32_t to = to_weights + static_cast<std::uint32_t>(b * block_bytes);
+                if constexpr (P::packed) {
+                    // The k of a block are one contiguous piece; a short last block makes it shorter, not sparser.
+                    const int there = load_strips - b * block_strips;
+                    const int live = !ragged_strips || there > block_strips ? block_strips : there > 0 ? there : 0;
+                    const int chunks = live * 32 * (ragged_k && last ? k_last : BK / 16);
+                    const T* from = from_weights + static_cast<index_t>(b) * block_strips * 16 * X::padded +
+                                    static_cast<index_t>(load_k) * live * (BK * 16);
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i)
+                        if ((!ragged_strips && !(ragged_k && last)) || thread + i * S::threads < chunks)
+                            copy_streamed(to + static_cast<std::uint32_t>(i * S::threads * 16),
+                                          from + i * S::threads * 8);
+                } else {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i) {
+                        const int k16 = (i * warps + warp) / block_strips;
+                        if (ragged_k && last && k16 >= k_last) break;
+                        const T* row = hub[b][i % hub_lanes];
+                        const int k = load_k * BK + k16 * 16, valid = row ? P::depth - k - hub_offset : 0;
+                        const std::uint32_t place = to + static_cast<std::uint32_t>(i * S::threads * 16);
+                        if constexpr (P::weights_aligned)
+                            copy_streamed_or_zero(place, valid > 0 ? row + k : p.weights, valid <= 0);
+                        else
+                            copy_elements(place, row + k, valid);
+                    }
+                }
+            }
+            if (++load_k == k_blocks) {
+                load_k = 0;
+                load_item += stride;
+            }
+            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+        }
+        copy_commit();
+    };
+    for (int s = 0; s < S::stages - 1; ++s) load();
+
+    // Rows: two groups of 8 per ldmatrix. The swizzle of step kk is an exclusive or with kk · 32 bytes.
+    const int lane_row = row_warp * (S::rows / S::row_warps) + (lane & 7) + (lane >> 4) * 8;
+    const std::uint32_t row_lane =
+        ring_rows + static_cast<std::uint32_t>(lane_row * (BK * 2) + ((lane >> 3 & 1) ^ (lane_row & 7)) * 16);
+    const int warp_strip = weight_warp * S::warp_strips;
+    const std::uint32_t weight_lane =
+        ring_weights +
+        static_cast<std::uint32_t>(warp_strip / block_strips * block_bytes + warp_strip % block_strips * 512 +
+                                   ((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
+
+    int stage = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
+        const item_place at = item_at(p, item, tiles, S::rows);
+        const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
+        const int my_strip = at.piece * S::strips + warp_strip;
+        const auto step_bytes = static_cast<std::uint32_t>(
+            (P::packed && ragged_strips ? live_strips(my_strip / block_strips * block_strips, X::strips)
+                                        : block_strips) *
+            512);
+
+        // Groups x 8 rows times Strips strips. Every warp takes part in the barriers, whatever its share.
+        const auto work = [&]<int Groups, int Strips>() {
+            constexpr bool idle = Groups == 0 || Strips == 0;
+            float sums[std::size_t{idle ? 1 : Strips}][std::size_t{idle ? 1 : Groups}][4] = {};
+            const auto multiply = [&]<int Steps>(constant_of<Steps>) {
+                if constexpr (!idle) {
+                    GATEFOLD_UNROLL
+                    for (int kk = 0; kk < Steps; ++kk) {
+                        std::uint32_t x[std::size_t{(Groups + 1) / 2}][4];
+                        GATEFOLD_UNROLL
+                        for (int j = 0; j < (Groups + 1) / 2; ++j)
+                            ldmatrix(x[j], (row_lane ^ static_cast<std::uint32_t>(kk * 32)) +
+                                               static_cast<std::uint32_t>(stage * S::row_bytes + j * 16 * (BK * 2)));
+                        GATEFOLD_UNROLL
+                        for (int m = 0; m < Strips; ++m) {
+                            std::uint32_t w[4];
+                            ldmatrix(w, weight_lane + static_cast<std::uint32_t>(stage * S::weight_bytes + m * 512) +
+                                            static_cast<std::uint32_t>(kk) * step_bytes);
+                            GATEFOLD_UNROLL
+                            for (int j = 0; j < Groups; ++j)
+                                multiply_add<T>(sums[m][j], w, x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]);
+                        }
+                    }
+                }
+            };
+            constexpr int whole = ragged_k ? k_blocks - 1 : k_blocks;
+            for (int kb = 0; kb < whole; ++kb) {
+                copy_wait<S::stages - 2>();
+                __syncthreads();
+                load();
+                multiply(constant_of<BK / 16>{});
+                stage = stage + 1 == S::stages ? 0 : stage + 1;
+            }
+            if constexpr (ragged_k) {
+                copy_wait<S::stages - 2>();
+                __syncthreads();
+                load();
+                multiply(constant_of<k_last>{});
+                stage = stage + 1 == S::stages ? 0 : stage + 1;
+            }
+            if constexpr (!idle) {
+                constexpr int groups = P::gated ? Strips : 2 * Strips;
+                GATEFOLD_UNROLL
+                for (int j = 0; j < Groups; ++j) {
+                    std::uint32_t words[std::size_t{groups}];
+                    GATEFOLD_UNROLL
+                    for (int m = 0; m < Strips; ++m) {
+                        const finished_sums<P> done =
+                            finish<P>(p, sums[m][j], at.rows.expert, my_strip + m, lane,
+                                      index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
+                        words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+                        if constexpr (!P::gated)
+                            words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+                    }
+                    const int r = j * 8 + lane / 4;
+                    if (r < my_rows)
+                        store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
+                                             my_strip * (P::gated ? 1 : 2), words, lane);
+                }
+            }
+        };
+        const auto by_rows = [&]<int Strips>() {
+            const int groups = (my_rows + 7) / 8;
+            if (groups <= 0)
+                work.template operator()<0, 0>();
+            else if (groups == 1)
+                work.template operator()<1, Strips>();
+            else if (groups == 2)
+                work.template operator()<2, Strips>();
+            else if (groups == 3)
+                work.template operator()<3, Strips>();
+            else if (groups == 4)
+                work.template operator()<4, Strips>();
+            else if (groups <= 6)
+                work.template operator()<6, Strips>();
+            else
+                work.template operator()<8, Strips>();
+        };
+        constexpr int tail = X::strips % S::warp_strips;
+        if (my_strip + S::warp_strips <= X::strips)
+            by_rows.template operator()<S::warp_strips>();
+        else if (tail != 0 && my_strip < X::strips)
+            by_rows.template operator()<(tail ? tail : S::warp_strips)>();
+        else
+            work.template operator()<0, 0>();
+    }
+    copy_wait<0>();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
