@@ -7,6 +7,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/cpu/router.hpp>
+#include <gatefold/moe/router_tables.hpp>
 
 namespace {
 
@@ -252,6 +253,53 @@ BOOST_AUTO_TEST_CASE(ids_from_outside_are_taken) {
     BOOST_TEST(std::fabs(weights(0, 1) - 0.7310585786) < 1e-9);
     BOOST_TEST(weights(1, 0) == 1);
     BOOST_TEST(weights(1, 1) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(tables) {
+    gf::context<gf::cpu> ctx(1);
+    constexpr gf::index_t ids = 1000;
+    auto table = gf::make_tensor<std::int32_t, gf::dyn, 2>(ctx, ids);
+    const auto load_of = [&](auto weight) {
+        std::vector<double> load(5);
+        for (gf::index_t v = 0; v < ids; ++v)
+            for (int s = 0; s < 2; ++s) load[static_cast<std::size_t>(table(v, s))] += weight(v);
+        return load;
+    };
+    const auto distinct = [&] {
+        bool all = true;
+        for (gf::index_t v = 0; v < ids; ++v)
+            all = all && table(v, 0) != table(v, 1) && table(v, 0) >= 0 && table(v, 0) < 5 && table(v, 1) >= 0 &&
+                  table(v, 1) < 5;
+        return all;
+    };
+    gf::modulo_table(table.view(), 5);
+    BOOST_TEST(distinct());
+    BOOST_TEST(table(7, 0) == 2);
+    BOOST_TEST(table(4, 1) == 0);
+
+    gf::random_table(table.view(), 5, 3);
+    BOOST_TEST(distinct());
+    for (const double n : load_of([](gf::index_t) { return 1.0; })) BOOST_TEST(std::fabs(n - 400) < 80);
+
+    std::vector<double> frequencies;  // a few ids make up most of the text
+    for (gf::index_t v = 0; v < ids; ++v) frequencies.push_back(1.0 / static_cast<double>(1 + (v * 37) % ids));
+    gf::balanced_table(table.view(), {frequencies.data(), {ids}}, 5);
+    BOOST_TEST(distinct());
+    const auto load = load_of([&](gf::index_t v) { return frequencies[static_cast<std::size_t>(v)]; });
+    for (const double n : load) BOOST_TEST(std::fabs(n / load[0] - 1) < 0.01);
+
+    const std::int32_t text[] = {3, 999, 3};
+    auto chosen = gf::make_tensor<std::int32_t, gf::dyn, 2>(ctx, 3);
+    gf::look_up(table.view(), {text, {3}}, chosen.view());
+    for (int s = 0; s < 2; ++s) {
+        BOOST_TEST(chosen(0, s) == table(3, s));
+        BOOST_TEST(chosen(1, s) == table(999, s));
+        BOOST_TEST(chosen(2, s) == table(3, s));
+    }
+    const std::int32_t unknown[] = {0, 1, 1000};
+    BOOST_CHECK_THROW(gf::look_up(table.view(), {unknown, {3}}, chosen.view()), gf::argument_error);
+    BOOST_TEST(chosen(0, 0) == table(3, 0));
+    BOOST_CHECK_THROW(gf::modulo_table(table.view(), 1), gf::argument_error);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
