@@ -112,9 +112,7 @@ void check_model(const block_cases::model_case& one, const std::string& folder) 
                         tolerance);
             std::vector<std::int32_t> kept(n * static_cast<std::size_t>(L::slots));
             for (std::size_t i = 0; i < kept.size(); ++i)
-                kept[i] = tape.plan().place[static_cast<gf::index_t>(i)] < 0 && L::choices == L::experts
-                              ? -1
-                              : routing.ids.data()[i];
+                kept[i] = tape.plan().place[static_cast<gf::index_t>(i)] < 0 ? -1 : routing.ids.data()[i];
             check_close(what + "ids",
                         as_matrix(kept.data(), static_cast<const T*>(nullptr), n, L::slots, L::choices).data(),
                         as_matrix(ids.data(), static_cast<const T*>(nullptr), n, slots, L::choices), 0);
