@@ -94,7 +94,9 @@ struct portable_form {
 
 /// What a kernel fetches besides what it multiplies.
 struct lookahead {
-    index_t distance = 0;        ///< bytes ahead in the streams themselves, into the first-level cache
+    /// Bytes ahead in the streams themselves. Into the first-level cache where they come from the second; streams that
+    /// come from memory are only brought near, or the loads would stop the hardware's prefetch from running ahead.
+    index_t distance = 0;
     const char* next = nullptr;  ///< what will be multiplied next, into the second-level cache
     index_t half = 0;            ///< bytes from the first to the second stream of `next`
     index_t advance = 0;         ///< bytes of each of the two per step
@@ -118,7 +120,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
             for (int j = 0; j < NV; ++j) {
                 w[j] = load<float>(reinterpret_cast<const float*>(b + j * stream));
                 if (R > 1) keep_apart(w[j].raw);
-                prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
             }
             if constexpr (NV == 2) {
                 prefetch<false>(ahead.next);
@@ -186,7 +188,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         for (int j = 0; j < NV; ++j) {
             w[j] = Form::weights(b + j * stream);
             if (R > 1) keep_apart(w[j].raw);  // one load for all rows
-            prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
             prefetch<false>(ahead.next);

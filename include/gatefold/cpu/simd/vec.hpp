@@ -204,6 +204,7 @@ GATEFOLD_INLINE vec<A, N> load_first(const T* p, index_t count) {
 template <class T, class A, int N>
 GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
     if (count >= N) return store(p, v);
+    if (count <= 0) return;
 #if GATEFOLD_AVX512
     if constexpr (std::is_same_v<A, float> && std::is_same_v<T, float> && N == 16)
         return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v.raw);
