@@ -88,7 +88,7 @@ options parse(int count, char** arguments) {
             throw usage_error{"unknown option \"" + option + "\"; --help lists them"};
         }
     }
-    o.only_generate = generate_given && !o.load.empty();
+    o.only_generate = generate_given && o.generate > 0 && !o.load.empty();
     return o;
 }
 

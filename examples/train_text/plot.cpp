@@ -27,6 +27,10 @@ double round_step(double range, int count) {
     return 10 * power;
 }
 
+/// The first multiple of the step that is not below `low`; plus zero, because minus zero would be written with its
+/// sign.
+double first_tick(double low, double step) { return std::ceil(low / step - 1e-9) * step + 0.0; }
+
 struct axis {
     double low, high, from, to;
     double operator()(double v) const { return from + (v - low) / (high - low) * (to - from); }
@@ -39,12 +43,12 @@ std::string number_text(double v, double step) {
 
 std::string frame(const axis& x, const axis& y, const std::string& x_name, const std::string& y_name, double y_step) {
     std::string svg;
-    for (double v = std::ceil(y.low / y_step - 1e-9) * y_step; v <= y.high + 1e-9; v += y_step) {
+    for (double v = first_tick(y.low, y_step); v <= y.high + 1e-9; v += y_step) {
         svg += format("<line class=\"grid\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>", left, right, y(v), y(v));
         svg += text_at(left - 5, y(v) + 3.5, "end", number_text(v, y_step));
     }
     const double x_step = round_step(x.high - x.low, 5);
-    for (double v = std::ceil(x.low / x_step - 1e-9) * x_step; v <= x.high + 1e-9; v += x_step)
+    for (double v = first_tick(x.low, x_step); v <= x.high + 1e-9; v += x_step)
         svg += text_at(x(v), bottom + 14, v > x.high - x_step / 4 ? "end" : "middle", number_text(v, x_step));
     svg += format("<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>", left, right, bottom, bottom);
     svg += text_at((left + right) / 2, height - 6, "middle", x_name);

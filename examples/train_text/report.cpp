@@ -21,7 +21,7 @@ main{max-width:1120px;margin:0 auto;padding:20px 16px 48px}
 h1{font-size:1.5rem;line-height:1.25;margin:8px 0 4px}h2{font-size:1.15rem;margin:36px 0 4px}h3{font-size:1rem;margin:0 0 4px}
 p{margin:6px 0;max-width:76ch}.soft{color:var(--soft)}
 .tiles,.plots{display:grid;gap:14px;margin-top:14px}
-.tiles{grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}.plots{grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr))}
+.tiles{grid-template-columns:repeat(auto-fit,minmax(136px,1fr))}.plots{grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr))}
 .tile,figure{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:10px 12px;margin:0;min-width:0}
 .tile b{display:block;font-size:1.45rem;line-height:1.3;font-variant-numeric:tabular-nums}
 svg{display:block;width:100%;height:auto;font:11px system-ui,sans-serif}
@@ -124,7 +124,7 @@ std::string byte_map(const run_figures& r, int layer) {
 
 std::string row(std::initializer_list<std::string> cells, const char* tag = "td") {
     std::string text = "<tr>";
-    for (const auto& c : cells) text += "<" + std::string(tag) + ">" + c + "</" + tag + ">";
+    for (const auto& c : cells) text += format("<%s>%s</%s>", tag, c.c_str(), tag);
     return text + "</tr>";
 }
 
