@@ -222,6 +222,38 @@ constexpr router_config grouped(router_config r, int groups, int kept) {
     return r;
 }
 
+/// NLLB's top-2 choice with a capacity of 9 of 31 tokens: the dense combine matrix.
+template <bool After, bool ByPriority>
+void top2_capacity(const oracle::tensor_file& f) {
+    constexpr gf::capacity_config capacity{.rule = gf::capacity_rule::nllb,
+                                           .factor = 0.29f,
+                                           .keeps = ByPriority ? gf::priority::importance : gf::priority::slot_major,
+                                           .renormalise_kept = After};
+    using L = gf::layer<
+        gf::config{.hidden = 6, .ffn = 1, .experts = 6, .top_k = 2, .router = gf::routers::nllb, .capacity = capacity},
+        double>;
+    const std::string name =
+        std::string(After ? "normalise_after" : "normalise_before") + (ByPriority ? ".priority" : ".arrival");
+    const values z = f.get("logits"), gates = f.get(name + ".gates");
+    gf::context<gf::cpu> ctx(1);
+    auto w = gf::make_weights<L>(ctx);
+    for (int e = 0; e < 6; ++e) w.router(e, e) = 1;
+    auto ids = gf::make_tensor<std::int32_t, gf::dyn, 2>(ctx, 31);
+    auto weights = gf::make_tensor<double, gf::dyn, 2>(ctx, 31);
+    auto logits = gf::make_tensor<double, gf::dyn, 6>(ctx, 31);
+    auto kept = gf::make_tensor<std::uint8_t, gf::dyn>(ctx, 62);
+    gf::batch<L> in;
+    in.x = {z.data(), {31, 6}};
+    const gf::routing_view<L> routing{ids.view(), weights.view(), logits.view()};
+    gf::route(ctx, w, in, routing);
+    gf::apply_capacity(ctx, in, routing, kept.view());
+    values dense(31 * 6);
+    for (gf::index_t t = 0; t < 31; ++t)
+        for (int s = 0; s < 2; ++s) dense[static_cast<std::size_t>(t * 6 + ids(t, s))] += weights(t, s);
+    check_close(name.c_str(), dense.data(), gates);
+    BOOST_TEST(ctx.report().dropped > 0);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(golden)
@@ -281,6 +313,15 @@ BOOST_AUTO_TEST_CASE(models) {
     model<qwen3, 16, 4>("qwen3_moe");
     model<qwen3, 160, 8>("qwen3_moe_e160");
     model<qwen3_next, 14, 4>("qwen3_next");
+}
+
+BOOST_AUTO_TEST_CASE(two_experts_with_capacity) {
+    if (is_missing("gradients/top2_capacity.safetensors")) return;
+    const oracle::tensor_file f = oracle::read_safetensors(golden_directory() + "/gradients/top2_capacity.safetensors");
+    top2_capacity<false, false>(f);
+    top2_capacity<false, true>(f);
+    top2_capacity<true, false>(f);
+    top2_capacity<true, true>(f);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
