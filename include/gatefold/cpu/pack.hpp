@@ -37,6 +37,12 @@ struct row_reader {
         const vec<A> x = load_first<A>(data + step, columns - step);
         return factor ? mul(x, broadcast<A>(*factor)) : x;
     }
+    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns ? steps : columns;
+        return factor ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
 };
 
 /// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
@@ -67,6 +73,8 @@ struct pair_reader {
         std::memcpy(&result.raw, pairs, sizeof result.raw);
         return result;
     }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
 };
 
 /// A stretch of one row rounded to bf16, as floats; zeros behind its end.
@@ -85,6 +93,8 @@ struct rounding_reader {
         store(rounded, x);
         return load<float>(rounded);
     }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
 };
 
 /// Writes one step of a stream: W numbers in storage type, or W words of two bf16.
@@ -106,7 +116,19 @@ GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int 
         return;
     }
     const index_t total = steps * height;
-    for (index_t s = 0; s < steps; s += width) {
+    index_t done = 0;
+    if (rows == width && height == width) {
+        const index_t whole = readers[0].whole(steps);
+        for (; done + width <= whole; done += width) {
+            vec<A> block[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) block[i] = readers[i].inside(done);
+            transpose(block);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store(to + (done + j) * width, block[j]);
+        }
+    }
+    for (index_t s = done; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width;
         for (int first = 0; first < height; first += width) {
             vec<A> block[std::size_t{width}];

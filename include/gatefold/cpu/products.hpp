@@ -53,8 +53,10 @@ struct matrix {
 /// How a product is cut: what a thread works on stays in its second-level cache.
 struct product_blocks {
     static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
-    static constexpr std::size_t bytes =
-        sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns + std::size_t{panel} * depth + 64);
+    /// Panels packed together, so that what is read of a row of weights is a few lines long.
+    static constexpr int together = 4;
+    static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
+                                                           std::size_t{panel} * together * depth + 64);
 };
 
 /// Scratch of the products, for any extents and types.
@@ -77,10 +79,10 @@ struct block_grid {
 };
 
 /// Runs one product: for every group, `extent(e)` gives (rows, columns, depth) of its output and sum, `pack_rows` and
-/// `pack_streams` bring operands into the kernels' order, `target(e)` is where the output lies.
-template <class Sum, class Context, class Extent, class PackRows, class PackStreams, class Target>
+/// `pack_panels` bring operands into the kernels' order, `target(e)` is where the output lies.
+template <class Sum, class Context, class Extent, class PackRows, class PackPanels, class Target>
 void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, Extent extent, PackRows pack_rows,
-                 PackStreams pack_streams, Target target) {
+                 PackPanels pack_panels, Target target) {
     using form = chain<Sum>;
     using blocks = product_blocks;
     constexpr int width = lanes<Sum>, panel = 2 * width;
@@ -132,31 +134,48 @@ void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, 
                 const index_t columns = x.columns - c0 < block_columns ? x.columns - c0 : block_columns;
                 const index_t padded = round_up<index_t>(columns, panel);
                 const row_tiles tiles(r1 - r0, form::max_rows);
-                if (accumulate || x.depth == 0)
+                // Sums of whole panels are kept in the output itself where it has their type.
+                using target_type = std::remove_reference_t<decltype(*out.data)>;
+                constexpr bool in_place = std::is_same_v<target_type, Sum>;
+                const index_t whole = in_place ? columns / panel * panel : 0;
+                const auto keep = [&](index_t from, bool load_old) {
                     for (index_t r = r0; r < r1; ++r)
-                        for (index_t j = 0; j < padded; j += width)
+                        for (index_t j = from; j < padded; j += width)
                             store(c + (r - r0) * padded + j,
-                                  accumulate ? load_first<Sum>(out.data + r * out.stride + c0 + j, columns - j)
-                                             : zeros<Sum>());
+                                  load_old ? load_first<Sum>(out.data + r * out.stride + c0 + j, columns - j)
+                                           : zeros<Sum>());
+                };
+                if (x.depth == 0)
+                    keep(0, accumulate);
+                else if (accumulate)
+                    keep(whole, true);
                 for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
                     const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
                     for (index_t t = 0; t < tiles.tiles; ++t)
                         pack_rows(e, r0 + tiles.begin(t), static_cast<int>(tiles.begin(t + 1) - tiles.begin(t)), k0,
                                   depth, a + tiles.begin(t) * depth);
                     for (index_t j = 0; j < padded; j += panel) {
-                        for (int h = 0; h < 2; ++h)
-                            pack_streams(e, c0 + j + h * width, x.columns, k0, depth, b + h * width * depth);
+                        const index_t q = j / panel % blocks::together;
+                        if (q == 0) {
+                            const index_t left = (padded - j) / panel;
+                            pack_panels(e, c0 + j, left < blocks::together ? static_cast<int>(left) : blocks::together,
+                                        x.columns, k0, depth, b);
+                        }
                         for (index_t t = 0; t < tiles.tiles; ++t) {
                             const index_t r = tiles.begin(t);
                             const int height = static_cast<int>(tiles.begin(t + 1) - r);
-                            kernel_for<form, 2>(height)(depth, a + r * depth, b, width * depth, c + r * padded + j,
-                                                        padded, k0 == 0 && !accumulate,
+                            Sum* to = c + r * padded + j;
+                            index_t row = padded;
+                            if constexpr (in_place)
+                                if (j < whole) to = out.data + (r0 + r) * out.stride + c0 + j, row = out.stride;
+                            kernel_for<form, 2>(height)(depth, a + r * depth, b + q * panel * depth, width * depth, to,
+                                                        row, k0 == 0 && !accumulate,
                                                         lookahead{0, reinterpret_cast<const char*>(memory), 0, 0});
                         }
                     }
                 }
                 for (index_t r = r0; r < r1; ++r)
-                    for (index_t j = 0; j < columns; j += width)
+                    for (index_t j = x.depth == 0 ? 0 : whole; j < columns; j += width)
                         store_first(out.data + r * out.stride + c0 + j, load<Sum>(c + (r - r0) * padded + j),
                                     columns - j);
             }
@@ -200,6 +219,25 @@ GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, 
     }
 }
 
+/// Columns from n on of rows [r0, r0 + depth) as the streams [depth][W] of `panels` panels; of the columns from
+/// `columns` on nothing is read and zeros are written.
+template <class Sum, class T>
+GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_t depth, index_t n, int panels,
+                                         index_t columns, Sum* to) {
+    constexpr int width = lanes<Sum>;
+    const index_t left = columns - n, streams = 2 * panels;
+    const index_t whole = b.factor ? 0 : left >= streams * width ? streams : left / width;
+    for (index_t k = 0; k < depth; ++k) {
+        const T* from = b.row(r0 + k) + n;
+        for (index_t j = 0; j < whole; ++j) {
+            if (!b.pairs) prefetch<true>(from + 4 * b.stride + j * width);
+            store(to + (j * depth + k) * width, load<Sum>(from + j * width));
+        }
+    }
+    for (index_t j = whole; j < streams; ++j)
+        pack_along(b, r0, depth, n + j * width, width, columns, to + j * depth * width);
+}
+
 template <class Context, class A, class B, class Out>
 void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
                 matrix<Out> out, bool accumulate = false) {
@@ -212,12 +250,14 @@ void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_across(a, groups.begin(e) + r, height, k0, depth, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            const index_t left = columns - j < lanes<sum> ? columns - j : lanes<sum>;
-            row_reader<sum, B> readers[lanes<sum>];
-            for (index_t i = 0; i < left; ++i)
-                readers[i] = {w.data + e * w.step + (j + i) * w.stride + k0, depth, nullptr};
-            interleave(to, lanes<sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            for (int half = 0; half < 2 * panels; ++half, j += lanes<sum>, to += lanes<sum> * depth) {
+                const index_t left = columns - j < lanes<sum> ? columns - j : lanes<sum>;
+                row_reader<sum, B> readers[lanes<sum>];
+                for (index_t i = 0; i < left; ++i)
+                    readers[i] = {w.data + e * w.step + (j + i) * w.stride + k0, depth, nullptr};
+                interleave(to, lanes<sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+            }
         },
         [&](int e) {
             return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
@@ -236,8 +276,8 @@ void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_across(a, groups.begin(e) + r, height, k0, depth, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_along(rows_of<B>{w.data + e * w.step, w.stride}, k0, depth, j, lanes<sum>, columns, to);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            pack_panels_along(rows_of<B>{w.data + e * w.step, w.stride}, k0, depth, j, panels, columns, to);
         },
         [&](int e) {
             return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
@@ -256,8 +296,8 @@ void product_tn(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_along(a, groups.begin(e) + k0, depth, r, height, m, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_along(b, groups.begin(e) + k0, depth, j, lanes<sum>, columns, to);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            pack_panels_along(b, groups.begin(e) + k0, depth, j, panels, columns, to);
         },
         [&](int e) {
             return matrix<Out>{out.data + e * out.step, out.stride};
