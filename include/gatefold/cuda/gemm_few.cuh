@@ -94,6 +94,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
         }
         copy_commit();
     };
+    GATEFOLD_PRAGMA(unroll 1)
     for (int s = 0; s < S::stages - 1; ++s) load();
 
     // Lane bits 3 and 4 trade places: the matrices arrive in the order of operand A.

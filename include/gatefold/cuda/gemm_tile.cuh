@@ -133,6 +133,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         }
         copy_commit();
     };
+    GATEFOLD_PRAGMA(unroll 1)
     for (int s = 0; s < S::stages - 1; ++s) load();
 
     // Rows: two groups of 8 per ldmatrix. The swizzle of step kk is an exclusive or with kk · 32 bytes.
@@ -150,96 +151,80 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         const item_place at = item_at(p, item, tiles, S::rows);
         const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
         const int my_strip = at.piece * S::strips + warp_strip;
-        const auto step_bytes = static_cast<std::uint32_t>(
-            (P::packed && ragged_strips ? live_strips(my_strip / block_strips * block_strips, X::strips)
-                                        : block_strips) *
-            512);
+        [[maybe_unused]] const int my_strips = X::strips - my_strip;
+        const int my_groups = !ragged_strips || my_strips > 0 ? (my_rows + 7) / 8 : 0;
+        const auto step_bytes =
+            static_cast<std::uint32_t>((P::packed && ragged_strips && my_strips > 0
+                                            ? live_strips(my_strip / block_strips * block_strips, X::strips)
+                                            : block_strips) *
+                                       512);
 
-        // Groups x 8 rows times Strips strips. Every warp takes part in the barriers, whatever its share.
-        const auto work = [&]<int Groups, int Strips>() {
-            constexpr bool idle = Groups == 0 || Strips == 0;
-            float sums[std::size_t{idle ? 1 : Strips}][std::size_t{idle ? 1 : Groups}][4] = {};
-            const auto multiply = [&]<int Steps>(constant_of<Steps>) {
-                if constexpr (!idle) {
-                    GATEFOLD_UNROLL
-                    for (int kk = 0; kk < Steps; ++kk) {
-                        std::uint32_t x[std::size_t{(Groups + 1) / 2}][4];
-                        GATEFOLD_UNROLL
-                        for (int j = 0; j < (Groups + 1) / 2; ++j)
-                            ldmatrix(x[j], (row_lane ^ static_cast<std::uint32_t>(kk * 32)) +
-                                               static_cast<std::uint32_t>(stage * S::row_bytes + j * 16 * (BK * 2)));
-                        GATEFOLD_UNROLL
-                        for (int m = 0; m < Strips; ++m) {
-                            std::uint32_t w[4];
-                            ldmatrix(w, weight_lane + static_cast<std::uint32_t>(stage * S::weight_bytes + m * 512) +
-                                            static_cast<std::uint32_t>(kk) * step_bytes);
-                            GATEFOLD_UNROLL
-                            for (int j = 0; j < Groups; ++j)
-                                multiply_add<T>(sums[m][j], w, x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]);
-                        }
-                    }
-                }
-            };
-            constexpr int whole = ragged_k ? k_blocks - 1 : k_blocks;
-            for (int kb = 0; kb < whole; ++kb) {
-                copy_wait<S::stages - 2>();
-                __syncthreads();
-                load();
-                multiply(constant_of<BK / 16>{});
-                stage = stage + 1 == S::stages ? 0 : stage + 1;
-            }
-            if constexpr (ragged_k) {
-                copy_wait<S::stages - 2>();
-                __syncthreads();
-                load();
-                multiply(constant_of<k_last>{});
-                stage = stage + 1 == S::stages ? 0 : stage + 1;
-            }
-            if constexpr (!idle) {
-                constexpr int groups = P::gated ? Strips : 2 * Strips;
+        float sums[std::size_t{S::warp_strips}][std::size_t{S::warp_groups}][4] = {};
+        const auto multiply = [&]<int Groups, int Steps>(constant_of<Groups>, constant_of<Steps>) {
+            GATEFOLD_UNROLL
+            for (int kk = 0; kk < Steps; ++kk) {
+                std::uint32_t x[std::size_t{(Groups + 1) / 2}][4];
                 GATEFOLD_UNROLL
-                for (int j = 0; j < Groups; ++j) {
-                    std::uint32_t words[std::size_t{groups}];
+                for (int j = 0; j < (Groups + 1) / 2; ++j)
+                    ldmatrix(x[j], (row_lane ^ static_cast<std::uint32_t>(kk * 32)) +
+                                       static_cast<std::uint32_t>(stage * S::row_bytes + j * 16 * (BK * 2)));
+                GATEFOLD_UNROLL
+                for (int m = 0; m < S::warp_strips; ++m) {
+                    if (ragged_strips && m >= my_strips) break;
+                    std::uint32_t w[4];
+                    ldmatrix(w, weight_lane + static_cast<std::uint32_t>(stage * S::weight_bytes + m * 512) +
+                                    static_cast<std::uint32_t>(kk) * step_bytes);
                     GATEFOLD_UNROLL
-                    for (int m = 0; m < Strips; ++m) {
-                        const finished_sums<P> done =
-                            finish<P>(p, sums[m][j], at.rows.expert, my_strip + m, lane,
-                                      index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
-                        words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
-                        if constexpr (!P::gated)
-                            words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
-                    }
-                    const int r = j * 8 + lane / 4;
-                    if (r < my_rows)
-                        store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
-                                             my_strip * (P::gated ? 1 : 2), words, lane);
+                    for (int j = 0; j < Groups; ++j)
+                        multiply_add<T>(sums[m][j], w, x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]);
                 }
             }
         };
-        const auto by_rows = [&]<int Strips>() {
-            const int groups = (my_rows + 7) / 8;
-            if (groups <= 0)
-                work.template operator()<0, 0>();
-            else if (groups == 1)
-                work.template operator()<1, Strips>();
-            else if (groups == 2)
-                work.template operator()<2, Strips>();
-            else if (groups == 3)
-                work.template operator()<3, Strips>();
-            else if (groups == 4)
-                work.template operator()<4, Strips>();
-            else if (groups <= 6)
-                work.template operator()<6, Strips>();
-            else
-                work.template operator()<8, Strips>();
+        // Which rungs of the ladder there are decides how much is multiplied for nothing; that there is one loop around
+        // them, how much code there is.
+        const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
+            if (my_groups > 6)
+                multiply(constant_of<8>{}, steps);
+            else if (my_groups > 4)
+                multiply(constant_of<6>{}, steps);
+            else if (my_groups == 4)
+                multiply(constant_of<4>{}, steps);
+            else if (my_groups == 3)
+                multiply(constant_of<3>{}, steps);
+            else if (my_groups == 2)
+                multiply(constant_of<2>{}, steps);
+            else if (my_groups == 1)
+                multiply(constant_of<1>{}, steps);
         };
-        constexpr int tail = X::strips % S::warp_strips;
-        if (my_strip + S::warp_strips <= X::strips)
-            by_rows.template operator()<S::warp_strips>();
-        else if (tail != 0 && my_strip < X::strips)
-            by_rows.template operator()<(tail ? tail : S::warp_strips)>();
-        else
-            work.template operator()<0, 0>();
+        // Every warp takes part in the barriers, whatever its share.
+        for (int kb = 0; kb < k_blocks; ++kb) {
+            copy_wait<S::stages - 2>();
+            __syncthreads();
+            load();
+            if (!ragged_k || kb < k_blocks - 1)
+                by_groups(constant_of<BK / 16>{});
+            else
+                by_groups(constant_of<k_last>{});
+            stage = stage + 1 == S::stages ? 0 : stage + 1;
+        }
+
+        constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
+        GATEFOLD_UNROLL
+        for (int j = 0; j < S::warp_groups; ++j) {
+            if (j >= my_groups) break;
+            std::uint32_t words[std::size_t{groups}];
+            GATEFOLD_UNROLL
+            for (int m = 0; m < S::warp_strips; ++m) {
+                const finished_sums<P> done = finish<P>(p, sums[m][j], at.rows.expert, my_strip + m, lane,
+                                                        index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
+                words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+                if constexpr (!P::gated) words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+            }
+            const int r = j * 8 + lane / 4;
+            if (r < my_rows)
+                store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
+                                     my_strip * (P::gated ? 1 : 2), words, lane);
+        }
     }
     copy_wait<0>();
 }
