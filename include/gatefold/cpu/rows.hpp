@@ -82,7 +82,8 @@ struct ordered_slots {
             if (place[s] < 0) continue;
             int at = count++;
             // Rows are numbered expert by expert, so the order of rows is the order of experts.
-            for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
+            if constexpr (Slots > 1)
+                for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
             slot[at] = s;
         }
     }

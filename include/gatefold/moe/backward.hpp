@@ -26,8 +26,8 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_batch("backward", ctx, in, !L::is_dense);
     detail::check_view("backward", "dy", dy, tokens);
     detail::check_view("backward", "dx", dx, tokens);
-    detail::check_apart("backward", "dx", dx, "x", in.x);
-    detail::check_apart("backward", "dx", dx, "dy", dy);
+    detail::check_disjoint("backward", "dx", dx, "x", in.x);
+    detail::check_disjoint("backward", "dx", dx, "dy", dy);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
     require(saved.tokens() == tokens, "backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens",

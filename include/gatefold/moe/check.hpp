@@ -45,7 +45,7 @@ address_range addresses_of(const basic_view<B, T, E...>& v) {
 
 /// Two views must not share memory.
 template <class V, class U>
-void check_apart(const char* function, const char* argument, const V& v, const char* other, const U& u) {
+void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
     const address_range a = addresses_of(v), b = addresses_of(u);
     require(a.end <= b.begin || b.end <= a.begin, function, argument, std::string("memory apart from ") + other,
             "overlapping memory");
@@ -114,8 +114,8 @@ template <layer_weights W, layer_type L = typename W::layer_type, backend B = ty
 void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
     check_batch("forward", ctx, in, !L::is_dense);
     check_view("forward", "y", y, in.x.extent(0));
-    check_apart("forward", "y", y, "x", in.x);
-    if (in.router_x.data()) check_apart("forward", "y", y, "router_x", in.router_x);
+    check_disjoint("forward", "y", y, "x", in.x);
+    if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
     check_weights("forward", w);
 }
 

@@ -23,8 +23,8 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
     detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     detail::check_view("make_plan", "rows", out.rows, pairs);
     detail::check_view("make_plan", "place", out.place, pairs);
-    detail::check_apart("make_plan", "rows", out.rows, "ids", ids);
-    detail::check_apart("make_plan", "place", out.place, "ids", ids);
+    detail::check_disjoint("make_plan", "rows", out.rows, "ids", ids);
+    detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
             require(ids.data()[p] >= -1 && ids.data()[p] < L::choices, "make_plan", "ids",

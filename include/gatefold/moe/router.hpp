@@ -49,10 +49,10 @@ void route(context<typename W::backend>& ctx, const W& w,
     detail::check_view("route", "ids", out.ids, tokens);
     detail::check_view("route", "weights", out.weights, tokens);
     detail::check_view("route", "logits", out.logits, tokens);
-    detail::check_apart("route", "ids", out.ids, "weights", out.weights);
-    detail::check_apart("route", "ids", out.ids, "logits", out.logits);
-    detail::check_apart("route", "weights", out.weights, "logits", out.logits);
-    detail::check_apart("route", "logits", out.logits, "x", in.x);
+    detail::check_disjoint("route", "ids", out.ids, "weights", out.weights);
+    detail::check_disjoint("route", "ids", out.ids, "logits", out.logits);
+    detail::check_disjoint("route", "weights", out.weights, "logits", out.logits);
+    detail::check_disjoint("route", "logits", out.logits, "x", in.x);
     detail::check_weights("route", w);
     detail::check_options("route", o);
     if (tokens == 0) return;
