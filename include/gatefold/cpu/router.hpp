@@ -271,7 +271,8 @@ struct routing_impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                       const routing_view<L>& out) {
-        on_cpu::route(ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));
+        GATEFOLD_HOST_ONLY(on_cpu::route(
+            ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
     }
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,

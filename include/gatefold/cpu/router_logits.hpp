@@ -188,12 +188,11 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     using T = typename L::value_type;
     using R = typename L::router_type;
     using traits = logits_traits<L>;
-    constexpr router_config r = L::c.router;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
     const grouping all{1, nullptr, count};
     const matrix<A> to{logits, stride};
     if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
-    if constexpr (r.logits == projection::linear)
+    if constexpr (traits::r.logits == projection::linear)
         product_nt(ctx, memory.products, all, u, weights_of<R>{w.router.data(), H}, N, H, to);
     if constexpr (traits::two_layer)
         product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<R>{w.router_head.data(), P}, N,
@@ -201,14 +200,15 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     if constexpr (traits::cosine)
         product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<A>{memory.directions, P}, N, P,
                    to);
-    if constexpr (r.logits == projection::none || traits::cosine || r.bias || r.logits_in == precision::storage)
+    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
+                  traits::r.logits_in == precision::storage)
         for_each_token(ctx, count, [&](index_t t) {
             A* z = logits + t * stride;
             for (int e = 0; e < N; ++e) {
-                if constexpr (r.logits == projection::none) z[e] = 0;
+                if constexpr (traits::r.logits == projection::none) z[e] = 0;
                 if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-                if constexpr (r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-                if constexpr (r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
+                if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
+                if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
             }
         });
 }
