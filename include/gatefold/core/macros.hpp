@@ -68,7 +68,9 @@
 #else
 #define GATEFOLD_AVX512_BF16 0
 #endif
-#if GATEFOLD_AVX512_BF16 && defined(__AMX_TILE__) && defined(__AMX_BF16__)
+// clang 14 spells the macros of AMX without the underscore.
+#if GATEFOLD_AVX512_BF16 && \
+    ((defined(__AMX_TILE__) && defined(__AMX_BF16__)) || (defined(__AMXTILE__) && defined(__AMXBF16__)))
 #define GATEFOLD_AMX 1
 #else
 #define GATEFOLD_AMX 0
