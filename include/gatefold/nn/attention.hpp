@@ -14,7 +14,8 @@
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/products.hpp>
 #include <gatefold/cpu/simd/number.hpp>
-#include <gatefold/ops.hpp>
+#include <gatefold/ops/arguments.hpp>
+#include <gatefold/ops/rows.hpp>
 
 namespace gatefold::inline v0 {
 

@@ -1,6 +1,7 @@
 // A decoder's backward pass: the forward pass in reverse, over the activations on the tape.
 #pragma once
 
+#include <gatefold/moe/backward.hpp>
 #include <gatefold/nn/forward.hpp>
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {

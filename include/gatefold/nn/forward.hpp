@@ -6,12 +6,13 @@
 //              └─────────────────────┘
 #pragma once
 
-// clang-format off
-#include <gatefold/nn/tape.hpp>  // first: the operations look their helpers up before the layer declares its own
 #include <gatefold/cpu/wing.hpp>
-#include <gatefold/moe/backward.hpp>
 #include <gatefold/moe/forward.hpp>
-// clang-format on
+#include <gatefold/nn/tape.hpp>
+#include <gatefold/ops/elementwise.hpp>
+#include <gatefold/ops/embedding.hpp>
+#include <gatefold/ops/matmul.hpp>
+#include <gatefold/ops/norm.hpp>
 
 namespace gatefold::inline v0 {
 
