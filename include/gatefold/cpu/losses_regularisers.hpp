@@ -242,7 +242,7 @@ double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L
     const auto arguments = [&](index_t t, double* x) {
         const A* z = tokens.logits(t);
         order_word<A> best[std::size_t{k}];
-        std::int32_t ids[std::size_t{k}];
+        std::int32_t ids[std::size_t{k}] = {};
         best_of(
             n, k, [&](int i) { return order_key(z[i]); }, best, ids);
         for (int i = 0; i < n; ++i) {
