@@ -1,4 +1,4 @@
-// ctest: timeout=600
+// ctest: heavy timeout=600
 // Layers with experts that compute nothing, and with routers whose slots may stay empty, against the oracle: forward
 // and every gradient.
 #include <tests/layer_comparison.hpp>

@@ -1,4 +1,4 @@
-// ctest: timeout=900
+// ctest: heavy timeout=900
 // Whole layers against the oracle, forward and backward: a pairwise array of configurations, part 3 of 3. Narrow types
 // run over enough tokens that no gradient is a single sum whose terms cancel.
 #include <tests/layer_comparison.hpp>

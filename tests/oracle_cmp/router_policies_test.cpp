@@ -1,4 +1,4 @@
-// ctest: timeout=900
+// ctest: heavy timeout=900
 // The router alone against the oracle: kinds of selection, policies of the second expert, capacity, named routers.
 #include <tests/routing_comparison.hpp>
 

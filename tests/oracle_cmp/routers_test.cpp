@@ -1,4 +1,4 @@
-// ctest: timeout=900
+// ctest: heavy timeout=900
 // The router alone against the oracle: ids, weights, capacity, and every gradient, over generated configurations.
 //
 // One type stands for one set of axes; tokens, scales, noise, ties and broken logits vary inside it. A failure prints
