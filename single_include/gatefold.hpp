@@ -38,6 +38,10 @@
 //     gatefold::v0::<tier>    functions: the tier is spelled from the instruction sets the compiler may use, so that
 //                             two translation units built with different -march flags never share a function body
 
+#if defined(GATEFOLD_SINGLE_HEADER)
+#error "gatefold: this file already includes the single header; use either it or <gatefold/...>, not both"
+#endif
+
 #if !defined(__CUDACC__) && __cplusplus < 202002L
 #error "gatefold needs C++20: compile with -std=c++20 or newer"
 #endif
@@ -54,6 +58,13 @@
 #define GATEFOLD_HD __host__ __device__
 #else
 #define GATEFOLD_HD
+#endif
+// Statements of host functions that nvcc's device pass must not see: it would compile templates for host and device on
+// the CPU's vectors, which do not exist there.
+#if defined(__CUDA_ARCH__)
+#define GATEFOLD_HOST_ONLY(...)
+#else
+#define GATEFOLD_HOST_ONLY(...) __VA_ARGS__
 #endif
 // Before a template for host and device whose callable argument may be of either side.
 #if defined(__CUDACC__)
@@ -89,7 +100,9 @@
 #else
 #define GATEFOLD_AVX512_BF16 0
 #endif
-#if GATEFOLD_AVX512_BF16 && defined(__AMX_TILE__) && defined(__AMX_BF16__)
+// clang 14 spells the macros of AMX without the underscore.
+#if GATEFOLD_AVX512_BF16 && \
+    ((defined(__AMX_TILE__) && defined(__AMX_BF16__)) || (defined(__AMXTILE__) && defined(__AMXBF16__)))
 #define GATEFOLD_AMX 1
 #else
 #define GATEFOLD_AMX 0
@@ -109,7 +122,7 @@
 #define GATEFOLD_TIER_ISA avx512
 #elif GATEFOLD_AVX2
 #define GATEFOLD_TIER_ISA avx2
-#elif GATEFOLD_HARDWARE_FMA
+#elif defined(__FMA__) || defined(__ARM_FEATURE_FMA)  // of the host: both passes of nvcc name one tier
 #define GATEFOLD_TIER_ISA portable_fma
 #else
 #define GATEFOLD_TIER_ISA portable
@@ -848,8 +861,10 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two tiers
+    // share an instantiation.
     template <class Body>
-    GATEFOLD_INLINE void parallel(int parts, Body&& body) {
+    void parallel(int parts, Body&& body) {
         if (parts <= 1 || options_.threads == 1) {
             for (int p = 0; p < parts; ++p) body(p);
             return;
@@ -1033,23 +1048,25 @@ GATEFOLD_HD GATEFOLD_INLINE constexpr T from_accumulate(std::type_identity_t<acc
 // ---- gatefold/core/math/number.hpp ----
 // number<V>: what core/math.hpp asks of a type it computes with. float and double here, simd vectors in cpu/simd/.
 //
+// clang-format off
 // To plug in a vector type V of lanes S (float or double), write in namespace gatefold::inline v0:
 //
 //     template <> struct number<V> {
 //         using scalar_type = S;                  // the type of one lane
-//         using bits_type = …;                    // unsigned lanes as wide as S, any representation
+//         using bits_type = ...;                  // unsigned lanes as wide as S, any representation
 //         static V broadcast(S);                  static bits_type broadcast_bits(word of S);
 //         static V fma(V a, V b, V c);            // a b + c, rounded once
-//         static V mul(V a, V b);                 // a b, rounded; no compiler may fuse it into an addition that
-//         follows static V divide(V, V);                  static V sqrt(V);                static V negate(V);   //
-//         IEEE static V min(V a, V b);                 // a < b ? a : b, so b where one is a NaN (x86 minps) static V
-//         max(V a, V b);                 // a > b ? a : b, so b where one is a NaN (x86 maxps) static V select(mask, V
-//         a, V b);        // a where the mask holds; masks come from < and == on V static bits_type to_bits(V); static
-//         V from_bits(bits_type); static bits_type add(…, …), subtract(…, …), bit_and(…, …), bit_or(…, …);       // on
-//         bits_type, wrapping static bits_type shift_left<int>(bits_type), shift_right<int>(bits_type);      // right:
-//         zeros come in
+//         static V mul(V a, V b);                 // a b, rounded; no compiler may fuse it into an addition that follows
+//         static V divide(V, V);                  static V sqrt(V);                static V negate(V);      // IEEE
+//         static V lesser(V a, V b);              // a < b ? a : b, so b where one is a NaN (x86 minps)
+//         static V greater(V a, V b);             // a > b ? a : b, so b where one is a NaN (x86 maxps)
+//         static V select(mask, V a, V b);        // a where the mask holds; masks come from < and == on V
+//         static bits_type to_bits(V);            static V from_bits(bits_type);
+//         static bits_type add(...), subtract(...), bit_and(...), bit_or(...);      // on bits_type, wrapping
+//         static bits_type shift_left<int>(bits_type), shift_right<int>(bits_type); // right: zeros come in
 //     };
 //
+// clang-format on
 // and give V the operators + - < ==. Members must be always-inline. A function of core/math.hpp is the same chain of
 // these steps for every V, and has the bits of the scalar in every lane.
 
@@ -1170,8 +1187,8 @@ struct scalar_number {
     GATEFOLD_HD GATEFOLD_INLINE static S divide(S a, S b) { return quotient_of(a, b); }
     GATEFOLD_HD GATEFOLD_INLINE static S sqrt(S a) { return root_of(a); }
     GATEFOLD_HD GATEFOLD_INLINE static S negate(S a) { return -a; }
-    GATEFOLD_HD GATEFOLD_INLINE static S min(S a, S b) { return a < b ? a : b; }
-    GATEFOLD_HD GATEFOLD_INLINE static S max(S a, S b) { return a > b ? a : b; }
+    GATEFOLD_HD GATEFOLD_INLINE static S lesser(S a, S b) { return a < b ? a : b; }
+    GATEFOLD_HD GATEFOLD_INLINE static S greater(S a, S b) { return a > b ? a : b; }
     GATEFOLD_HD GATEFOLD_INLINE static S select(bool mask, S a, S b) { return mask ? a : b; }
     GATEFOLD_HD GATEFOLD_INLINE static Word to_bits(S a) { return bits_as<Word>(a); }
     GATEFOLD_HD GATEFOLD_INLINE static S from_bits(Word a) { return bits_as<S>(a); }
@@ -1346,7 +1363,7 @@ GATEFOLD_HD GATEFOLD_INLINE V exp(V x) {
     constexpr int places = format::fraction_bits;
     // Beyond these the result is zero by a zero scale, or infinite by overflow of the last product.
     constexpr detail::lane_of<V> low = detail::is_single<V> ? -87.5 : -708.5, high = detail::is_single<V> ? 89 : 710;
-    const V bounded = N::max(detail::constant<V>(low), N::min(detail::constant<V>(high), x));
+    const V bounded = N::greater(detail::constant<V>(low), N::lesser(detail::constant<V>(high), x));
 
     // x = n ln 2 + r. Adding 1.5 2^places rounds to the integer n and leaves it in the low bits, biased as the exponent
     // of scale = 2^(n - 1). The polynomial is twice e^r, so that one scale reaches both ends of the range.
@@ -1400,10 +1417,10 @@ GATEFOLD_HD GATEFOLD_INLINE V log(V x) {
     using N = number<V>;
     using format = detail::format_of<V>;
     constexpr detail::lane_of<V> up = detail::is_single<V> ? 0x1p24 : 0x1p54, places = detail::is_single<V> ? 24 : 54;
-    const auto small = x < detail::constant<V>(format::least_normal);
-    const auto [k, f, inverse] = detail::split_log(N::select(small, N::mul(x, detail::constant<V>(up)), x));
+    const auto tiny = x < detail::constant<V>(format::least_normal);
+    const auto [k, f, inverse] = detail::split_log(N::select(tiny, N::mul(x, detail::constant<V>(up)), x));
     const V zero = detail::constant<V>(0), infinity = detail::constant<V>(format::infinity);
-    V y = detail::join_log(k - N::select(small, detail::constant<V>(places), zero), f);
+    V y = detail::join_log(k - N::select(tiny, detail::constant<V>(places), zero), f);
     y = N::select(x < infinity, y, x);
     y = N::select(x < zero, detail::constant<V>(format::not_a_number), y);
     return N::select(x == zero, N::negate(infinity), y);
@@ -1432,7 +1449,7 @@ GATEFOLD_HD GATEFOLD_INLINE V log1p(V x) {
 template <real V>
 GATEFOLD_HD GATEFOLD_INLINE V softplus(V x) {
     using N = number<V>;
-    return N::max(detail::constant<V>(0), x) + log1p(exp(N::negate(detail::magnitude(x))));
+    return N::greater(detail::constant<V>(0), x) + log1p(exp(N::negate(detail::magnitude(x))));
 }
 
 /// The error function. At most 2 ulp; odd.
@@ -1442,7 +1459,7 @@ GATEFOLD_HD GATEFOLD_INLINE V erf(V x) {
     const V t = detail::magnitude(x), one = detail::constant<V>(1);
     const V square = N::mul(t, t);
     // From its saturation on, the result is 1; erfc below is e^-g with g(t) = t + t h(t).
-    const V bounded = N::min(detail::constant<V>(detail::is_single<V> ? 4 : 6), t);
+    const V bounded = N::lesser(detail::constant<V>(detail::is_single<V> ? 4 : 6), t);
     V series, h;
     if constexpr (detail::is_single<V>) {
         series = detail::horner(square, 0x1.06eba8p-3f, -0x1.81273ep-2f, 0x1.ce2cf8p-4f, -0x1.b7f90ep-6f,
@@ -2123,8 +2140,8 @@ GATEFOLD_INLINE void forget(T*& p) {
 template <class T, int N = lanes<T>>
 GATEFOLD_INLINE vec<T, N> broadcast(T value) {
     // An initialiser list, because g++ builds a vector written lane by lane in memory.
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        return vec<T, N>{typename vec<T, N>::raw_type{(static_cast<void>(I), value)...}};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        return vec<T, N>{typename vec<T, N>::raw_type{(static_cast<void>(At), value)...}};
     }
     (std::make_integer_sequence<int, N>{});
 }
@@ -2241,6 +2258,7 @@ GATEFOLD_INLINE vec<A, N> load_first(const T* p, index_t count) {
 template <class T, class A, int N>
 GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
     if (count >= N) return store(p, v);
+    if (count <= 0) return;
 #if GATEFOLD_AVX512
     if constexpr (std::is_same_v<A, float> && std::is_same_v<T, float> && N == 16)
         return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v.raw);
@@ -2435,7 +2453,9 @@ struct portable_form {
 
 /// What a kernel fetches besides what it multiplies.
 struct lookahead {
-    index_t distance = 0;        ///< bytes ahead in the streams themselves, into the first-level cache
+    /// Bytes ahead in the streams themselves. Into the first-level cache where they come from the second; streams that
+    /// come from memory are only brought near, or the loads would stop the hardware's prefetch from running ahead.
+    index_t distance = 0;
     const char* next = nullptr;  ///< what will be multiplied next, into the second-level cache
     index_t half = 0;            ///< bytes from the first to the second stream of `next`
     index_t advance = 0;         ///< bytes of each of the two per step
@@ -2459,7 +2479,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
             for (int j = 0; j < NV; ++j) {
                 w[j] = load<float>(reinterpret_cast<const float*>(b + j * stream));
                 if (R > 1) keep_apart(w[j].raw);
-                prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
             }
             if constexpr (NV == 2) {
                 prefetch<false>(ahead.next);
@@ -2490,12 +2510,13 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
     }
 }
 
-/// Streams side by side in a kernel of R rows: four where the registers hold their sums, so that one row has enough
-/// chains to hide the latency of a multiply-add and memory enough streams to read from (eight read no faster).
+/// Rows up to which a kernel has four streams, not two: few rows have too few chains to hide the latency of a
+/// multiply-add, and memory wants several streams to read from (eight read no faster).
+inline constexpr int few_rows = 4;
 template <class Form>
 constexpr int most_streams(int rows) {
     constexpr int sums = (vector_registers - 4) / (Form::block > 1 ? 2 : 1);
-    return rows * 4 <= sums ? 4 : 2;
+    return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
 }
 
 /// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · streams. `stream` is the number of elements from one stream to the next,
@@ -2526,7 +2547,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         for (int j = 0; j < NV; ++j) {
             w[j] = Form::weights(b + j * stream);
             if (R > 1) keep_apart(w[j].raw);  // one load for all rows
-            prefetch<true>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
             prefetch<false>(ahead.next);
@@ -2551,8 +2572,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
     }
 }
 
-/// Rows up to which multiply_rows() has kernels, and the steps that it takes at a time.
-inline constexpr int few_rows = 4;
+/// The steps that multiply_rows() takes at a time; it has kernels for 1 .. few_rows rows.
 template <class Form>
 inline constexpr int turned_steps =
     Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
@@ -2627,8 +2647,8 @@ constexpr int most_rows() {
 /// The kernel for `rows` rows (1 .. most_rows) and NV streams.
 template <class Form, int NV, int Max = most_rows<Form, NV>()>
 GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        static constexpr kernel<Form> table[] = {&multiply<Form, I + 1, NV>...};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr kernel<Form> table[] = {&multiply<Form, At + 1, NV>...};
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, Max>{});
@@ -2641,8 +2661,8 @@ using rows_kernel = void (*)(index_t, const typename Form::row_type*, const type
 /// The kernel of multiply_rows() for 1 .. few_rows rows.
 template <class Form>
 GATEFOLD_INLINE rows_kernel<Form> rows_kernel_for(int rows) {
-    return [&]<int... I>(std::integer_sequence<int, I...>) {
-        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, I + 1>...};
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, At + 1>...};
         return table[rows - 1];
     }
     (std::make_integer_sequence<int, few_rows>{});
@@ -2690,6 +2710,12 @@ struct row_reader {
         const vec<A> x = load_first<A>(data + step, columns - step);
         return factor ? mul(x, broadcast<A>(*factor)) : x;
     }
+    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns ? steps : columns;
+        return factor ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
 };
 
 /// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
@@ -2720,6 +2746,8 @@ struct pair_reader {
         std::memcpy(&result.raw, pairs, sizeof result.raw);
         return result;
     }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
 };
 
 /// A stretch of one row rounded to bf16, as floats; zeros behind its end.
@@ -2738,6 +2766,8 @@ struct rounding_reader {
         store(rounded, x);
         return load<float>(rounded);
     }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
 };
 
 /// Writes one step of a stream: W numbers in storage type, or W words of two bf16.
@@ -2759,7 +2789,19 @@ GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int 
         return;
     }
     const index_t total = steps * height;
-    for (index_t s = 0; s < steps; s += width) {
+    index_t done = 0;
+    if (rows == width && height == width) {
+        const index_t whole = readers[0].whole(steps);
+        for (; done + width <= whole; done += width) {
+            vec<A> block[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) block[i] = readers[i].inside(done);
+            transpose(block);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store(to + (done + j) * width, block[j]);
+        }
+    }
+    for (index_t s = done; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width;
         for (int first = 0; first < height; first += width) {
             vec<A> block[std::size_t{width}];
@@ -2848,8 +2890,10 @@ struct matrix {
 /// How a product is cut: what a thread works on stays in its second-level cache.
 struct product_blocks {
     static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
-    static constexpr std::size_t bytes =
-        sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns + std::size_t{panel} * depth + 64);
+    /// Panels packed together, so that what is read of a row of weights is a few lines long.
+    static constexpr int together = 4;
+    static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
+                                                           std::size_t{panel} * together * depth + 64);
 };
 
 /// Scratch of the products, for any extents and types.
@@ -2872,10 +2916,10 @@ struct block_grid {
 };
 
 /// Runs one product: for every group, `extent(e)` gives (rows, columns, depth) of its output and sum, `pack_rows` and
-/// `pack_streams` bring operands into the kernels' order, `target(e)` is where the output lies.
-template <class Sum, class Context, class Extent, class PackRows, class PackStreams, class Target>
+/// `pack_panels` bring operands into the kernels' order, `target(e)` is where the output lies.
+template <class Sum, class Context, class Extent, class PackRows, class PackPanels, class Target>
 void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, Extent extent, PackRows pack_rows,
-                 PackStreams pack_streams, Target target) {
+                 PackPanels pack_panels, Target target) {
     using form = chain<Sum>;
     using blocks = product_blocks;
     constexpr int width = lanes<Sum>, panel = 2 * width;
@@ -2927,31 +2971,48 @@ void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, 
                 const index_t columns = x.columns - c0 < block_columns ? x.columns - c0 : block_columns;
                 const index_t padded = round_up<index_t>(columns, panel);
                 const row_tiles tiles(r1 - r0, form::max_rows);
-                if (accumulate || x.depth == 0)
+                // Sums of whole panels are kept in the output itself where it has their type.
+                using target_type = std::remove_reference_t<decltype(*out.data)>;
+                constexpr bool in_place = std::is_same_v<target_type, Sum>;
+                const index_t whole = in_place ? columns / panel * panel : 0;
+                const auto keep = [&](index_t from, bool load_old) {
                     for (index_t r = r0; r < r1; ++r)
-                        for (index_t j = 0; j < padded; j += width)
+                        for (index_t j = from; j < padded; j += width)
                             store(c + (r - r0) * padded + j,
-                                  accumulate ? load_first<Sum>(out.data + r * out.stride + c0 + j, columns - j)
-                                             : zeros<Sum>());
+                                  load_old ? load_first<Sum>(out.data + r * out.stride + c0 + j, columns - j)
+                                           : zeros<Sum>());
+                };
+                if (x.depth == 0)
+                    keep(0, accumulate);
+                else if (accumulate)
+                    keep(whole, true);
                 for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
                     const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
                     for (index_t t = 0; t < tiles.tiles; ++t)
                         pack_rows(e, r0 + tiles.begin(t), static_cast<int>(tiles.begin(t + 1) - tiles.begin(t)), k0,
                                   depth, a + tiles.begin(t) * depth);
                     for (index_t j = 0; j < padded; j += panel) {
-                        for (int h = 0; h < 2; ++h)
-                            pack_streams(e, c0 + j + h * width, x.columns, k0, depth, b + h * width * depth);
+                        const index_t q = j / panel % blocks::together;
+                        if (q == 0) {
+                            const index_t left = (padded - j) / panel;
+                            pack_panels(e, c0 + j, left < blocks::together ? static_cast<int>(left) : blocks::together,
+                                        x.columns, k0, depth, b);
+                        }
                         for (index_t t = 0; t < tiles.tiles; ++t) {
                             const index_t r = tiles.begin(t);
                             const int height = static_cast<int>(tiles.begin(t + 1) - r);
-                            kernel_for<form, 2>(height)(depth, a + r * depth, b, width * depth, c + r * padded + j,
-                                                        padded, k0 == 0 && !accumulate,
+                            Sum* to = c + r * padded + j;
+                            index_t row = padded;
+                            if constexpr (in_place)
+                                if (j < whole) to = out.data + (r0 + r) * out.stride + c0 + j, row = out.stride;
+                            kernel_for<form, 2>(height)(depth, a + r * depth, b + q * panel * depth, width * depth, to,
+                                                        row, k0 == 0 && !accumulate,
                                                         lookahead{0, reinterpret_cast<const char*>(memory), 0, 0});
                         }
                     }
                 }
                 for (index_t r = r0; r < r1; ++r)
-                    for (index_t j = 0; j < columns; j += width)
+                    for (index_t j = x.depth == 0 ? 0 : whole; j < columns; j += width)
                         store_first(out.data + r * out.stride + c0 + j, load<Sum>(c + (r - r0) * padded + j),
                                     columns - j);
             }
@@ -2995,6 +3056,25 @@ GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, 
     }
 }
 
+/// Columns from n on of rows [r0, r0 + depth) as the streams [depth][W] of `panels` panels; of the columns from
+/// `columns` on nothing is read and zeros are written.
+template <class Sum, class T>
+GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_t depth, index_t n, int panels,
+                                         index_t columns, Sum* to) {
+    constexpr int width = lanes<Sum>;
+    const index_t left = columns - n, streams = 2 * panels;
+    const index_t whole = b.factor ? 0 : left >= streams * width ? streams : left / width;
+    for (index_t k = 0; k < depth; ++k) {
+        const T* from = b.row(r0 + k) + n;
+        for (index_t j = 0; j < whole; ++j) {
+            if (!b.pairs) prefetch<true>(from + 4 * b.stride + j * width);
+            store(to + (j * depth + k) * width, load<Sum>(from + j * width));
+        }
+    }
+    for (index_t j = whole; j < streams; ++j)
+        pack_along(b, r0, depth, n + j * width, width, columns, to + j * depth * width);
+}
+
 template <class Context, class A, class B, class Out>
 void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
                 matrix<Out> out, bool accumulate = false) {
@@ -3007,12 +3087,14 @@ void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_across(a, groups.begin(e) + r, height, k0, depth, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            const index_t left = columns - j < lanes<sum> ? columns - j : lanes<sum>;
-            row_reader<sum, B> readers[lanes<sum>];
-            for (index_t i = 0; i < left; ++i)
-                readers[i] = {w.data + e * w.step + (j + i) * w.stride + k0, depth, nullptr};
-            interleave(to, lanes<sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            for (int half = 0; half < 2 * panels; ++half, j += lanes<sum>, to += lanes<sum> * depth) {
+                const index_t left = columns - j < lanes<sum> ? columns - j : lanes<sum>;
+                row_reader<sum, B> readers[lanes<sum>];
+                for (index_t i = 0; i < left; ++i)
+                    readers[i] = {w.data + e * w.step + (j + i) * w.stride + k0, depth, nullptr};
+                interleave(to, lanes<sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+            }
         },
         [&](int e) {
             return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
@@ -3031,8 +3113,8 @@ void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_across(a, groups.begin(e) + r, height, k0, depth, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_along(rows_of<B>{w.data + e * w.step, w.stride}, k0, depth, j, lanes<sum>, columns, to);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            pack_panels_along(rows_of<B>{w.data + e * w.step, w.stride}, k0, depth, j, panels, columns, to);
         },
         [&](int e) {
             return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
@@ -3051,8 +3133,8 @@ void product_tn(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
         [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
             pack_along(a, groups.begin(e) + k0, depth, r, height, m, to);
         },
-        [&](int e, index_t j, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_along(b, groups.begin(e) + k0, depth, j, lanes<sum>, columns, to);
+        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
+            pack_panels_along(b, groups.begin(e) + k0, depth, j, panels, columns, to);
         },
         [&](int e) {
             return matrix<Out>{out.data + e * out.step, out.stride};
@@ -3134,7 +3216,8 @@ struct ordered_slots {
             if (place[s] < 0) continue;
             int at = count++;
             // Rows are numbered expert by expert, so the order of rows is the order of experts.
-            for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
+            if constexpr (Slots > 1)
+                for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
             slot[at] = s;
         }
     }
@@ -3193,8 +3276,8 @@ struct number<detail::on_cpu::vec<T, N>> {
         return result;
     }
     GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
-    GATEFOLD_INLINE static V min(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
-    GATEFOLD_INLINE static V max(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+    GATEFOLD_INLINE static V lesser(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
+    GATEFOLD_INLINE static V greater(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
     template <class Mask>
     GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
         return {mask ? a.raw : b.raw};
@@ -3284,9 +3367,9 @@ GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
         const V half = constant<V>(lane_of<V>(0.5));
         return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
     } else if constexpr (A == activation::relu || A == activation::reglu)
-        return N::max(constant<V>(0), x);
+        return N::greater(constant<V>(0), x);
     else if constexpr (A == activation::relu_squared) {
-        const V positive = N::max(constant<V>(0), x);
+        const V positive = N::greater(constant<V>(0), x);
         return mul(positive, positive);
     } else {
         static_assert(A == activation::identity || A == activation::bilinear);
@@ -3304,7 +3387,7 @@ GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
     } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
         using c = gelu_tanh_constants<V>;
         // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
-        const V bound = constant<V>(30), b = N::max(N::negate(bound), N::min(bound, x)), square = mul(b, b);
+        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
         const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
         const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
         return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
@@ -3314,10 +3397,10 @@ GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
         const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
         return {mul(x, below), N::fma(x, density, below)};
     } else if constexpr (A == activation::relu || A == activation::reglu) {
-        const V positive = N::max(zero, x);
+        const V positive = N::greater(zero, x);
         return {positive, N::select(zero < positive, one, positive)};
     } else if constexpr (A == activation::relu_squared) {
-        const V positive = N::max(zero, x);
+        const V positive = N::greater(zero, x);
         return {mul(positive, positive), positive + positive};
     } else {
         static_assert(A == activation::identity || A == activation::bilinear);
@@ -3333,8 +3416,8 @@ struct limited_gate {
 
     GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
         using N = number<V>;
-        gate = N::min(limit, g);
-        factor = N::max(N::negate(limit), N::min(limit, u));
+        gate = N::lesser(limit, g);
+        factor = N::greater(N::negate(limit), N::lesser(limit, u));
         scaled = gate;
         if constexpr (shifted) {
             scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));
@@ -4850,12 +4933,11 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     using T = typename L::value_type;
     using R = typename L::router_type;
     using traits = logits_traits<L>;
-    constexpr router_config r = L::c.router;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
     const grouping all{1, nullptr, count};
     const matrix<A> to{logits, stride};
     if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
-    if constexpr (r.logits == projection::linear)
+    if constexpr (traits::r.logits == projection::linear)
         product_nt(ctx, memory.products, all, u, weights_of<R>{w.router.data(), H}, N, H, to);
     if constexpr (traits::two_layer)
         product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<R>{w.router_head.data(), P}, N,
@@ -4863,14 +4945,15 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     if constexpr (traits::cosine)
         product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<A>{memory.directions, P}, N, P,
                    to);
-    if constexpr (r.logits == projection::none || traits::cosine || r.bias || r.logits_in == precision::storage)
+    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
+                  traits::r.logits_in == precision::storage)
         for_each_token(ctx, count, [&](index_t t) {
             A* z = logits + t * stride;
             for (int e = 0; e < N; ++e) {
-                if constexpr (r.logits == projection::none) z[e] = 0;
+                if constexpr (traits::r.logits == projection::none) z[e] = 0;
                 if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-                if constexpr (r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-                if constexpr (r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
+                if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
+                if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
             }
         });
 }
@@ -5044,7 +5127,7 @@ address_range addresses_of(const basic_view<B, T, E...>& v) {
 
 /// Two views must not share memory.
 template <class V, class U>
-void check_apart(const char* function, const char* argument, const V& v, const char* other, const U& u) {
+void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
     const address_range a = addresses_of(v), b = addresses_of(u);
     require(a.end <= b.begin || b.end <= a.begin, function, argument, std::string("memory apart from ") + other,
             "overlapping memory");
@@ -5070,12 +5153,14 @@ void check_starts(const char* function, const basic_view<B, T, dyn>& starts, ind
     const index_t n = starts.extent(0);
     check_view(function, "sequence_starts", starts, n);
     require(n > 0 || tokens == 0, function, "sequence_starts", "at least one start", n);
-    if constexpr (__is_same(B, cpu))
+    // Braces, here and wherever a loop follows `if constexpr`: without them nvcc drops the next statement as well.
+    if constexpr (__is_same(B, cpu)) {
         for (index_t i = 0; i < n; ++i) {
             const index_t start = starts[i], least = i == 0 ? 0 : starts[i - 1];
             require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
                     "ascending starts from 0, none past the last token", start);
         }
+    }
 }
 
 template <layer_type L, backend B>
@@ -5111,8 +5196,8 @@ template <layer_weights W, layer_type L = typename W::layer_type, backend B = ty
 void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
     check_batch("forward", ctx, in, !L::is_dense);
     check_view("forward", "y", y, in.x.extent(0));
-    check_apart("forward", "y", y, "x", in.x);
-    if (in.router_x.data()) check_apart("forward", "y", y, "router_x", in.router_x);
+    check_disjoint("forward", "y", y, "x", in.x);
+    if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
     check_weights("forward", w);
 }
 
@@ -5182,10 +5267,10 @@ void route(context<typename W::backend>& ctx, const W& w,
     detail::check_view("route", "ids", out.ids, tokens);
     detail::check_view("route", "weights", out.weights, tokens);
     detail::check_view("route", "logits", out.logits, tokens);
-    detail::check_apart("route", "ids", out.ids, "weights", out.weights);
-    detail::check_apart("route", "ids", out.ids, "logits", out.logits);
-    detail::check_apart("route", "weights", out.weights, "logits", out.logits);
-    detail::check_apart("route", "logits", out.logits, "x", in.x);
+    detail::check_disjoint("route", "ids", out.ids, "weights", out.weights);
+    detail::check_disjoint("route", "ids", out.ids, "logits", out.logits);
+    detail::check_disjoint("route", "weights", out.weights, "logits", out.logits);
+    detail::check_disjoint("route", "logits", out.logits, "x", in.x);
     detail::check_weights("route", w);
     detail::check_options("route", o);
     if (tokens == 0) return;
@@ -5198,11 +5283,17 @@ namespace gatefold::inline v0 {
 
 namespace detail {
 
-/// The decimal number that a float factor was written as: 1.1f is 1.1, not 1.10000002, or rounding up takes one more.
+/// The shortest decimal number that a float factor can have been written as: 1.1f is 1.1, not 1.10000002, or rounding
+/// up takes one row more.
 constexpr double decimal_of(float factor) {
-    const double millionths = static_cast<double>(factor) * 1e6;
-    if (!(millionths > -4e15 && millionths < 4e15)) return static_cast<double>(factor);
-    return static_cast<double>(static_cast<std::int64_t>(millionths + (millionths < 0 ? -0.5 : 0.5))) / 1e6;
+    const double exact = static_cast<double>(factor);
+    if (exact > -1e6 && exact < 1e6)
+        for (double power = 1; power <= 1e9; power *= 10) {
+            const double digits =
+                static_cast<double>(static_cast<std::int64_t>(exact * power + (exact < 0 ? -0.5 : 0.5)));
+            if (static_cast<float>(digits / power) == factor) return digits / power;
+        }
+    return exact;
 }
 constexpr index_t floor_of(double x) {
     const auto whole = static_cast<index_t>(x);
@@ -5617,8 +5708,8 @@ void pack_expert(const typename E::value_type* up, const typename E::value_type*
 //     rows in tiles [step][R] ─┐
 //     panels, packed or in hub layout ─┴─ block of tiles × panel × piece of k ──> sums in L1 ──> done(tile)
 //
-// One tile of few rows: two panels side by side, whole k, prefetched far ahead (the bandwidth of memory).
-// More tiles: one panel, all tiles of the block in turn, each fetching its share of the next panel.
+// Few rows: two panels side by side, each stream prefetched a little ahead (the bandwidth of memory). More: one panel,
+// all tiles of the block in turn, each fetching its share of the next panel.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -5647,6 +5738,7 @@ struct sweep_blocks {
 template <class T>
 struct panel_source {
     const T* packed;  ///< null: from `rows`
+    const T* then;    ///< what is read after the last panel, as packed
     index_t stream;
     panel_rows<T> rows;
 };
@@ -5710,11 +5802,12 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = alone ? 4096 : 1024;
-                    if (!alone) {
-                        // The rest of this panel, or the next one; each tile fetches its share.
-                        const T* next =
-                            s0 + steps < all_steps ? b + steps * step_elements : source.packed + 2 * (p + 1) * stream;
+                    ahead.distance = 1024;
+                    if (panels == 1) {
+                        // The rest of this panel, or what comes after it; each tile fetches its share.
+                        const T* next = s0 + steps < all_steps ? b + steps * step_elements
+                                        : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
+                                                               : source.then;
                         ahead.next = reinterpret_cast<const char*>(next);
                         ahead.half = stream * static_cast<index_t>(sizeof(T));
                         ahead.advance = step_bytes / (t1 - t0);
@@ -6108,7 +6201,8 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
                         const index_t s1 = s0 + steps;
                         const bf16* next = p + 1 < q1       ? b + 2 * stream
                                            : s1 < all_steps ? source.packed + 2 * q0 * stream + s1 * step_elements
-                                                            : source.packed + 2 * q1 * stream;
+                                           : q1 < p1        ? source.packed + 2 * q1 * stream
+                                                            : source.then;
                         if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, 0, lines};
                     } else {
                         pack(p, 1, s0, steps);
@@ -6372,15 +6466,24 @@ struct panels_of {
     const T *packed, *up, *down, *up_bias, *down_bias;
     const expert_shape& shape;
 
-    GATEFOLD_INLINE panel_source<T> up_panels(index_t e) const {
+    /// Panels of expert e, of which the part reads those from p0 on; `then` is the expert it takes next, or e.
+    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then) const {
+        if (packed)
+            return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {packed ? packed + e * shape.packed_elements : nullptr, shape.up_stream,
+        return {nullptr, nullptr, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
-    GATEFOLD_INLINE panel_source<T> down_panels(index_t e) const {
-        return {packed ? packed + e * shape.packed_elements + shape.up_elements : nullptr, shape.down_stream,
-                panel_rows<T>{down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
+    GATEFOLD_INLINE panel_source<T> down_panels(index_t e, index_t then, index_t p0) const {
+        if (packed) {
+            const T* first = packed + shape.up_elements;
+            return {first + e * shape.packed_elements,
+                    first + then * shape.packed_elements + 2 * p0 * shape.down_stream,
+                    shape.down_stream,
+                    {}};
+        }
+        return {nullptr, nullptr, 0, {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
     }
 };
 
@@ -6417,6 +6520,12 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                             first_row + share(rows - first_row, part + 1, parts), x);
         });
 
+    const auto next_of = [&](int e) {
+        for (int f = e + 1; f < groups.experts; ++f)
+            if (groups.count(f) > 0) return f;
+        return e;
+    };
+
     // First projection: one flat list of (expert, panel), cut where the costs are equal. Below the ridge an expert
     // costs what reading its weights costs.
     constexpr index_t ridge = 12;
@@ -6436,7 +6545,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
             sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                             weights.up_panels(e), p0, p1, own_of(part),
+                             weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
                              activate_tile<Form, Act, T, Bias>{
                                  shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
                                  weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
@@ -6460,7 +6569,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             const index_t begin = groups.begin(e);
             sweep_with<Form>(
                 tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
-                weights.down_panels(e), p0, p1, own_of(part),
+                weights.down_panels(e, next_of(e), p0), p0, p1, own_of(part),
                 deliver_tile<Form, T, Bias, Target>{shape.width, begin,
                                                     weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
         }
@@ -7962,7 +8071,8 @@ struct routing_impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                       const routing_view<L>& out) {
-        on_cpu::route(ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));
+        GATEFOLD_HOST_ONLY(on_cpu::route(
+            ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
     }
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,
@@ -8114,12 +8224,13 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
                                   keep, target);
     if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, routed, routed_stride);
-    if constexpr (L::c.router.scaled == scale_at::output)
+    if constexpr (L::c.router.scaled == scale_at::output) {
         for (index_t t = 0; t < tokens; ++t)
             for (index_t h = 0; h < L::width; ++h) {
                 A& sum = routed[t * routed_stride + h];
                 sum = gatefold::mul(sum, static_cast<A>(o.scale));
             }
+    }
     if constexpr (L::c.latent > 0) {
         latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
         latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
@@ -8345,9 +8456,10 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
         if constexpr (backward_memory<L>::scales_output) scaled.weights = {memory.factors, {tokens, L::slots}};
         free_experts_backward(ctx, w, in, plan, scaled, dy, memory.d_weights, memory.dx, g, o, memory.products);
     }
-    if constexpr (backward_memory<L>::scales_output && !on_input)
+    if constexpr (backward_memory<L>::scales_output && !on_input) {
         for (index_t p = 0; p < tokens * L::slots; ++p)
             memory.d_weights[p] = gatefold::mul(memory.d_weights[p], static_cast<A>(o.scale));
+    }
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
 }
@@ -8401,12 +8513,14 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/losses.hpp ----
-// Balancing losses on the CPU: probabilities of every token, counts and means of a group of tokens, gradients of
-// logits.
+// Balancing losses on the CPU: counts and means of a group of tokens, gradients of logits.
 //
 //     logits[T,N] ──> p[T,N] ──> mean P[N], counts f[N] ──> value = Σ c f P ──> dp = c f / T ──> dz, added to the tape
 //
 // Everything is double: sums over many tokens in single precision would lose the digits that balance is about.
+
+// ---- gatefold/cpu/losses_probabilities.hpp ----
+// The tokens on a stack of tapes as losses see them: which count, their probabilities, groups of them.
 
 // ---- gatefold/moe/losses.hpp ----
 // Losses that keep a router balanced: each returns its value and adds the gradient of the logits to the tape, between
@@ -8415,20 +8529,173 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
 //     forward(ctx, w, in, y, tape) ──> add_loss(ctx, losses::switch_balance{}, tape, in) ──> backward(ctx, w, in, tape,
 //     ...)
 //
-// p is what a loss sees of a token: the softmax of its logits, or for other scores the score divided by the sum. The
-// fraction f of tokens that chose an expert has no gradient. Tokens that the mask calls padding count nowhere. Sums
-// over tokens go upwards in double precision, so values and gradients are the same for any number of threads.
+// p is what a loss sees of a token: the softmax of its logits, or for other scores the score divided by the sum. P is
+// the mean of p over the tokens; the fraction f of them that chose an expert has no gradient. Tokens that the mask
+// calls padding count nowhere. Sums over tokens go upwards in double precision, so values and gradients are the same
+// for any number of threads. Losses of other forms are in losses_regularisers.hpp.
+
+// ---- gatefold/moe/losses_regularisers.hpp ----
+// Losses of a router that are not sums of f P: on logits, on the spread of importance and load, on the router's
+// weights.
+//
+//     add_loss(ctx, losses::z_loss{}, tape, in)                          as in losses.hpp
+//     add_loss(ctx, losses::load{}, tape, in, options)                   draws the noise of the forward call again
+//     add_loss(ctx, losses::orthogonality{}, w, gradients)               needs no tokens; adds to the gradients
 
 namespace gatefold::inline v0::losses {
 
-/// Which choices of a token count for the fraction f: its best p, every slot, the k best p (whatever was chosen).
-enum class counted { best, slots, unbiased };
+/// coefficient · mean of the squared log of the sum of exponentials of the logits: ST-MoE, §3. Keeps logits small.
+struct z_loss {
+    double coefficient = 1e-3;
+};
+
+/// What Mesh TensorFlow adds to gshard for second experts: coefficient · 0.5 · E · Σ f P with f of the second slot and
+/// P of p without its best, divided by the rest + 1e-9. At perfect balance: coefficient / 2.
+struct second_place {
+    double coefficient = 0.01;
+    int group = 0;
+};
+
+/// Mesh TensorFlow's loss for experts that choose tokens: coefficient · T · Σ over tokens of (mean over experts of p)²,
+/// p the softmax over the tokens of each expert. At perfect balance: coefficient.
+struct expert_selection {
+    double coefficient = 0.01;
+};
+
+/// coefficient · mean over tokens of -Σ p log p (arXiv 2403.07652): keeps a top-p router from choosing everything.
+struct entropy {
+    double coefficient = 1e-4;
+};
+
+/// coefficient · Σ over experts of the mean of max(logit, 0): ReMoE. Its coefficient is steered by relu_coefficient.
+struct relu_sparsity {
+    double coefficient = 1e-8;
+};
+
+/// The variance in a squared coefficient of variation, variance / (mean² + 1e-10).
+enum class variance { population, sample };
+
+/// coefficient · CV²(Σ over tokens of p): V-MoE.
+struct importance {
+    double coefficient = 0.01;
+    variance kind = variance::population;
+};
+
+/// coefficient · CV²(Σ over tokens of the weights of the chosen): Shazeer et al. 2017, eq. 6-7. Dropped pairs count
+/// with the weight they would have had.
+struct gate_importance {
+    double coefficient = 0.1;
+    variance kind = variance::population;
+};
+
+/// coefficient · CV² of how likely each expert is to be among the best under another draw of its noise: V-MoE, whose
+/// noise is normal (logit_transform::gaussian). Needs k < E. Without noise it is the CV² of how often experts were
+/// chosen, which has no gradient.
+struct load {
+    double coefficient = 0.01;
+    variance kind = variance::population;
+};
+
+/// coefficient · Σ over pairs of rows of the router of the squared cosine between them, each pair twice: ERNIE-4.5.
+struct orthogonality {
+    double coefficient = 1e-3;
+};
+
+}  // namespace gatefold::inline v0::losses
+
+namespace gatefold::inline v0::detail {
+
+/// The orthogonality loss with the parameter that it is about.
+template <class Weights, class Gradients>
+struct orthogonality_of_router {
+    losses::orthogonality loss;
+    Weights router;
+    Gradients router_gradient;
+};
+
+/// A load loss with what it needs to draw noise again.
+template <layer_type L>
+struct load_of_call {
+    losses::load loss;
+    const options<L>& call;
+};
+
+}  // namespace gatefold::inline v0::detail
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// losses::load over the tokens of one forward call made with the options `o`.
+///
+/// Throws:  argument_error for a mask that does not fit, std::bad_alloc; nothing is written then.
+template <layer_type L, backend B>
+double add_loss(context<B>& ctx, const losses::load& loss, tape<L, B>& saved,
+                const std::type_identity_t<batch<L, B>>& in, const std::type_identity_t<options<L>>& o) {
+    static_assert(L::c.router.transform == logit_transform::gaussian,
+                  "gatefold::add_loss: the load loss asks how likely a choice is under normal noise; set "
+                  ".router.transform to logit_transform::gaussian");
+    static_assert(L::top_k < L::choices,
+                  "gatefold::add_loss: the load loss needs an expert that is not chosen; lower "
+                  ".top_k");
+    if (in.mask.data()) detail::check_view("add_loss", "mask", in.mask, saved.tokens());
+    tape<L, B>* const one[1] = {&saved};
+    return detail::impl<B>::add_loss(ctx, detail::load_of_call<L>{loss, o}, one, 1, in);
+}
+
+/// losses::orthogonality: adds to the gradient of the router's weights; call it after backward.
+///
+/// Throws:  std::bad_alloc; nothing is written then.
+template <layer_type L, backend B>
+double add_loss(context<B>& ctx, const losses::orthogonality& loss, const weights<L, B>& w, gradients<L, B>& g) {
+    static_assert(L::c.router.logits == projection::linear,
+                  "gatefold::add_loss: orthogonality is about the rows of a linear router; set .router.logits to "
+                  "projection::linear");
+    using router_type = detail::orthogonality_of_router<decltype(w.router.view()), decltype(g.router.view())>;
+    const router_type router{loss, w.router.view(), g.router.view()};
+    return detail::impl<B>::add_loss(ctx, router, static_cast<tape<L, B>* const*>(nullptr), 0, batch<L, B>{});
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::losses {
+
+/// Which choices of a token count for the fraction f.
+enum class counted {
+    best,      ///< its best p
+    slots,     ///< every slot
+    members,   ///< every expert among its slots, once
+    unbiased,  ///< the k best p, whatever a correction bias made of the choice
+    devices,   ///< every expert on a device that the token is sent to
+    given,     ///< nothing of the token: counts come from outside
+};
+
+// by_group: the value is averaged over groups. A group is `group` tokens, and where that is 0 or not there a sequence
+// of the batch (all tokens if it names no sequences).
 
 /// coefficient · E · Σ f P with f of the best expert: Switch Transformer, eq. 4-6. At perfect balance: coefficient.
 struct switch_balance {
     double coefficient = 0.01;
     static constexpr counted counts = counted::best;
-    static constexpr bool by_sequence = false;
+    static constexpr bool by_group = false;
+    constexpr double factor(double experts, double) const { return coefficient * experts; }
+};
+
+/// The same in groups: coefficient · E² · mean over experts of f P, averaged over groups. GShard, Mesh TensorFlow,
+/// Tutel. At perfect balance: coefficient.
+struct gshard {
+    double coefficient = 0.01;
+    int group = 0;
+    static constexpr counted counts = counted::best;
+    static constexpr bool by_group = true;
+    constexpr double factor(double experts, double) const { return coefficient * experts; }
+};
+
+/// As gshard with f of all chosen experts, a token counting once per expert: flaxformer, T5X, and transformers for
+/// Switch and NLLB. At perfect balance: coefficient · k.
+struct flaxformer {
+    double coefficient = 0.01;
+    int group = 0;
+    static constexpr counted counts = counted::members;
+    static constexpr bool by_group = true;
     constexpr double factor(double experts, double) const { return coefficient * experts; }
 };
 
@@ -8437,7 +8704,7 @@ struct switch_balance {
 struct hugging_face {
     double coefficient = 0.001;
     static constexpr counted counts = counted::slots;
-    static constexpr bool by_sequence = false;
+    static constexpr bool by_group = false;
     constexpr double factor(double experts, double) const { return coefficient * experts; }
 };
 
@@ -8445,39 +8712,102 @@ struct hugging_face {
 struct megatron {
     double coefficient = 0.01;
     static constexpr counted counts = counted::slots;
-    static constexpr bool by_sequence = false;
+    static constexpr bool by_group = false;
     constexpr double factor(double experts, double top_k) const { return coefficient * experts / top_k; }
 };
 using expert_level = megatron;
+
+/// DeepSeekMoE's device-level loss: as expert_level with f averaged over the experts of a device, which are neighbours.
+/// At perfect balance: coefficient.
+struct device_level {
+    double coefficient = 0.05;
+    int devices = 1;
+    static constexpr counted counts = counted::slots;
+    static constexpr bool by_group = false;
+    constexpr double factor(double experts, double top_k) const { return coefficient * experts / top_k; }
+};
+
+/// DeepSeek-V2's communication loss: coefficient · D / M · Σ over devices of f P, f the fraction of tokens sent to the
+/// device, P the sum over its experts, M the number of devices that a token may reach. At perfect balance: coefficient.
+struct communication {
+    double coefficient = 0.02;
+    int devices = 1;
+    int most_devices = 1;
+    static constexpr counted counts = counted::devices;
+    static constexpr bool by_group = false;
+    constexpr double factor(double, double) const { return coefficient * devices / most_devices; }
+};
 
 /// The mean over sequences of coefficient · E / k · Σ f P with f of the k best p, whatever the correction bias made of
 /// the choice: DeepSeek-V3, eq. 17-20. Needs batch.sequence_starts; without it all tokens are one sequence.
 struct sequence_wise {
     double coefficient = 1e-4;
     static constexpr counted counts = counted::unbiased;
-    static constexpr bool by_sequence = true;
+    static constexpr bool by_group = true;
     constexpr double factor(double experts, double top_k) const { return coefficient * experts / top_k; }
 };
 
-/// coefficient · mean of the squared log of the sum of exponentials of the logits: ST-MoE, §3. Keeps logits small.
-struct z_loss {
-    double coefficient = 1e-3;
+/// coefficient · E · Σ f P with f of the whole batch of an optimiser step (arXiv 2501.11873): `chosen` holds how often
+/// each expert was chosen in all micro-batches up to this one, on all processes (add_expert_counts). At perfect
+/// balance: coefficient.
+struct global_batch {
+    double coefficient = 0.001;
+    view<const index_t, dyn> chosen = {};
+    static constexpr counted counts = counted::given;
+    static constexpr bool by_group = false;
+    constexpr double factor(double experts, double) const { return coefficient * experts; }
 };
 
 }  // namespace gatefold::inline v0::losses
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <class Loss>
+concept has_devices = requires(Loss loss) {
+    loss.devices;
+};
+template <class Loss>
+concept has_group = requires(Loss loss) {
+    loss.group;
+};
+
+template <layer_type L, class Loss>
+void check_loss(const Loss& loss) {
+    static_assert(!L::is_dense, "gatefold::add_loss: a dense layer has no router to balance; leave the loss out");
+    static_assert(!__is_same(Loss, losses::load),
+                  "gatefold::add_loss: the load loss draws the noise of the forward call again; pass the options of "
+                  "that call last");
+    if constexpr (has_devices<Loss>)
+        require(loss.devices >= 1 && L::choices % loss.devices == 0, "add_loss", "devices",
+                "a divisor of " + std::to_string(L::choices) + " experts", loss.devices);
+    if constexpr (has_group<Loss>) require(loss.group >= 0, "add_loss", "group", "zero or more tokens", loss.group);
+    if constexpr (requires { loss.most_devices; })
+        require(loss.most_devices >= 1 && loss.most_devices <= loss.devices, "add_loss", "most_devices",
+                "1 to " + std::to_string(loss.devices), loss.most_devices);
+    if constexpr (requires { loss.chosen; }) {
+        require(loss.chosen.data() && loss.chosen.extent(0) == L::choices, "add_loss", "chosen",
+                std::to_string(L::choices) + " counts", loss.chosen.extent(0));
+        for (const index_t count : loss.chosen)
+            require(count >= 0, "add_loss", "chosen", "counts of zero or more", count);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// The value of `loss` over the tokens on the tapes, together one batch; adds its gradient to each logit_gradients().
 ///
 /// `in` brings mask and sequence starts; with several tapes it describes the tokens of each.
-/// Throws:  argument_error for mask or starts that do not fit, tapes of different length; std::bad_alloc.
+/// Throws:  argument_error for mask, starts or numbers of the loss that do not fit, tapes of different length;
+///          std::bad_alloc. Nothing is written then.
 template <class Loss, layer_type L, backend B, std::size_t N>
 double add_loss(context<B>& ctx, const Loss& loss, tape<L, B>* const (&tapes)[N],
                 const std::type_identity_t<batch<L, B>>& in = {}) {
     const index_t tokens = tapes[0]->tokens();
     for (const auto* t : tapes)
         require(t->tokens() == tokens, "add_loss", "tapes", "tapes of the same number of tokens", t->tokens());
+    detail::check_loss<L>(loss);
     if (in.mask.data()) detail::check_view("add_loss", "mask", in.mask, tokens);
     if (in.sequence_starts.data()) detail::check_starts("add_loss", in.sequence_starts, tokens);
     return detail::impl<B>::add_loss(ctx, loss, tapes, static_cast<int>(N), in);
@@ -8489,9 +8819,22 @@ double add_loss(context<B>& ctx, const Loss& loss, tape<L, B>& saved,
     return add_loss(ctx, loss, one, in);
 }
 
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+/// Several losses at once: the sum of their values.
+///
+///     add_losses(ctx, tape, in, losses::sequence_wise{}, losses::z_loss{});
+template <layer_type L, backend B, class... Losses>
+double add_losses(context<B>& ctx, tape<L, B>& saved, const std::type_identity_t<batch<L, B>>& in,
+                  const Losses&... each) {
+    double sum = 0;
+    ((sum += add_loss(ctx, each, saved, in)), ...);
+    return sum;
+}
 
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/moe/losses_probabilities.hpp ----
+// What losses and statistics see of a token: probabilities p that sum to one, in double precision.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// Scores that depend on one logit alone are divided by their sum; everything else is a softmax.
 template <layer_type L>
@@ -8499,7 +8842,7 @@ inline constexpr bool has_own_score =
     L::c.router.from == score::sigmoid || L::c.router.from == score::sqrt_softplus || L::c.router.from == score::relu;
 inline constexpr double smallest_sum = 1e-20;
 
-/// p of one token. Returns the sum that the scores were divided by, or the log of the sum of exponentials.
+/// p of one token. Returns the sum that the scores were divided by, or 0 for a softmax that has no gradient.
 template <layer_type L>
 double probabilities(const typename L::accumulate_type* logits, double* p) {
     constexpr int n = L::choices;
@@ -8508,20 +8851,19 @@ double probabilities(const typename L::accumulate_type* logits, double* p) {
         for (int i = 0; i < n; ++i) sum += p[i] = score_of<L::c.router.from>(static_cast<double>(logits[i]));
         sum += smallest_sum;
         for (int i = 0; i < n; ++i) p[i] /= sum;
-        return sum;
     } else {
         double z[std::size_t{n}];
         for (int i = 0; i < n; ++i) z[i] = static_cast<double>(logits[i]);
         const double m = largest(z, n);
-        for (int i = 0; i < n; ++i) sum += p[i] = softmax_term(z[i], m);
         // A row without a finite logit has no gradient and counts as undecided: evenly spread.
-        if (!(sum > 0)) {
+        if (!(m > minus_infinity<double>)) {
             for (int i = 0; i < n; ++i) p[i] = 1.0 / n;
             return 0;
         }
+        for (int i = 0; i < n; ++i) sum += p[i] = softmax_term(z[i], m);
         for (int i = 0; i < n; ++i) p[i] /= sum;
-        return m + gatefold::log(sum);
     }
+    return sum;
 }
 
 /// Adds to d_logits what a gradient dp of p amounts to.
@@ -8530,8 +8872,9 @@ void probabilities_backward(const typename L::accumulate_type* logits, const dou
                             typename L::accumulate_type* d_logits) {
     using A = typename L::accumulate_type;
     constexpr int n = L::choices;
+    if (sum == 0) return;
     double along = 0;
-    for (int i = 0; i < n; ++i) along += gatefold::mul(dp[i], p[i]);
+    for (int i = 0; i < n; ++i) along = gatefold::fma(dp[i], p[i], along);
     for (int i = 0; i < n; ++i) {
         double d;
         if constexpr (has_own_score<L>)
@@ -8542,14 +8885,417 @@ void probabilities_backward(const typename L::accumulate_type* logits, const dou
     }
 }
 
-/// Calls f(expert) for every choice of one token that counts.
-template <losses::counted Counted, layer_type L, class F>
-void for_each_counted(const double* p, const std::int32_t* ids, F&& f) {
-    constexpr int n = L::choices, k = Counted == losses::counted::best ? 1 : L::slots;
-    if constexpr (Counted == losses::counted::slots) {
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The tokens of several tapes of equal length, one after another.
+template <layer_type L>
+struct stacked_tokens {
+    tape<L>* const* tapes;
+    index_t each, all;
+    const batch<L>& in;
+    index_t first;  ///< number of the first token, for noise
+
+    bool counts(index_t t) const { return !in.mask.data() || in.mask[t % each] != 0; }
+    double valid(index_t begin, index_t end) const {
+        double n = 0;
+        for (index_t t = begin; t < end; ++t) n += counts(t) ? 1 : 0;
+        return n;
+    }
+    const typename L::accumulate_type* logits(index_t t) const {
+        return tapes[t / each]->routing().logits.data() + t % each * L::choices;
+    }
+    const std::int32_t* ids(index_t t) const { return tapes[t / each]->routing().ids.data() + t % each * L::slots; }
+    typename L::accumulate_type* gradient(index_t t) const {
+        return tapes[t / each]->logit_gradients().data() + t % each * L::choices;
+    }
+};
+
+/// p of all tokens, in the workspace of the context.
+template <layer_type L>
+struct token_probabilities {
+    double *p, *sums;
+
+    token_probabilities(context<cpu>& ctx, const stacked_tokens<L>& tokens) {
+        carver counting(nullptr);
+        carve(counting, tokens.all);
+        carver memory(ctx.workspace(counting.used()));
+        carve(memory, tokens.all);
+        const int parts = static_cast<int>(tokens.all < ctx.threads() ? tokens.all : ctx.threads());
+        ctx.parallel(parts, [&](int part) {
+            const range mine = part_of(tokens.all, part, parts);
+            for (index_t t = mine.begin; t < mine.end; ++t)
+                sums[t] = probabilities<L>(tokens.logits(t), p + t * L::choices);
+        });
+    }
+
+private:
+    void carve(carver& memory, index_t all) {
+        p = memory.take<double>(all * L::choices);
+        sums = memory.take<double>(all);
+    }
+};
+
+/// Σ f(first, last, share) over groups of `size` tokens or, where that is 0, over sequences; no group spans two tapes.
+template <layer_type L, class F>
+double mean_over_groups(const stacked_tokens<L>& tokens, index_t size, F&& f) {
+    const auto& starts = tokens.in.sequence_starts;
+    const index_t each = tokens.each, stacks = tokens.all / each;
+    if (size == 0 && !starts.data()) return f(index_t{0}, tokens.all, 1.0);
+    const index_t groups = size > 0 ? ceil_div(each, size) : starts.extent(0);
+    const auto start_of = [&](index_t g) {
+        if (g == groups) return each;
+        return size > 0 ? g * size : static_cast<index_t>(starts[g]);
+    };
+    double value = 0;
+    for (index_t stack = 0; stack < stacks; ++stack)
+        for (index_t g = 0; g < groups; ++g)
+            value += f(stack * each + start_of(g), stack * each + start_of(g + 1),
+                       1.0 / static_cast<double>(groups * stacks));
+    return value;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/losses_regularisers.hpp ----
+// Losses of other forms than Σ f P on the CPU: each walks the tokens once for its value and once for its gradient.
+//
+// Everything is double, sums over tokens go upwards.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+template <layer_type L>
+double add_to(context<cpu>&, const losses::z_loss& loss, const stacked_tokens<L>& tokens) {
+    using A = typename L::accumulate_type;
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    const double step = loss.coefficient / valid;
+    double value = 0;
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t)) continue;
+        double z[std::size_t{n}], p[std::size_t{n}], sum = 0;
+        for (int i = 0; i < n; ++i) z[i] = static_cast<double>(tokens.logits(t)[i]);
+        const double m = largest(z, n);
+        if (!(m > minus_infinity<double>)) continue;
+        for (int i = 0; i < n; ++i) sum += p[i] = softmax_term(z[i], m);
+        const double lse = m + gatefold::log(sum);
+        value = gatefold::fma(gatefold::mul(step, lse), lse, value);
+        for (int i = 0; i < n; ++i) tokens.gradient(t)[i] += static_cast<A>(gatefold::mul(2 * step * lse, p[i] / sum));
+    }
+    return value;
+}
+
+template <layer_type L>
+double add_to(context<cpu>&, const losses::relu_sparsity& loss, const stacked_tokens<L>& tokens) {
+    using A = typename L::accumulate_type;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    const double step = loss.coefficient / valid;
+    double sum = 0;
+    for (index_t t = 0; t < tokens.all; ++t)
+        for (int i = 0; tokens.counts(t) && i < L::choices; ++i)
+            if (const auto z = static_cast<double>(tokens.logits(t)[i]); z > 0) {
+                sum += z;
+                tokens.gradient(t)[i] += static_cast<A>(step);
+            }
+    return step * sum;
+}
+
+template <layer_type L>
+double add_to(context<cpu>& ctx, const losses::entropy& loss, const stacked_tokens<L>& tokens) {
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    const token_probabilities<L> all(ctx, tokens);
+    const double step = loss.coefficient / valid;
+    double value = 0;
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t)) continue;
+        const double* p = all.p + t * n;
+        double d[std::size_t{n}];
+        for (int i = 0; i < n; ++i) {
+            const double l = p[i] > 0 ? gatefold::log(p[i]) : 0;
+            value = gatefold::fma(-gatefold::mul(step, p[i]), l, value);
+            d[i] = p[i] > 0 ? -step * (l + 1) : 0;
+        }
+        probabilities_backward<L>(tokens.logits(t), p, all.sums[t], d, tokens.gradient(t));
+    }
+    return value;
+}
+
+/// One group of second_place.
+template <layer_type L>
+double add_second_place(double coefficient, const stacked_tokens<L>& tokens, const token_probabilities<L>& all,
+                        index_t first, index_t last) {
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(first, last);
+    if (valid == 0) return 0;
+    const auto without_best = [&](index_t t, double* rest) {
+        const double* p = all.p + t * n;
+        int best = 0;
+        double total = 1e-9;
+        for (int i = 1; i < n; ++i) best = p[i] > p[best] ? i : best;
+        for (int i = 0; i < n; ++i) total += i == best ? 0 : p[i];
+        for (int i = 0; i < n; ++i) rest[i] = i == best ? 0 : p[i] / total;
+        return std::pair{best, total};
+    };
+    double counts[std::size_t{n}] = {}, mean[std::size_t{n}] = {}, rest[std::size_t{n}];
+    for (index_t t = first; t < last; ++t) {
+        if (!tokens.counts(t)) continue;
+        without_best(t, rest);
+        if (const std::int32_t e = tokens.ids(t)[1]; e >= 0) counts[e] += 1;
+        for (int i = 0; i < n; ++i) mean[i] += rest[i];
+    }
+    const double factor = coefficient * 0.5 * n / valid / valid;
+    double value = 0;
+    for (int i = 0; i < n; ++i) {
+        counts[i] = gatefold::mul(counts[i], factor);
+        value = gatefold::fma(counts[i], mean[i], value);
+    }
+    for (index_t t = first; t < last; ++t) {
+        if (!tokens.counts(t)) continue;
+        const auto [best, total] = without_best(t, rest);
+        double along = 0, d[std::size_t{n}];
+        for (int i = 0; i < n; ++i) along = gatefold::fma(counts[i], rest[i], along);
+        for (int i = 0; i < n; ++i) d[i] = i == best ? 0 : (counts[i] - along) / total;
+        probabilities_backward<L>(tokens.logits(t), all.p + t * n, all.sums[t], d, tokens.gradient(t));
+    }
+    return value;
+}
+
+template <layer_type L>
+double add_to(context<cpu>& ctx, const losses::second_place& loss, const stacked_tokens<L>& tokens) {
+    static_assert(L::slots >= 2, "gatefold::add_loss: second_place is about second experts; set .top_k to 2");
+    const token_probabilities<L> all(ctx, tokens);
+    return mean_over_groups(tokens, loss.group, [&](index_t first, index_t last, double share) {
+        return add_second_place(loss.coefficient * share, tokens, all, first, last);
+    });
+}
+
+template <layer_type L>
+double add_to(context<cpu>&, const losses::expert_selection& loss, const stacked_tokens<L>& tokens) {
+    using A = typename L::accumulate_type;
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    double m[std::size_t{n}], total[std::size_t{n}] = {}, along[std::size_t{n}] = {};
+    for (int i = 0; i < n; ++i) m[i] = minus_infinity<double>;
+    const auto logit = [&](index_t t, int i) { return static_cast<double>(tokens.logits(t)[i]); };
+    const auto each_token = [&](auto f) {
+        for (index_t t = 0; t < tokens.all; ++t)
+            if (tokens.counts(t)) f(t);
+    };
+    const auto p = [&](index_t t, int i) { return total[i] > 0 ? softmax_term(logit(t, i), m[i]) / total[i] : 0; };
+    const auto mean = [&](index_t t) {
+        double sum = 0;
+        for (int i = 0; i < n; ++i) sum += p(t, i);
+        return sum / n;
+    };
+    each_token([&](index_t t) {
+        for (int i = 0; i < n; ++i) m[i] = logit(t, i) > m[i] ? logit(t, i) : m[i];
+    });
+    each_token([&](index_t t) {
+        for (int i = 0; i < n; ++i)
+            if (m[i] > minus_infinity<double>) total[i] += softmax_term(logit(t, i), m[i]);
+    });
+    const double step = loss.coefficient * valid;
+    double value = 0;
+    each_token([&](index_t t) {
+        const double q = mean(t);
+        value = gatefold::fma(gatefold::mul(step, q), q, value);
+        for (int i = 0; i < n; ++i) along[i] = gatefold::fma(2 * step * q / n, p(t, i), along[i]);
+    });
+    each_token([&](index_t t) {
+        const double d = 2 * step * mean(t) / n;
+        for (int i = 0; i < n; ++i) tokens.gradient(t)[i] += static_cast<A>(gatefold::mul(p(t, i), d - along[i]));
+    });
+    return value;
+}
+
+/// coefficient · CV² of v; replaces v by its gradient.
+inline double squared_variation(double* v, int n, double coefficient, losses::variance kind) {
+    double m = 0, spread = 0;
+    for (int i = 0; i < n; ++i) m += v[i] / n;
+    const double divisor = kind == losses::variance::sample ? n - 1 : n;
+    for (int i = 0; i < n; ++i) spread = gatefold::fma((v[i] - m) / divisor, v[i] - m, spread);
+    const double square = gatefold::fma(m, m, 1e-10);
+    for (int i = 0; i < n; ++i)
+        v[i] = coefficient * (2 * (v[i] - m) / (divisor * square) - 2 * spread * m / (n * square * square));
+    return coefficient * spread / square;
+}
+
+template <layer_type L>
+double add_to(context<cpu>& ctx, const losses::importance& loss, const stacked_tokens<L>& tokens) {
+    constexpr int n = L::choices;
+    const token_probabilities<L> all(ctx, tokens);
+    double sum[std::size_t{n}] = {};
+    for (index_t t = 0; t < tokens.all; ++t)
+        for (int i = 0; tokens.counts(t) && i < n; ++i) sum[i] += all.p[t * n + i];
+    const double value = squared_variation(sum, n, loss.coefficient, loss.kind);
+    for (index_t t = 0; t < tokens.all; ++t)
+        if (tokens.counts(t))
+            probabilities_backward<L>(tokens.logits(t), all.p + t * n, all.sums[t], sum, tokens.gradient(t));
+    return value;
+}
+
+template <layer_type L>
+double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_tokens<L>& tokens) {
+    using A = typename L::accumulate_type;
+    constexpr int n = L::choices;
+    constexpr router_config r = L::c.router;
+    static_assert(!r.expert_scale && r.second == second_expert::always && r.select != selection::sparse_mixer &&
+                      r.scores_in == precision::accumulate,
+                  "gatefold::add_loss: gate_importance needs weights that follow from the logits alone; use "
+                  "losses::importance");
+    const auto each = [](int) { return true; };
+    constexpr float scale = r.scaled == scale_at::output ? 1 : r.scale;
+    double sum[std::size_t{n}] = {};
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t)) continue;
+        A v[std::size_t{L::slots}], w[std::size_t{L::slots}];
+        const std::int32_t* ids = tokens.ids(t);
+        if (is_undecided(tokens.logits(t), n))
+            weigh_undecided<L>(ids, scale, static_cast<const A*>(nullptr), w);
+        else {
+            chosen_scores<L>(tokens.logits(t), ids, v);
+            weigh_token<L>(v, ids, scale, r.epsilon, static_cast<const A*>(nullptr), each, w);
+        }
+        for (int s = 0; s < L::slots; ++s)
+            if (ids[s] >= 0) sum[ids[s]] += static_cast<double>(w[s]);
+    }
+    const double value = squared_variation(sum, n, loss.coefficient, loss.kind);
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
+        A v[std::size_t{L::slots}], dw[std::size_t{L::slots}];
+        const std::int32_t* ids = tokens.ids(t);
+        chosen_scores<L>(tokens.logits(t), ids, v);
+        for (int s = 0; s < L::slots; ++s) dw[s] = ids[s] >= 0 ? static_cast<A>(sum[ids[s]]) : A(0);
+        token_backward<L>(tokens.logits(t), v, ids, dw, scale, r.epsilon, static_cast<const A*>(nullptr), each,
+                          tokens.gradient(t));
+    }
+    return value;
+}
+
+/// Φ(x), and its derivative.
+inline double normal_cdf(double x) { return 0.5 * (1 + gatefold::erf(x * 0.70710678118654752)); }
+inline double normal_density(double x) { return 0.3989422804014327 * gatefold::exp(-0.5 * gatefold::mul(x, x)); }
+
+/// P = Φ((clean logit - the k-th best noisy logit) / deviation), as in V-MoE.
+template <layer_type L>
+double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L>& tokens) {
+    using A = typename L::accumulate_type;
+    constexpr int n = L::choices, k = L::top_k;
+    const double valid = tokens.valid(0, tokens.all), deviation = static_cast<double>(load.call.noise) / n;
+    if (valid == 0) return 0;
+    const bool noisy = load.call.training && deviation > 0;
+    const counter_rng draw{load.call.seed, load.call.step, static_cast<int>(load.call.layer)};
+    // The argument of Φ, and the expert at the threshold.
+    const auto arguments = [&](index_t t, double* x) {
+        const A* z = tokens.logits(t);
+        order_word<A> best[std::size_t{k}];
+        std::int32_t ids[std::size_t{k}] = {};
+        best_of(
+            n, k, [&](int i) { return order_key(z[i]); }, best, ids);
+        for (int i = 0; i < n; ++i) {
+            const auto noise = static_cast<double>(draw.template normal<A>(purpose::gaussian, tokens.first + t, i));
+            x[i] = (static_cast<double>(z[i]) - static_cast<double>(z[ids[k - 1]])) / deviation - noise;
+        }
+        return ids[k - 1];
+    };
+    double sum[std::size_t{n}] = {}, x[std::size_t{n}];
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
+        if (!noisy) {
+            for (int s = 0; s < L::slots; ++s)
+                if (tokens.ids(t)[s] >= 0) sum[tokens.ids(t)[s]] += 1 / valid;
+            continue;
+        }
+        arguments(t, x);
+        for (int i = 0; i < n; ++i) sum[i] += normal_cdf(x[i]) / valid;
+    }
+    const double value = squared_variation(sum, n, load.loss.coefficient, load.loss.kind);
+    for (index_t t = 0; noisy && t < tokens.all; ++t) {
+        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
+        const std::int32_t at = arguments(t, x);
+        double threshold = 0;
+        for (int i = 0; i < n; ++i) {
+            const double d = gatefold::mul(sum[i], normal_density(x[i])) / (valid * deviation);
+            threshold += d;
+            tokens.gradient(t)[i] += static_cast<A>(d);
+        }
+        tokens.gradient(t)[at] -= static_cast<A>(threshold);
+    }
+    return value;
+}
+
+/// Σ over i != j of the squared cosine of rows i and j.
+template <class Router>
+double add_orthogonality(context<cpu>& ctx, const Router& router) {
+    using A = std::remove_pointer_t<decltype(router.router_gradient.data())>;
+    const index_t n = router.router.extent(0), h = router.router.extent(1);
+    const auto layout = [&](carver& memory) {
+        return std::pair{memory.take<double>(n * h), memory.take<double>(n + h)};
+    };
+    carver counting(nullptr);
+    layout(counting);
+    carver memory(ctx.workspace(counting.used()));
+    const auto [unit, rest] = layout(memory);
+    double *length = rest, *d = rest + n;
+    for (index_t i = 0; i < n; ++i) {
+        double square = 0;
+        for (index_t k = 0; k < h; ++k) {
+            const auto w = static_cast<double>(to_accumulate(router.router(i, k)));
+            unit[i * h + k] = w;
+            square = gatefold::fma(w, w, square);
+        }
+        length[i] = gatefold::sqrt(square);
+        for (index_t k = 0; k < h; ++k) unit[i * h + k] = share_of(unit[i * h + k], length[i]);
+    }
+    double value = 0;
+    for (index_t i = 0; i < n; ++i) {
+        for (index_t k = 0; k < h; ++k) d[k] = 0;
+        for (index_t j = 0; j < n; ++j) {
+            if (i == j) continue;
+            const double cosine = dot<double>(unit + i * h, unit + j * h, h);
+            value = gatefold::fma(cosine, cosine, value);
+            add_scaled(d, 4 * cosine, unit + j * h, h);
+        }
+        const double along = dot<double>(d, unit + i * h, h);
+        for (index_t k = 0; k < h; ++k) {
+            const double step = router.loss.coefficient * (d[k] - gatefold::mul(along, unit[i * h + k]));
+            router.router_gradient(i, k) += static_cast<A>(share_of(step, length[i]));
+        }
+    }
+    return router.loss.coefficient * value;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Calls f(expert) for every expert that counts for one token.
+template <class Loss, layer_type L, class F>
+void for_each_counted(const Loss& loss, const double* p, const std::int32_t* ids, F&& f) {
+    using losses::counted;
+    constexpr int n = L::choices, k = Loss::counts == counted::best ? 1 : L::slots;
+    if constexpr (Loss::counts == counted::slots) {
         for (int s = 0; s < k; ++s)
             if (ids[s] >= 0) f(ids[s]);
-    } else {
+    } else if constexpr (Loss::counts == counted::members) {
+        for (int s = 0; s < k; ++s) {
+            bool again = ids[s] < 0;
+            for (int earlier = 0; earlier < s; ++earlier) again = again || ids[earlier] == ids[s];
+            if (!again) f(ids[s]);
+        }
+    } else if constexpr (Loss::counts == counted::devices) {
+        const int size = n / loss.devices;
+        for (int d = 0; d < loss.devices; ++d) {
+            bool sent = false;
+            for (int s = 0; s < k; ++s) sent = sent || (ids[s] >= 0 && ids[s] / size == d);
+            for (int i = d * size; sent && i < (d + 1) * size; ++i) f(i);
+        }
+    } else if constexpr (Loss::counts != counted::given) {
         std::uint8_t taken[std::size_t{n}] = {};
         for (int s = 0; s < k; ++s) {
             int best = -1;
@@ -8561,105 +9307,76 @@ void for_each_counted(const double* p, const std::int32_t* ids, F&& f) {
     }
 }
 
-/// One token of a stack of tapes.
-template <layer_type L>
-struct stacked_tokens {
-    tape<L>* const* tapes;
-    index_t each;
-    const std::uint8_t* mask;
-
-    index_t tape_of(index_t t) const { return t / each; }
-    index_t row(index_t t) const { return t % each; }
-    double weight(index_t t) const { return !mask || mask[row(t)] ? 1 : 0; }
-    const typename L::accumulate_type* logits(index_t t) const {
-        return tapes[tape_of(t)]->routing().logits.data() + row(t) * L::choices;
+/// Counts that do not come from the tokens of the call, or that experts share.
+template <class Loss>
+void settle_counts(const Loss& loss, double valid, int n, double* counts) {
+    if constexpr (Loss::counts == losses::counted::given) {
+        double total = 0;
+        for (const index_t count : loss.chosen) total += static_cast<double>(count);
+        for (int i = 0; i < n; ++i) counts[i] = total > 0 ? static_cast<double>(loss.chosen[i]) / total * valid : 0;
+    } else if constexpr (Loss::counts == losses::counted::slots && has_devices<Loss>) {
+        const int size = n / loss.devices;
+        for (int first = 0; first < n; first += size) {
+            double sum = 0;
+            for (int i = first; i < first + size; ++i) sum += counts[i];
+            for (int i = first; i < first + size; ++i) counts[i] = sum / size;
+        }
     }
-    const std::int32_t* ids(index_t t) const { return tapes[tape_of(t)]->routing().ids.data() + row(t) * L::slots; }
-    typename L::accumulate_type* gradient(index_t t) const {
-        return tapes[tape_of(t)]->logit_gradients().data() + row(t) * L::choices;
-    }
-};
+}
 
 /// A loss of the form Σ c_i P_i over tokens [first, last), times `share`.
 template <class Loss, layer_type L>
-double add_linear_part(context<cpu>& ctx, const Loss& loss, const stacked_tokens<L>& tokens, const double* p,
-                       const double* sums, index_t first, index_t last, double share) {
+double add_linear_part(context<cpu>& ctx, const Loss& loss, const stacked_tokens<L>& tokens,
+                       const token_probabilities<L>& all, index_t first, index_t last, double share) {
     constexpr int n = L::choices;
-    double valid = 0, counts[std::size_t{n}] = {}, mean[std::size_t{n}] = {};
-    for (index_t t = first; t < last; ++t) {
-        if (tokens.weight(t) == 0) continue;
-        valid += 1;
-        for_each_counted<Loss::counts, L>(p + t * n, tokens.ids(t), [&](std::int32_t e) { counts[e] += 1; });
-        for (int i = 0; i < n; ++i) mean[i] += p[t * n + i];
-    }
+    const double valid = tokens.valid(first, last);
     if (valid == 0) return 0;
+    double counts[std::size_t{n}] = {}, mean[std::size_t{n}] = {};
+    for (index_t t = first; t < last; ++t) {
+        if (!tokens.counts(t)) continue;
+        const double* p = all.p + t * n;
+        for_each_counted<Loss, L>(loss, p, tokens.ids(t), [&](std::int32_t e) { counts[e] += 1; });
+        for (int i = 0; i < n; ++i) mean[i] += p[i];
+    }
+    settle_counts(loss, valid, n, counts);
     const double factor = share * loss.factor(n, L::top_k) / valid / valid;
     double value = 0;
     for (int i = 0; i < n; ++i) {
-        counts[i] *= factor;
-        value += gatefold::mul(counts[i], mean[i]);
+        counts[i] = gatefold::mul(counts[i], factor);
+        value = gatefold::fma(counts[i], mean[i], value);
     }
     const int parts = static_cast<int>(last - first < ctx.threads() ? last - first : ctx.threads());
     ctx.parallel(parts, [&](int part) {
         const range mine = part_of(last - first, part, parts);
         for (index_t t = first + mine.begin; t < first + mine.end; ++t)
-            if (tokens.weight(t) != 0)
-                probabilities_backward<L>(tokens.logits(t), p + t * n, sums[t], counts, tokens.gradient(t));
+            if (tokens.counts(t))
+                probabilities_backward<L>(tokens.logits(t), all.p + t * n, all.sums[t], counts, tokens.gradient(t));
     });
     return value;
 }
 
 template <class Loss, layer_type L>
 double add_loss(context<cpu>& ctx, const Loss& loss, tape<L>* const* tapes, int count, const batch<L>& in) {
-    using A = typename L::accumulate_type;
-    constexpr int n = L::choices;
-    const index_t each = tapes[0]->tokens(), all = each * count;
-    if (all == 0) return 0;
-    const stacked_tokens<L> tokens{tapes, each, in.mask.data()};
-
-    if constexpr (std::is_same_v<Loss, losses::z_loss>) {
-        double valid = 0, value = 0;
-        for (index_t t = 0; t < all; ++t) valid += tokens.weight(t);
-        if (valid == 0) return 0;
-        for (index_t t = 0; t < all; ++t) {
-            if (tokens.weight(t) == 0) continue;
-            double z[std::size_t{n}], p[std::size_t{n}], sum = 0;
-            for (int i = 0; i < n; ++i) z[i] = static_cast<double>(tokens.logits(t)[i]);
-            const double m = largest(z, n);
-            for (int i = 0; i < n; ++i) sum += p[i] = softmax_term(z[i], m);
-            const double lse = m + gatefold::log(sum), step = loss.coefficient / valid;
-            value += gatefold::mul(step, gatefold::mul(lse, lse));
-            for (int i = 0; i < n; ++i)
-                tokens.gradient(t)[i] += static_cast<A>(gatefold::mul(2 * step * lse, p[i] / sum));
-        }
-        return value;
+    if constexpr (requires { loss.router_gradient; }) {
+        return add_orthogonality(ctx, loss);
     } else {
-        const auto layout = [&](carver memory) {
-            double* p = memory.template take<double>(all * n);
-            double* sums = memory.template take<double>(all);
-            return std::pair{p, std::pair{sums, memory.used()}};
-        };
-        const std::size_t bytes = layout(carver(nullptr)).second.second;
-        const auto [p, rest] = layout(carver(ctx.workspace(bytes)));
-        double *probability = p, *sums = rest.first;
-        const int parts = static_cast<int>(all < ctx.threads() ? all : ctx.threads());
-        ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(all, part, parts);
-            for (index_t t = mine.begin; t < mine.end; ++t)
-                sums[t] = probabilities<L>(tokens.logits(t), probability + t * n);
-        });
-        if (!Loss::by_sequence || !in.sequence_starts.data())
-            return add_linear_part(ctx, loss, tokens, probability, sums, 0, all, 1);
-        const index_t sequences = in.sequence_starts.extent(0);
-        double value = 0;
-        for (int i = 0; i < count; ++i)
-            for (index_t s = 0; s < sequences; ++s) {
-                const index_t first = in.sequence_starts[s],
-                              last = s + 1 < sequences ? in.sequence_starts[s + 1] : each;
-                value += add_linear_part(ctx, loss, tokens, probability, sums, i * each + first, i * each + last,
-                                         1.0 / static_cast<double>(sequences * count));
-            }
-        return value;
+        const index_t each = tapes[0]->tokens();
+        if (each == 0) return 0;
+        const stacked_tokens<L> tokens{tapes, each, each * count, in, in.first_token};
+        if constexpr (requires { Loss::counts; }) {
+            const token_probabilities<L> all(ctx, tokens);
+            const auto part = [&](index_t first, index_t last, double share) {
+                return add_linear_part(ctx, loss, tokens, all, first, last, share);
+            };
+            if constexpr (!Loss::by_group)
+                return part(0, tokens.all, 1.0);
+            else if constexpr (has_group<Loss>)
+                return mean_over_groups(tokens, loss.group, part);
+            else
+                return mean_over_groups(tokens, 0, part);
+        } else {
+            return add_to(ctx, loss, tokens);
+        }
     }
 }
 
@@ -8672,7 +9389,7 @@ struct impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y,
                         std::type_identity_t<tape<L>*> saved, const options<L>& o) {
-        on_cpu::layer_forward(ctx, w, in, y, saved, o);
+        GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
     }
     template <layer_type L>
     static std::size_t forward_bytes(index_t tokens, int threads) {
@@ -8682,7 +9399,7 @@ struct impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved, const input_of<W>& dy,
                          const output_of<W>& dx, gradients<L>& g, const options<L>& o) {
-        on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);
+        GATEFOLD_HOST_ONLY(on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);)
     }
     template <layer_type L>
     static std::size_t training_bytes(index_t tokens, int threads) {
@@ -8747,8 +9464,8 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_batch("backward", ctx, in, !L::is_dense);
     detail::check_view("backward", "dy", dy, tokens);
     detail::check_view("backward", "dx", dx, tokens);
-    detail::check_apart("backward", "dx", dx, "x", in.x);
-    detail::check_apart("backward", "dx", dx, "dy", dy);
+    detail::check_disjoint("backward", "dx", dx, "x", in.x);
+    detail::check_disjoint("backward", "dx", dx, "dy", dy);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
     require(saved.tokens() == tokens, "backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens",
@@ -8758,12 +9475,13 @@ void backward(context<typename W::backend>& ctx, const W& w,
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/moe/balance.hpp ----
-// Balancing without a loss: controllers that move the selection bias by how often experts were chosen.
+// Balancing without a loss: controllers that move the selection bias, or the coefficient of a loss, by what a step did.
 //
-//     counts of every micro-batch ── load_counts::add ──> counts ── update(bias, counts), once per optimiser step ──>
-//     bias
+//     counts of every micro-batch ── add_expert_counts ──> counts ── update(controller, bias, counts), once per
+//     optimiser step ──> bias
 //
-// The bias enters the choice only, never the weights, so nothing of it reaches the gradients.
+// The bias enters the choice only, never the weights, so nothing of it reaches the gradients. It is a buffer of the
+// weights and saved with them; what else a controller remembers is in plain fields and views of the caller.
 
 namespace gatefold::inline v0 {
 
@@ -8777,14 +9495,63 @@ struct additive_bias {
     double rate = 0.001;
 };
 
+/// Steers how many of a token's experts are real where some compute nothing (LongCat-Flash, MoE++): the error of a real
+/// expert is share / real - count_i / Σ count, of the others 0, and its bias follows as a PID controller in the form
+/// that adds steps: b += integral · e + proportional · (e - e₁) + derivative · (e - 2 e₁ + e₂).
+///
+/// LongCat-Flash has the first term alone.
+struct pid_bias {
+    int real = 1;      ///< experts with weights; they come first
+    double share = 1;  ///< share of all choices that real experts should get: wanted per token / top_k
+    double integral = 0.001;
+    double proportional = 0;
+    double derivative = 0;
+};
+
+/// b_i = -(T k / E + 1)-th largest over the tokens of z_i - α, α the (k + 1)-th largest key z + b of a token:
+/// Megatron's quantile balancing, for keys that are logits (key_bias::logit).
+struct quantile_bias {
+    int top_k = 1;
+};
+
+/// The coefficient of losses::relu_sparsity: multiplied by `rate` while fewer scores than wanted are zero, divided by
+/// it while more are (ReMoE, arXiv 2412.14711).
+struct relu_coefficient {
+    double target = 0;  ///< wanted share of zeros: 1 - k / E
+    double rate = 1.2;
+    double value = 1e-8;
+};
+
 }  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The rank-th largest (from 1) of value(0) .. value(n - 1); NaN counts as -inf. A bit of the answer per pass: nothing
+/// is moved and nothing allocated.
+template <class A, class Value>
+A nth_largest(index_t n, index_t rank, Value value) {
+    using word = order_word<A>;
+    word found = 0;
+    for (int bit = static_cast<int>(sizeof(word)) * 8 - 1; bit >= 0; --bit) {
+        const word candidate = found | (word{1} << bit);
+        index_t above = 0;
+        for (index_t i = 0; i < n; ++i) above += order_key(value(i)) >= candidate ? 1 : 0;
+        if (above >= rank) found = candidate;
+    }
+    for (index_t i = 0; i < n; ++i)
+        if (order_key(value(i)) == found) return is_nan(value(i)) ? minus_infinity<A> : value(i);
+    return minus_infinity<A>;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// Moves the bias [N] by one step of the controller for the counts [N] of one optimiser step.
+/// Moves the bias [N] by one step of sign_bias or additive_bias for the counts [N] of one optimiser step.
 ///
 /// Throws: argument_error for extents that differ; the bias is untouched then.
 template <class Controller, class A, int N>
+    requires(__is_same(Controller, sign_bias) || __is_same(Controller, additive_bias))
 void update(const Controller& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts) {
     require(bias.data() && bias.extent(0) == counts.extent(0), "update", "counts", bias.extent(0), counts.extent(0));
     index_t total = 0;
@@ -8797,9 +9564,86 @@ void update(const Controller& controller, view<A, N> bias, std::type_identity_t<
         if constexpr (__is_same(Controller, sign_bias))
             step = difference > 0 ? controller.rate : difference < 0 ? -controller.rate : 0;
         else
-            step = controller.rate * (static_cast<double>(difference) / static_cast<double>(n));
+            step = mul(controller.rate, static_cast<double>(difference) / static_cast<double>(n));
         bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
     }
+}
+
+/// Moves the bias [N] by one step of pid_bias. `history` [2, N] holds the errors of the last two steps: zeros before
+/// the first, saved and restored with the bias; a view without memory where the controller has only its integral term.
+///
+/// Throws: argument_error for extents that differ, more real experts than there are; nothing is written then.
+template <class A, int N>
+void update(const pid_bias& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts,
+            std::type_identity_t<view<double, 2, dyn>> history = {}) {
+    const index_t n = counts.extent(0);
+    require(bias.data() && bias.extent(0) == n, "update", "counts", bias.extent(0), n);
+    require(controller.real >= 1 && controller.real <= n, "update", "real", "a number of experts", controller.real);
+    if (history.data())
+        require(history.extent(1) == n, "update", "history", n, history.extent(1));
+    else
+        require(controller.proportional == 0 && controller.derivative == 0, "update", "history",
+                "memory for the errors of two steps", "none");
+    index_t total = 0;
+    for (const index_t count : counts) total += count;
+    if (total == 0) return;
+    for (index_t i = 0; i < controller.real; ++i) {
+        const double error =
+            controller.share / controller.real - static_cast<double>(counts[i]) / static_cast<double>(total);
+        double step = mul(controller.integral, error);
+        if (history.data()) {
+            const double last = history(0, i), before = history(1, i);
+            step = fma(controller.proportional, error - last, step);
+            step = fma(controller.derivative, (error - last) - (last - before), step);
+            history(1, i) = last;
+            history(0, i) = error;
+        }
+        bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
+    }
+}
+
+/// Sets the bias [N] from the logits [T, N] of one step's tokens (without padding), routed with the present bias.
+///
+/// Throws: argument_error for extents that differ, T k that is no multiple of N, k that is not below N; the bias is
+///         untouched then. std::bad_alloc.
+template <class A, int N>
+void update(context<cpu>& ctx, const quantile_bias& controller, view<A, N> bias,
+            std::type_identity_t<view<const A, dyn, N>> logits) {
+    const index_t tokens = logits.extent(0), n = bias.extent(0), k = controller.top_k;
+    require(bias.data() && logits.extent(1) == n, "update", "logits", n, logits.extent(1));
+    require(k >= 1 && k < n, "update", "top_k", "1 to " + std::to_string(n - 1), k);
+    require(tokens * k % n == 0, "update", "logits", "tokens of which each expert can have as many", tokens);
+    if (tokens == 0) return;
+    A* thresholds = reinterpret_cast<A*>(ctx.workspace(static_cast<std::size_t>(tokens) * sizeof(A)));
+    const auto shares = [&](index_t total, auto body) {
+        const int parts = static_cast<int>(total < ctx.threads() ? total : ctx.threads());
+        ctx.parallel(parts, [&](int part) {
+            for (index_t i = total * part / parts; i < total * (part + 1) / parts; ++i) body(i);
+        });
+    };
+    shares(tokens, [&](index_t t) {
+        thresholds[t] = detail::nth_largest<A>(n, k + 1, [&](index_t i) { return logits(t, i) + bias[i]; });
+    });
+    const index_t each = tokens * k / n;
+    shares(n, [&](index_t i) {
+        bias[i] = -detail::nth_largest<A>(tokens, each + 1, [&](index_t t) { return logits(t, i) - thresholds[t]; });
+    });
+}
+
+/// One step of the coefficient after a step in which `sparsity` of the scores were zero.
+inline void update(relu_coefficient& controller, double sparsity) {
+    require(sparsity >= 0 && sparsity <= 1, "update", "sparsity", "a share from 0 to 1", sparsity);
+    if (sparsity < controller.target) controller.value *= controller.rate;
+    if (sparsity > controller.target) controller.value /= controller.rate;
+}
+
+/// The share of logits [T, N] that are not positive; 0 without tokens.
+template <class A, int N>
+double sparsity_of(view<A, dyn, N> logits) {
+    index_t zeros = 0;
+    for (index_t t = 0; t < logits.extent(0); ++t)
+        for (index_t i = 0; i < logits.extent(1); ++i) zeros += logits(t, i) > 0 ? 0 : 1;
+    return logits.size() == 0 ? 0 : static_cast<double>(zeros) / static_cast<double>(logits.size());
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -8894,12 +9738,13 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
     detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     detail::check_view("make_plan", "rows", out.rows, pairs);
     detail::check_view("make_plan", "place", out.place, pairs);
-    detail::check_apart("make_plan", "rows", out.rows, "ids", ids);
-    detail::check_apart("make_plan", "place", out.place, "ids", ids);
-    if constexpr (__is_same(B, cpu))
+    detail::check_disjoint("make_plan", "rows", out.rows, "ids", ids);
+    detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
+    if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
             require(ids.data()[p] >= -1 && ids.data()[p] < L::choices, "make_plan", "ids",
                     "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+    }
     detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
 }
 
@@ -8907,8 +9752,10 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
 // ---- gatefold/moe/stats.hpp ----
 // What became of a routing: how the load lies on the experts, and how far it is from even.
 //
-//     ids, plan ── expert_counts ──> counts[N], summed over a window ── balance_of ──> MaxVio, entropy, dead experts,
-//     ...
+//     ids ── add_expert_counts ──> counts[N], summed over a window ── balance_of ──> MaxVio, entropy, dead experts, ...
+//
+// A whole window of forward calls, with dropped pairs, co-activation and logits: stats_window.hpp; as text and JSON:
+// stats_report.hpp.
 
 namespace gatefold::inline v0 {
 
@@ -8929,36 +9776,81 @@ struct balance_metrics {
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// Adds the number of times that each expert stands in `ids` (-1 skipped) to counts[N].
+/// Adds the number of times that each expert stands in `ids` [T, S] (-1 skipped) to counts [N]. Tokens whose `mask` is
+/// 0 are left out.
+///
+/// Throws: argument_error for ids that have no count or a mask that does not fit; counts are untouched then.
 template <class Ids>
-void add_expert_counts(const Ids& ids, view<index_t, dyn> counts) {
+void add_expert_counts(const Ids& ids, view<index_t, dyn> counts, view<const std::uint8_t, dyn> mask = {}) {
+    const index_t slots = ids.extent(Ids::rank - 1);
+    require(!mask.data() || mask.extent(0) == ids.rows(), "add_expert_counts", "mask", ids.rows(), mask.extent(0));
     for (index_t r = 0; r < ids.rows(); ++r)
-        for (index_t s = 0; s < ids.extent(Ids::rank - 1); ++s) {
-            const std::int32_t e = ids.row(r)[s];
-            require(e >= -1 && e < counts.extent(0), "add_expert_counts", "ids", "experts below the number of counts",
-                    e);
-            if (e >= 0) ++counts[e];
-        }
+        for (index_t s = 0; s < slots; ++s)
+            require(ids.row(r)[s] >= -1 && ids.row(r)[s] < counts.extent(0), "add_expert_counts", "ids",
+                    "experts below the number of counts", ids.row(r)[s]);
+    for (index_t r = 0; r < ids.rows(); ++r)
+        for (index_t s = 0; s < slots; ++s)
+            if (const std::int32_t e = ids.row(r)[s]; e >= 0 && (!mask.data() || mask[r] != 0)) ++counts[e];
 }
 
-/// The measures of a load.
-inline balance_metrics balance_of(view<const index_t, dyn> counts) {
+/// Adds to counts [D, N] how often the tokens of each of D domains chose each expert: labels [T] name a token's domain,
+/// or its vocabulary id, -1 leaves it out. A row divided by its sum is how the domain specialises (OLMoE, §5).
+///
+/// Throws: as above, also for labels that have no row.
+template <class Ids>
+void add_domain_counts(const Ids& ids, view<const std::int32_t, dyn> labels, view<index_t, dyn, dyn> counts) {
+    const index_t slots = ids.extent(Ids::rank - 1);
+    require(labels.extent(0) == ids.rows(), "add_domain_counts", "labels", ids.rows(), labels.extent(0));
+    for (index_t r = 0; r < ids.rows(); ++r) {
+        require(labels[r] >= -1 && labels[r] < counts.extent(0), "add_domain_counts", "labels",
+                "domains below the number of rows", labels[r]);
+        for (index_t s = 0; s < slots; ++s)
+            require(ids.row(r)[s] >= -1 && ids.row(r)[s] < counts.extent(1), "add_domain_counts", "ids",
+                    "experts below the number of counts", ids.row(r)[s]);
+    }
+    for (index_t r = 0; r < ids.rows(); ++r)
+        for (index_t s = 0; labels[r] >= 0 && s < slots; ++s)
+            if (const std::int32_t e = ids.row(r)[s]; e >= 0) ++counts(labels[r], e);
+}
+
+/// Router saturation: the share of the choices `early` that stand in `late` for the same token (OLMoE, §5). Both [T,
+/// S].
+template <class Early, class Late>
+double saturation(const Early& early, const Late& late) {
+    const index_t slots = early.extent(Early::rank - 1);
+    require(early.rows() == late.rows() && slots == late.extent(Late::rank - 1), "saturation", "late",
+            "ids of the same tokens", late.rows());
+    index_t same = 0, all = 0;
+    for (index_t r = 0; r < early.rows(); ++r)
+        for (index_t s = 0; s < slots; ++s) {
+            if (early.row(r)[s] < 0) continue;
+            ++all;
+            bool found = false;
+            for (index_t other = 0; other < slots; ++other) found = found || early.row(r)[s] == late.row(r)[other];
+            same += found ? 1 : 0;
+        }
+    return all == 0 ? 0 : static_cast<double>(same) / static_cast<double>(all);
+}
+
+/// The measures of a load: counts, or sums of weights.
+template <class T>
+balance_metrics balance_of(view<const T, dyn> load) {
     balance_metrics m;
-    const index_t n = counts.extent(0);
+    const index_t n = load.extent(0);
     double total = 0, squares = 0, largest = 0, smallest = 0;
     for (index_t i = 0; i < n; ++i) {
-        const auto c = static_cast<double>(counts[i]);
+        const auto c = static_cast<double>(load[i]);
         total += c;
         squares += c * c;
         largest = c > largest ? c : largest;
         smallest = i == 0 || c < smallest ? c : smallest;
     }
-    if (total <= 0) return m;
+    if (!(total > 0)) return m;
     const auto experts = static_cast<double>(n);
     const double mean = total / experts;
     double entropy = 0, deviations = 0, variance = 0;
     for (index_t i = 0; i < n; ++i) {
-        const auto c = static_cast<double>(counts[i]);
+        const auto c = static_cast<double>(load[i]);
         if (c > 0) entropy -= c / total * std::log(c / total);
         deviations += std::fabs(c / mean - 1);
         variance += (c - mean) * (c - mean) / experts;
@@ -8974,6 +9866,7 @@ inline balance_metrics balance_of(view<const index_t, dyn> counts) {
     m.participation = total * total / squares;
     return m;
 }
+inline balance_metrics balance_of(view<const index_t, dyn> counts) { return balance_of<index_t>(counts); }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/ops.hpp ----
@@ -11111,8 +12004,8 @@ inline constexpr int version_patch = GATEFOLD_VERSION_PATCH;
 //
 //     z[rows,W] (plan order), weights[T,S], place[T,S] (+ shared[T,H], gate) ──> y[T,H]
 //
-// A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so sorting
-// a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
+// A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so
+// sorting a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
 
 // ---- gatefold/cuda/device.cuh ----
 // Small things that all kernels share: arguments of a stage, sums and scans over a warp, memory of other blocks.
@@ -11146,6 +12039,71 @@ GATEFOLD_HD constexpr int weight_class(int tiles) {
     const int c = 16 + (log - 4) * 2 + (tiles >> (log - 1) & 1);
     return c < 31 ? c : 31;
 }
+
+// ---- packed weights
+//
+//     W[n][k] ──> blocks of 8 strips ── [k/16][strip] ── 512 bytes: four 8x8 matrices of 128 contiguous bytes, in the
+//     order (rows 0-7, k 0-7), (0-7, 8-15), (8-15, 0-7), (8-15, 8-15)
+//
+// A strip is 16 weight rows; the last block of an expert has fewer strips, k is padded to 16 with zeros. Any range of k
+// of a block is contiguous, ldmatrix reads it without bank conflicts and needs no swizzle, in either role of mma.sync.
+// Gated: rows 0-7 of a strip are gate rows, rows 8-15 the up rows of the same 8 outputs, so that both sums of an output
+// land in one thread. The outputs of an 8-row group are permuted so that a thread ends with 8 consecutive ones.
+
+inline constexpr int block_strips = 8;
+
+/// The output of row n (0..7) of the 8-row group `group`, of `groups` in all: groups are taken four at a time (32
+/// outputs, stores of 16 bytes), the rest two (8 bytes) and one (4 bytes) at a time.
+GATEFOLD_HD constexpr int output_at(int group, int n, int groups) {
+    const int full = groups / 4 * 4;
+    int together = 4, base = group / 4 * 4;
+    if (group >= full) {
+        const bool in_pair = (groups & 2) != 0 && group < full + 2;
+        together = in_pair ? 2 : 1;
+        base = in_pair ? full : groups - 1;
+    }
+    return base * 8 + 2 * together * (n / 2) + 2 * (group - base) + n % 2;
+}
+
+/// Strips of the block that begins at strip `first`.
+GATEFOLD_HD constexpr int live_strips(int first, int strips) {
+    return strips - first < block_strips ? strips - first : block_strips;
+}
+
+/// The extents of one projection: N outputs, sums over K.
+template <bool Gated, int N, int K>
+struct projection_shape {
+    static constexpr int padded = (K + 15) / 16 * 16;
+    static constexpr int strips = Gated ? (N + 7) / 8 : (N + 15) / 16;
+    static constexpr int groups = Gated ? strips : 2 * strips;  ///< of 8 outputs
+    static constexpr index_t elements = index_t{strips} * 16 * padded;
+};
+
+/// The element of one expert at which packed row `row` keeps `k`.
+GATEFOLD_HD constexpr index_t packed_at(int row, int k, int strips, int padded) {
+    const int strip = row / 16, first = strip / block_strips * block_strips, r = row % 16, c = k % 16;
+    const index_t piece =
+        index_t{first} * (padded / 16) + index_t{k / 16} * live_strips(first, strips) + strip % block_strips;
+    return piece * 256 + ((r / 8) * 2 + c / 8) * 64 + (r % 8) * 8 + c % 8;
+}
+
+/// The weight row behind packed row `row`, or -1 where it is padding: gate rows stand before up rows.
+GATEFOLD_HD constexpr int weight_row_of(int row, bool gated, int outputs, int groups) {
+    const int strip = row / 16, r = row % 16;
+    const int n = output_at(gated ? strip : 2 * strip + r / 8, r % 8, groups);
+    return n >= outputs ? -1 : gated && r >= 8 ? outputs + n : n;
+}
+
+// ---- which kernel
+
+/// How many rows a tile has. The choice depends on the number of tokens alone, and every size gives the same bits.
+enum class regime { few_rows, tiles_of_64, tiles_of_128 };
+
+constexpr regime regime_of(index_t pairs, int experts, int shared_bytes) {
+    if (pairs <= 2 * index_t{experts} || shared_bytes < 148 * 1024) return regime::few_rows;
+    return pairs < 128 * index_t{experts} ? regime::tiles_of_64 : regime::tiles_of_128;
+}
+constexpr int rows_of_regime(regime r) { return r == regime::few_rows ? 8 : r == regime::tiles_of_64 ? 64 : 128; }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 
@@ -11189,8 +12147,8 @@ __device__ __forceinline__ A warp_max(A v) {
     }
 }
 
-/// Sums before this thread over the block, and the total; `scratch` holds 33 ints. Begins with the barrier that lets
-/// scratch be used again.
+/// Sums before this thread over the block, and the total; `scratch` holds an int per warp. Begins with the barrier that
+/// lets scratch be used again.
 template <int Threads>
 __device__ __forceinline__ int block_exclusive(int v, int* scratch, int& total) {
     constexpr int warps = Threads / 32;
@@ -11241,9 +12199,9 @@ struct combine_arguments {
     using A = accumulate_t<T>;
     const T* z = nullptr;
     index_t z_stride = 0;
-    const A* weights = nullptr;  ///< by pair; null: one
-    const std::int32_t *place = nullptr, *ids = nullptr;
-    const T* shared = nullptr;  ///< what the shared expert returns
+    const A* weights = nullptr;                           ///< by pair; null: one
+    const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
+    const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
     const T* gate = nullptr;  ///< weights of the shared expert's gate, [H]
     const T* x = nullptr;
@@ -11300,10 +12258,10 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
         const int m = i / Slots;
         if (first + m >= a.tokens) continue;
         const index_t pair = static_cast<index_t>(first) * Slots + i, begin = static_cast<index_t>(first + m) * Slots;
-        const std::int32_t row = a.place[pair];
+        const std::int32_t row = a.place ? a.place[pair] : static_cast<std::int32_t>(pair);
         if (row < 0) continue;
         int rank = 0;
-        for (int s = 0; s < Slots; ++s) {
+        for (int s = 0; s < Slots && a.place; ++s) {
             const std::int32_t other = a.place[begin + s];
             rank += other >= 0 && other < row ? 1 : 0;
         }
@@ -11316,18 +12274,19 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
         rows[m][rank] = mark;
         weights[m][rank] = a.weights ? a.weights[pair] : A(1);
     }
-    if constexpr (Gate)
+    if constexpr (Gate) {
         for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
             const A z = dot_by_warp<A>(a.x + (first + m) * a.x_stride, a.gate, Hidden);
             if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
         }
+    }
     __syncthreads();
 
     const int at = static_cast<int>(blockIdx.y) * 256 + thread, m = together == 1 ? 0 : at / vectors;
     const int h = (at - m * vectors) * Vector;
     if (m >= together || h >= Hidden || first + m >= a.tokens) return;
     const index_t t = first + m;
-    A sum[Vector];
+    A sum[std::size_t{Vector}];
     GATEFOLD_UNROLL
     for (int i = 0; i < Vector; ++i) sum[i] = 0;
     const auto add = [&](A weight, const T* from) {
@@ -11360,6 +12319,236 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/experts.cuh ----
+// The expert stage on CUDA: which kernel multiplies what. Float and double layers run on the CUDA cores, 16-bit ones on
+// the tensor cores.
+//
+//     x ── (scale rows by their weight) ──> up projection, gathered, activation ──> activated ── down projection ──> z
+
+// ---- gatefold/cuda/context.cuh ----
+// What a call on CUDA needs besides its arguments: a stream, device memory for its intermediate results, counters.
+//
+//     context<cuda> ctx(stream);  ctx.reserve<L>(4096, false);  forward(ctx, w, x, y);   no allocation from here on
+//
+// One context serves one stream: the workspace of a call is that of the next one, in stream order.
+
+#include <cuda_runtime_api.h>
+
+// ---- gatefold/cuda/status.cuh ----
+// What CUDA answers, as exceptions; and the device that a call works on.
+
+#include <cuda_runtime_api.h>
+
+namespace gatefold::inline v0 {
+
+/// CUDA refused something; `what()` reads "gatefold::FUNCTION: CUDA's own words", `status()` is its number.
+class cuda_error : public std::runtime_error {
+public:
+    cuda_error(const std::string& text, cudaError_t status) : std::runtime_error(text), status_(status) {}
+    cudaError_t status() const { return status_; }
+
+private:
+    cudaError_t status_;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+inline void check(cudaError_t status, const char* function) {
+    if (status == cudaSuccess) [[likely]]
+        return;
+    cudaGetLastError();  // a refused call must not be found by the next one
+    GATEFOLD_THROW(cuda_error("gatefold::" + std::string(function) + ": " + cudaGetErrorString(status), status));
+}
+
+/// Makes `device` the current one for its own lifetime.
+class device_scope {
+public:
+    explicit device_scope(int device) {
+        check(cudaGetDevice(&before_), "context");
+        if (before_ != device) check(cudaSetDevice(device), "context");
+        changed_ = before_ != device;
+    }
+    ~device_scope() {
+        if (changed_) cudaSetDevice(before_);
+    }
+    device_scope(const device_scope&) = delete;
+    device_scope& operator=(const device_scope&) = delete;
+
+private:
+    int before_ = 0;
+    bool changed_ = false;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
+namespace detail {
+
+inline void* device_allocate(void*, std::size_t bytes, std::size_t) {
+    void* memory = nullptr;
+    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
+inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
+    void* memory = nullptr;
+    if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+inline void pinned_release(void*, void* memory, std::size_t) { cudaFreeHost(memory); }
+
+/// What kernels leave for the host and for the next kernel, at the front of the workspace; all zero between calls but
+/// for the report.
+struct device_control {
+    /// Groups of tokens whose blocks count their arrivals in one launch.
+    static constexpr int groups = 16384;
+    unsigned long long nan_logits, infinite_logits, undecided, dropped, tokens, unused[3];
+    unsigned arrived_groups, unused_words[15];
+    unsigned arrived[groups];
+};
+static_assert(sizeof(device_control) % memory_alignment == 0);
+
+}  // namespace detail
+
+/// Device memory from cudaMalloc.
+inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
+/// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
+inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
+
+/// How a context on CUDA is made.
+struct cuda_context_options {
+    cudaStream_t stream = nullptr;        ///< where everything runs; nullptr: the legacy default stream
+    int device = -1;                      ///< -1: the current one
+    allocator memory = device_allocator;  ///< where workspace and tensors come from: device memory
+};
+
+/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows.
+template <>
+class context<cuda> {
+public:
+    /// Throws: cuda_error where there is no such device, std::bad_alloc.
+    GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
+        if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
+        const detail::device_scope scope(options_.device);
+        detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
+                      "context<cuda>");
+        int major = 0;
+        detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
+                      "context<cuda>");
+        detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
+                      "context<cuda>");
+        require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
+        grow(sizeof(detail::device_control));
+    }
+    GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
+
+    GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
+    GATEFOLD_INLINE int device() const { return options_.device; }
+    GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
+    /// Shared memory that a block can be given.
+    GATEFOLD_INLINE int shared_bytes() const { return shared_bytes_; }
+    GATEFOLD_INLINE int threads() const { return 1; }
+    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
+
+    /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
+    GATEFOLD_INLINE void synchronize() const { detail::check(cudaStreamSynchronize(options_.stream), "synchronize"); }
+
+    /// Counts of unusual input; waits for the stream.
+    GATEFOLD_INLINE routing_report report() const {
+        detail::device_control found;
+        constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
+        detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
+                      "report");
+        synchronize();
+        return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
+                static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
+                static_cast<index_t>(found.dropped)};
+    }
+    GATEFOLD_INLINE void clear_report() {
+        detail::check(
+            cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
+            "clear_report");
+    }
+
+    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
+    ///
+    /// Throws: argument_error where the workspace is fixed or the stream is being captured.
+    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
+        if (bytes <= workspace_bytes()) return;
+        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        detail::check(cudaStreamIsCapturing(options_.stream, &capture), "context::workspace");
+        require(capture == cudaStreamCaptureStatusNone, "context::workspace", "bytes",
+                "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
+        grow(sizeof(detail::device_control) + bytes);
+    }
+    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
+    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes() - sizeof(detail::device_control); }
+
+    /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
+    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
+        reserve_bytes(bytes);
+        return workspace_.data() + sizeof(detail::device_control);
+    }
+    GATEFOLD_INLINE detail::device_control* control() const {
+        return reinterpret_cast<detail::device_control*>(workspace_.data());
+    }
+
+    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
+    template <class L>
+    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = false) {
+        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
+        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
+    }
+    /// The number of tokens that was reserved for; 0: no promise was asked for.
+    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
+
+private:
+    // The stream may still use the old block; cudaFree waits for it.
+    GATEFOLD_INLINE void grow(std::size_t bytes) {
+        const detail::device_scope scope(options_.device);
+        buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
+        if (workspace_.data())
+            detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
+                                          cudaMemcpyDeviceToDevice, options_.stream),
+                          "context::workspace");
+        else
+            detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
+                          "context::workspace");
+        synchronize();
+        workspace_ = std::move(larger);
+    }
+
+    cuda_context_options options_;
+    buffer<std::byte> workspace_;
+    index_t reserved_tokens_ = 0;
+    int multiprocessors_ = 0, shared_bytes_ = 0;
+    bool fixed_ = false;
+};
+
+}  // namespace gatefold::inline v0
+// ---- gatefold/cuda/gemm_few.cuh ----
+// The grouped product for few rows per expert: memory is what it waits for, so nothing else is synchronised.
+//
+//     item = (tile of 8 rows, strip of 16 weight rows): one warp, all of k, its own ring of asynchronous copies
+//
+// The ring never drains: the copies of a warp's next item begin while the current one is multiplied, across strips and
+// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads.
+
+// ---- gatefold/cuda/gemm_mma.cuh ----
+// Grouped products of 16-bit layers on the tensor cores: what the two kernels share.
+//
+//     rows (gathered) ──cp.async──> shared ring ──ldmatrix──┐
+//     weights, packed or as the hub has them ──────────────┴──> mma.sync, float sums ──> bias, activation ──> rows
+//
+// Weights are the A operand, 16 wide; rows of tokens are B, 8 wide: padding costs at most 7 rows per tile. Every output
+// is one chain of mma over ascending blocks of 16 k with one float accumulator, in both kernels and every tile size.
+
 // ---- gatefold/cuda/gemm_simt.cuh ----
 // Products in exact float or double on the CUDA cores: the experts of float and double layers, and every router.
 //
@@ -11388,6 +12577,9 @@ struct simt_tile {
     A rows[std::size_t{Depth}][std::size_t{row_pitch}];
     A columns[std::size_t{Depth}][std::size_t{column_pitch}];
 };
+
+/// The tile of simt_experts.
+inline constexpr int simt_rows = 32, simt_columns = 64;
 
 /// Arguments of one grouped product.
 template <class T>
@@ -11419,16 +12611,17 @@ struct no_factor {};
 /// acc[i][j] = Σ_k row(i) · column(j). `row_of(m)` and `column_of(n)` give pointers to K elements, or null for zeros;
 /// `factor_of(m)` multiplies the elements of a row, rounded to X.
 template <class Tile, int K, int Threads, class X, class W, class A, class RowOf, class ColumnOf, class FactorOf>
-__device__ __forceinline__ void simt_product(Tile& shared, A (&acc)[Tile::rows_each][Tile::columns_each], RowOf row_of,
-                                             ColumnOf column_of, FactorOf factor_of) {
+__device__ __forceinline__ void simt_product(Tile& shared,
+                                             A (&acc)[std::size_t{Tile::rows_each}][std::size_t{Tile::columns_each}],
+                                             RowOf row_of, ColumnOf column_of, FactorOf factor_of) {
     constexpr int depth = static_cast<int>(sizeof(shared.rows) / sizeof(shared.rows[0]));
     constexpr int together = Threads / depth;
     constexpr bool scales = !std::is_same_v<FactorOf, no_factor>;
     const int thread = static_cast<int>(threadIdx.x), k_mine = thread % depth, first = thread / depth;
     const int row = thread / Tile::columns_apart, column = thread % Tile::columns_apart;
-    const X* rows[Tile::row_copies];
-    [[maybe_unused]] A factors[Tile::row_copies];
-    const W* columns[Tile::column_copies];
+    const X* rows[std::size_t{Tile::row_copies}];
+    [[maybe_unused]] A factors[std::size_t{Tile::row_copies}];
+    const W* columns[std::size_t{Tile::column_copies}];
     GATEFOLD_UNROLL
     for (int i = 0; i < Tile::row_copies; ++i) {
         rows[i] = row_of(first + i * together);
@@ -11436,7 +12629,7 @@ __device__ __forceinline__ void simt_product(Tile& shared, A (&acc)[Tile::rows_e
     }
     GATEFOLD_UNROLL
     for (int j = 0; j < Tile::column_copies; ++j) columns[j] = column_of(first + j * together);
-    A next_rows[Tile::row_copies], next_columns[Tile::column_copies];
+    A next_rows[std::size_t{Tile::row_copies}], next_columns[std::size_t{Tile::column_copies}];
     const auto load = [&](int k0) {
         const int k = k0 + k_mine;
         GATEFOLD_UNROLL
@@ -11450,7 +12643,7 @@ __device__ __forceinline__ void simt_product(Tile& shared, A (&acc)[Tile::rows_e
             next_columns[j] = columns[j] && k < K ? to_accumulate(columns[j][k]) : A(0);
     };
     const auto step = [&](int k) {
-        A x[Tile::rows_each], w[Tile::columns_each];
+        A x[std::size_t{Tile::rows_each}], w[std::size_t{Tile::columns_each}];
         GATEFOLD_UNROLL
         for (int i = 0; i < Tile::rows_each; ++i) x[i] = shared.rows[k][row + i * Tile::rows_apart];
         GATEFOLD_UNROLL
@@ -11492,7 +12685,7 @@ template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor
 __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
     using A = accumulate_t<T>;
     constexpr bool gated = Up && gated_activation<Act>;
-    constexpr int tile_rows = 32, tile_columns = 64, weight_rows = gated ? 2 * N : N;
+    constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
     using shape = simt_tile<A, tile_rows, tile_columns, 16, 128, 4>;
     constexpr int features = gated ? tile_columns / 2 : tile_columns;
     __shared__ shape shared;
@@ -11525,7 +12718,7 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
         const int r = weight_row(n);
         return r < 0 ? nullptr : weights + static_cast<index_t>(r) * K;
     };
-    A acc[shape::rows_each][shape::columns_each];
+    A acc[std::size_t{shape::rows_each}][std::size_t{shape::columns_each}];
     if constexpr (Factor)
         simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, [&](int m) {
             return m < mine.rows ? p.factor[p.pairs ? p.pairs[mine.row + m] : mine.row + m] : A(0);
@@ -11564,6 +12757,894 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/ptx.cuh ----
+// The instructions that the matrix kernels use, by name. 16-bit floats travel as bits.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// A count as a value, for generic lambdas.
+template <int N>
+using constant_of = std::integral_constant<int, N>;
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// 16 bytes past the first-level cache: weights are read once.
+__device__ __forceinline__ void copy_streamed(std::uint32_t to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/// 16 bytes through the first-level cache, or 16 zeros and no read. The form with a predicate needs no arithmetic.
+__device__ __forceinline__ void copy_or_zero(std::uint32_t to, const void* from, bool skip) {
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.ca.shared.global [%0], [%1], 16, p; }" ::"r"(to),
+                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
+                 : "memory");
+}
+__device__ __forceinline__ void copy_streamed_or_zero(std::uint32_t to, const void* from, bool skip) {
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, p; }" ::"r"(to),
+                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
+                 : "memory");
+}
+/// Up to 8 elements of a row that keeps no alignment: `valid` are read, the others are zero. Plain loads and a store,
+/// ordered by the barrier that orders the copies.
+template <class T>
+__device__ __forceinline__ void copy_elements(std::uint32_t to, const T* from, int valid) {
+    std::uint32_t v[4];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const std::uint32_t low = 2 * i < valid ? from[2 * i].bits : 0u;
+        const std::uint32_t high = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0u;
+        v[i] = low | high << 16;
+    }
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int Pending>
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+__device__ __forceinline__ void ldmatrix(std::uint32_t (&r)[4], std::uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+/// d[16,8] += a[16,16] b[16,8]: d0 d1 are row lane/4, d2 d3 row lane/4 + 8, columns 2 (lane%4) + {0,1}.
+template <class T>
+__device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                             std::uint32_t b1) {
+    if constexpr (std::is_same_v<T, bf16>)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// Two sums rounded to T, the first in the lower half.
+template <class T>
+__device__ __forceinline__ std::uint32_t round_two(float low, float high) {
+    std::uint32_t r;
+    if constexpr (std::is_same_v<T, bf16>)
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+}
+
+/// Transposes an 8x8 matrix of 16-bit elements held as row lane/4, columns 2 (lane%4) + {0,1}.
+__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t v) {
+    std::uint32_t r;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+}
+
+/// One store of 4, 8 or 16 bytes. By name: an assigned vector is scalar stores to the optimiser, which does not always
+/// join them again.
+template <std::size_t Words>
+__device__ __forceinline__ void store_words(void* to, const std::uint32_t (&v)[Words]) {
+    if constexpr (Words == 4)
+        asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                     : "memory");
+    else if constexpr (Words == 2)
+        asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(v[0]), "r"(v[1]) : "memory");
+    else
+        asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(v[0]) : "memory");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
+/// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
+/// no multiple of 16.
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge>
+struct projection_of {
+    using value_type = T;
+    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge;
+    static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
+    static constexpr activation act = Act;
+    static constexpr int outputs = N, depth = K;
+    /// Elements of an input row that may be read: our own rows are zero up to a multiple of 8.
+    static constexpr int readable = Up ? K : (K + 7) / 8 * 8;
+    using shape = projection_shape<gated, N, K>;
+    static constexpr int weight_rows = gated ? 2 * N : N;
+    /// Elements of one expert.
+    static constexpr index_t expert_elements = Packed ? shape::elements : index_t{weight_rows} * K;
+};
+
+/// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
+/// that its weights are read from memory once.
+struct item_place {
+    tile rows;
+    int piece;
+};
+template <class T>
+__device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
+    return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
+}
+template <class T>
+__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int tile_rows) {
+    item_place at;
+    at.piece = item / tiles;
+    const int i = item - at.piece * tiles;
+    if (p.tiles) {
+        const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
+        at.rows = {v.x, v.y, v.z, 0};
+    } else {
+        at.rows = {0, i * tile_rows, p.rows - i * tile_rows < tile_rows ? p.rows - i * tile_rows : tile_rows, 0};
+    }
+    return at;
+}
+
+/// A chunk of 8 elements of an input row, `valid` of which may be read.
+template <class P, class T>
+__device__ __forceinline__ void copy_row_chunk(std::uint32_t to, const T* from, const T* anywhere, int valid) {
+    if constexpr (P::input_aligned)
+        copy_or_zero(to, valid > 0 ? from : anywhere, valid <= 0);
+    else
+        copy_elements(to, from, valid);
+}
+
+/// Where lane `lane` of a 512-byte piece finds its 8 elements in the hub's layout: weight row and offset in k.
+template <class P>
+struct hub_lane {
+    const typename P::value_type* row;  ///< null: padding
+    int offset;
+
+    __device__ __forceinline__ hub_lane(const typename P::value_type* expert, int strip, int lane) {
+        const int matrix = lane / 8, r = matrix / 2 * 8 + lane % 8;
+        const int n =
+            strip < P::shape::strips ? weight_row_of(strip * 16 + r, P::gated, P::outputs, P::shape::groups) : -1;
+        offset = matrix % 2 * 8;
+        row = n < 0 ? nullptr : expert + static_cast<index_t>(n) * P::depth + offset;
+    }
+    __device__ __forceinline__ void copy(std::uint32_t to, int k, const typename P::value_type* anywhere) const {
+        const int valid = row ? P::depth - k - offset : 0;
+        if constexpr (P::weights_aligned)
+            copy_streamed_or_zero(to, valid > 0 ? row + k : anywhere, valid <= 0);
+        else
+            copy_elements(to, row + k, valid);
+    }
+};
+
+/// Sums of one strip and 8 rows, with bias and activation, as outputs of two rows: v0 of row 2 (lane%4), v1 of the
+/// next.
+template <class P>
+struct finished_sums {
+    float low[2], high[2];  ///< outputs of 8-row group 0 and (not gated) 1 of the strip
+};
+template <class P, class T>
+__device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, const float (&sums)[4], int expert,
+                                                   int strip, int lane, index_t row, int rows) {
+    finished_sums<P> out{{sums[0], sums[1]}, {sums[2], sums[3]}};
+    const int first = output_at(P::gated ? strip : 2 * strip, lane / 4, P::shape::groups);
+    [[maybe_unused]] const int second = P::gated ? first : output_at(2 * strip + 1, lane / 4, P::shape::groups);
+    if constexpr (P::bias) {
+        const T* bias = p.bias + static_cast<index_t>(expert) * P::weight_rows;
+        const float b0 = first < P::outputs ? to_accumulate(bias[first]) : 0.0f;
+        const float b1 = second < P::outputs ? to_accumulate(bias[P::gated ? P::outputs + second : second]) : 0.0f;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            out.low[i] += b0;
+            out.high[i] += b1;
+        }
+    }
+    if constexpr (P::up) {
+        if (p.pre) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < 2; ++i) {
+                if (lane % 4 * 2 + i >= rows) continue;
+                T* to = p.pre + (row + lane % 4 * 2 + i) * P::weight_rows;
+                if (first < P::outputs) to[first] = from_accumulate<T>(out.low[i]);
+                if (second < P::outputs) to[P::gated ? P::outputs + second : second] = from_accumulate<T>(out.high[i]);
+            }
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            if constexpr (P::gated) {
+                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], p.limit);
+            } else {
+                out.low[i] = gatefold::activate<P::act>(out.low[i], p.limit);
+                out.high[i] = gatefold::activate<P::act>(out.high[i], p.limit);
+            }
+        }
+    }
+    return out;
+}
+
+/// Stores what this lane holds of one row: `Groups` consecutive 8-row groups from `first_group` on, a word of two
+/// outputs each, after the transposition.
+template <class P, int Groups, class T>
+__device__ __forceinline__ void store_row(T* row, int first_group, const std::uint32_t (&words)[std::size_t{Groups}],
+                                          int lane) {
+    constexpr int full = P::shape::groups / 4 * 4;
+    const auto piece = [&]<int Width>(int g, constant_of<Width>) {
+        std::uint32_t v[std::size_t{Width}];
+        GATEFOLD_UNROLL
+        for (int t = 0; t < Width; ++t) v[t] = words[g + t];
+        const int n = output_at(first_group + g, lane % 4 * 2, P::shape::groups);
+        if constexpr (P::edge) {
+            GATEFOLD_UNROLL
+            for (int t = 0; t < Width; ++t) {
+                if (n + 2 * t < P::outputs) row[n + 2 * t].bits = static_cast<std::uint16_t>(v[t]);
+                if (n + 2 * t + 1 < P::outputs) row[n + 2 * t + 1].bits = static_cast<std::uint16_t>(v[t] >> 16);
+            }
+        } else {
+            store_words(row + n, v);
+        }
+    };
+    // Pieces follow the permutation: fours, then a pair, then a single group.
+    if (Groups % 4 == 0 && first_group % 4 == 0 && first_group + Groups <= full) {
+        GATEFOLD_UNROLL
+        for (int g = 0; g + 4 <= Groups; g += 4) piece(g, constant_of<4>{});
+        return;
+    }
+    if (Groups == 2 && first_group + 2 <= full) {
+        piece(0, constant_of < Groups >= 2 ? 2 : 1 > {});
+        return;
+    }
+    GATEFOLD_UNROLL
+    for (int g = 0; g < Groups; ++g)
+        if (first_group + g < P::shape::groups) piece(g, constant_of<1>{});
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+struct few_rows_shape {
+    static constexpr int warps = 4, stages = 4, depth = 128, rows = 8;
+    static constexpr int weight_bytes = depth * 32, row_bytes = rows * depth * 2;
+    static constexpr int stage_bytes = weight_bytes + row_bytes, shared_bytes = warps * stages * stage_bytes;
+};
+
+template <class P>
+__global__ void __launch_bounds__(32 * few_rows_shape::warps)
+    multiply_few(const grouped_product<typename P::value_type> p) {
+    using T = typename P::value_type;
+    using S = few_rows_shape;
+    using X = typename P::shape;
+    constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
+    constexpr int weight_copies = S::weight_bytes / 512, row_chunks = BK / 8, rows_at_once = 32 / row_chunks;
+    constexpr int row_copies = S::rows / rows_at_once;
+    constexpr bool ragged_k = k_last * 16 != BK;
+
+    extern __shared__ __align__(128) unsigned char ring_memory[];
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+    const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * S::stages * S::stage_bytes);
+    const int tiles = tile_count_of(p, S::rows), items = tiles * X::strips;
+    const int stride = static_cast<int>(gridDim.x) * S::warps;
+    const int first_item = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+
+    // The cursor of the copies.
+    int load_item = first_item, load_k = 0, load_stage = 0;
+    [[maybe_unused]] int step = 0;
+    const T* from_weights = p.weights;
+    hub_lane<P> from_hub(p.weights, X::strips, lane);
+    const T* from_rows[std::size_t{row_copies}];
+    int readable[std::size_t{row_copies}];
+    const int my_row = lane / row_chunks, my_chunk = lane % row_chunks;
+    // Row r keeps chunk c at c ^ (r & 7).
+    const auto row_place = [&](int r) {
+        return static_cast<std::uint32_t>(S::weight_bytes + r * (BK * 2) + (my_chunk ^ (r & 7)) * 16);
+    };
+    const auto load = [&] {
+        if (load_item < items) {
+            if (load_k == 0) {
+                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                if constexpr (P::packed) {
+                    const int first = at.piece / block_strips * block_strips;
+                    step = live_strips(first, X::strips) * 256;
+                    from_weights =
+                        expert + static_cast<index_t>(first) * 16 * X::padded + (at.piece - first) * 256 + lane * 8;
+                } else {
+                    from_hub = hub_lane<P>(expert, at.piece, lane);
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < row_copies; ++i) {
+                    const int r = my_row + i * rows_at_once;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
+                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
+                }
+            }
+            const std::uint32_t to = ring + static_cast<std::uint32_t>(load_stage * S::stage_bytes);
+            [[maybe_unused]] const bool last = load_k == k_blocks - 1;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < weight_copies; ++i) {
+                if (ragged_k && last && i >= k_last) break;
+                const std::uint32_t place = to + static_cast<std::uint32_t>(i * 512 + lane * 16);
+                if constexpr (P::packed)
+                    copy_streamed(place, from_weights + i * step);
+                else
+                    from_hub.copy(place, load_k * BK + i * 16, p.weights);
+            }
+            GATEFOLD_UNROLL
+            for (int i = 0; i < row_copies; ++i) {
+                const int valid = readable[i] - load_k * BK;
+                copy_row_chunk<P>(to + row_place(my_row + i * rows_at_once), from_rows[i], p.in, valid < 8 ? valid : 8);
+                from_rows[i] += BK;
+            }
+            from_weights += BK / 16 * step;
+            if (++load_k == k_blocks) {
+                load_k = 0;
+                load_item += stride;
+            }
+            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+        }
+        copy_commit();
+    };
+    GATEFOLD_PRAGMA(unroll 1)
+    for (int s = 0; s < S::stages - 1; ++s) load();
+
+    // Lane bits 3 and 4 trade places: the matrices arrive in the order of operand A.
+    const auto weight_lane = static_cast<std::uint32_t>(((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
+    int stage = 0;
+    for (int item = first_item; item < items; item += stride) {
+        float sums[4] = {};
+        const auto multiply = [&]<int Steps>(constant_of<Steps>) {
+            const std::uint32_t at = ring + static_cast<std::uint32_t>(stage * S::stage_bytes);
+            GATEFOLD_UNROLL
+            for (int kk = 0; kk < Steps; kk += 2) {
+                std::uint32_t x[4];  // (b0, b1) of step kk, then of step kk + 1
+                ldmatrix(x, at + static_cast<std::uint32_t>(S::weight_bytes + lane % 8 * (BK * 2) +
+                                                            ((kk * 2 + lane / 8) ^ (lane & 7)) * 16));
+                GATEFOLD_UNROLL
+                for (int half = 0; half < 2; ++half) {
+                    if (kk + half >= Steps) break;
+                    std::uint32_t w[4];
+                    ldmatrix(w, at + weight_lane + static_cast<std::uint32_t>((kk + half) * 512));
+                    multiply_add<T>(sums, w, x[2 * half], x[2 * half + 1]);
+                }
+            }
+        };
+        for (int kb = 0; kb < k_blocks; ++kb) {
+            copy_wait<S::stages - 2>();
+            __syncwarp();  // the copies of all lanes are there, and the stage to be filled next has been read
+            load();
+            if (!ragged_k || kb < k_blocks - 1)
+                multiply(constant_of<BK / 16>{});
+            else
+                multiply(constant_of<k_last>{});
+            stage = stage + 1 == S::stages ? 0 : stage + 1;
+        }
+
+        const item_place at = item_at(p, item, tiles, S::rows);
+        const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
+        // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
+        constexpr int groups = P::gated ? 1 : 2;
+        std::uint32_t words[std::size_t{groups}];
+        words[0] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+        if constexpr (groups == 2) words[groups - 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+        if (lane / 4 < at.rows.rows)
+            store_row<P, groups>(p.out + (at.rows.row + lane / 4) * p.out_stride, at.piece * groups, words, lane);
+    }
+    copy_wait<0>();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/gemm_tile.cuh ----
+// The grouped product for many rows per expert: a block multiplies a tile of up to 128 rows with 256 weight rows.
+//
+//     ring of stages [rows x 64][256 weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 32 x 64
+//
+// Persistent: the copies run across tiles and experts. Rows of a tile that do not exist are skipped by eights.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Rows x weight rows of a tile, depth and number of stages, warps along rows and along weight rows.
+template <int Rows, int WeightRows, int Depth, int Stages, int RowWarps, int WeightWarps>
+struct tile_shape {
+    static constexpr int rows = Rows, weight_rows = WeightRows, depth = Depth, stages = Stages, row_warps = RowWarps,
+                         weight_warps = WeightWarps, threads = 32 * RowWarps * WeightWarps;
+    static constexpr int strips = WeightRows / 16, blocks = strips / block_strips;
+    static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
+    static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
+    static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
+    static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
+    static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
+    static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
+};
+using tiles_of_64 = tile_shape<64, 256, 64, 3, 1, 4>;
+using tiles_of_128 = tile_shape<128, 256, 64, 3, 2, 4>;
+
+template <class P, class S>
+__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_product<typename P::value_type> p) {
+    using T = typename P::value_type;
+    using X = typename P::shape;
+    constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
+    constexpr int pieces = (X::strips + S::strips - 1) / S::strips;
+    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
+    constexpr int block_bytes = BK / 16 * block_strips * 512, block_copies = block_bytes / 16 / S::threads;
+    constexpr int warps = S::threads / 32, hub_lanes = block_strips / warps > 0 ? block_strips / warps : 1;
+    constexpr bool ragged_k = k_last * 16 != BK, ragged_strips = X::strips % S::strips != 0;
+    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
+    static_assert(warps <= block_strips);
+
+    extern __shared__ __align__(128) unsigned char ring_memory[];
+    const std::uint32_t ring_rows = shared_address(ring_memory), ring_weights = ring_rows + S::stages * S::row_bytes;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    const int row_warp = warp / S::weight_warps, weight_warp = warp % S::weight_warps;
+    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+
+    // The cursor of the copies: what stays within an item is computed when it moves there.
+    int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
+    [[maybe_unused]] int load_strips = 0;
+    const T* from_rows[std::size_t{row_copies}];
+    int readable[std::size_t{row_copies}];
+    const T* from_weights = p.weights;
+    const T* hub[std::size_t{S::blocks}][std::size_t{hub_lanes}];
+    [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
+    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
+    const std::uint32_t to_rows_lane =
+        ring_rows + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
+    const std::uint32_t to_weights_lane = ring_weights + static_cast<std::uint32_t>(thread * 16);
+
+    const auto load = [&] {
+        if (load_item < items) {
+            if (load_k == 0) {
+                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const int strip = at.piece * S::strips;
+                load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
+                if constexpr (P::packed) {
+                    from_weights = expert + static_cast<index_t>(strip) * 16 * X::padded + thread * 8;
+                } else {
+                    GATEFOLD_UNROLL
+                    for (int b = 0; b < S::blocks; ++b) {
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < hub_lanes; ++i)
+                            hub[b][i] = hub_lane<P>(expert, strip + b * block_strips + warp + i * warps, lane).row;
+                    }
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < row_copies; ++i) {
+                    const int r = my_row + i * rows_at_once;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
+                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
+                }
+            }
+            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
+            const std::uint32_t to_weights = to_weights_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
+            [[maybe_unused]] const bool last = load_k == k_blocks - 1;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < row_copies; ++i) {
+                if (!ragged_k || !last || my_chunk < 2 * k_last) {
+                    const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                    copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
+                                      p.in, valid < 8 ? valid : 8);
+                }
+                from_rows[i] += BK;
+            }
+            GATEFOLD_UNROLL
+            for (int b = 0; b < S::blocks; ++b) {
+                const std::uint32_t to = to_weights + static_cast<std::uint32_t>(b * block_bytes);
+                if constexpr (P::packed) {
+                    // The k of a block are one contiguous piece; a short last block makes it shorter, not sparser.
+                    const int there = load_strips - b * block_strips;
+                    const int live = !ragged_strips || there > block_strips ? block_strips : there > 0 ? there : 0;
+                    const int chunks = live * 32 * (ragged_k && last ? k_last : BK / 16);
+                    const T* from = from_weights + static_cast<index_t>(b) * block_strips * 16 * X::padded +
+                                    static_cast<index_t>(load_k) * live * (BK * 16);
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i)
+                        if ((!ragged_strips && !(ragged_k && last)) || thread + i * S::threads < chunks)
+                            copy_streamed(to + static_cast<std::uint32_t>(i * S::threads * 16),
+                                          from + i * S::threads * 8);
+                } else {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i) {
+                        const int k16 = (i * warps + warp) / block_strips;
+                        if (ragged_k && last && k16 >= k_last) break;
+                        const T* row = hub[b][i % hub_lanes];
+                        const int k = load_k * BK + k16 * 16, valid = row ? P::depth - k - hub_offset : 0;
+                        const std::uint32_t place = to + static_cast<std::uint32_t>(i * S::threads * 16);
+                        if constexpr (P::weights_aligned)
+                            copy_streamed_or_zero(place, valid > 0 ? row + k : p.weights, valid <= 0);
+                        else
+                            copy_elements(place, row + k, valid);
+                    }
+                }
+            }
+            if (++load_k == k_blocks) {
+                load_k = 0;
+                load_item += stride;
+            }
+            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+        }
+        copy_commit();
+    };
+    GATEFOLD_PRAGMA(unroll 1)
+    for (int s = 0; s < S::stages - 1; ++s) load();
+
+    // Rows: two groups of 8 per ldmatrix. The swizzle of step kk is an exclusive or with kk · 32 bytes.
+    const int lane_row = row_warp * (S::rows / S::row_warps) + (lane & 7) + (lane >> 4) * 8;
+    const std::uint32_t row_lane =
+        ring_rows + static_cast<std::uint32_t>(lane_row * (BK * 2) + ((lane >> 3 & 1) ^ (lane_row & 7)) * 16);
+    const int warp_strip = weight_warp * S::warp_strips;
+    const std::uint32_t weight_lane =
+        ring_weights +
+        static_cast<std::uint32_t>(warp_strip / block_strips * block_bytes + warp_strip % block_strips * 512 +
+                                   ((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
+
+    int stage = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
+        const item_place at = item_at(p, item, tiles, S::rows);
+        const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
+        const int my_strip = at.piece * S::strips + warp_strip;
+        [[maybe_unused]] const int my_strips = X::strips - my_strip;
+        const int my_groups = !ragged_strips || my_strips > 0 ? (my_rows + 7) / 8 : 0;
+        const auto step_bytes =
+            static_cast<std::uint32_t>((P::packed && ragged_strips && my_strips > 0
+                                            ? live_strips(my_strip / block_strips * block_strips, X::strips)
+                                            : block_strips) *
+                                       512);
+
+        float sums[std::size_t{S::warp_strips}][std::size_t{S::warp_groups}][4] = {};
+        const auto multiply = [&]<int Groups, int Steps>(constant_of<Groups>, constant_of<Steps>) {
+            GATEFOLD_UNROLL
+            for (int kk = 0; kk < Steps; ++kk) {
+                std::uint32_t x[std::size_t{(Groups + 1) / 2}][4];
+                GATEFOLD_UNROLL
+                for (int j = 0; j < (Groups + 1) / 2; ++j)
+                    ldmatrix(x[j], (row_lane ^ static_cast<std::uint32_t>(kk * 32)) +
+                                       static_cast<std::uint32_t>(stage * S::row_bytes + j * 16 * (BK * 2)));
+                GATEFOLD_UNROLL
+                for (int m = 0; m < S::warp_strips; ++m) {
+                    if (ragged_strips && m >= my_strips) break;
+                    std::uint32_t w[4];
+                    ldmatrix(w, weight_lane + static_cast<std::uint32_t>(stage * S::weight_bytes + m * 512) +
+                                    static_cast<std::uint32_t>(kk) * step_bytes);
+                    GATEFOLD_UNROLL
+                    for (int j = 0; j < Groups; ++j)
+                        multiply_add<T>(sums[m][j], w, x[j / 2][j % 2 * 2], x[j / 2][j % 2 * 2 + 1]);
+                }
+            }
+        };
+        // Which rungs of the ladder there are decides how much is multiplied for nothing; that there is one loop around
+        // them, how much code there is.
+        const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
+            if (my_groups > 6)
+                multiply(constant_of<8>{}, steps);
+            else if (my_groups > 4)
+                multiply(constant_of<6>{}, steps);
+            else if (my_groups == 4)
+                multiply(constant_of<4>{}, steps);
+            else if (my_groups == 3)
+                multiply(constant_of<3>{}, steps);
+            else if (my_groups == 2)
+                multiply(constant_of<2>{}, steps);
+            else if (my_groups == 1)
+                multiply(constant_of<1>{}, steps);
+        };
+        // Every warp takes part in the barriers, whatever its share.
+        for (int kb = 0; kb < k_blocks; ++kb) {
+            copy_wait<S::stages - 2>();
+            __syncthreads();
+            load();
+            if (!ragged_k || kb < k_blocks - 1)
+                by_groups(constant_of<BK / 16>{});
+            else
+                by_groups(constant_of<k_last>{});
+            stage = stage + 1 == S::stages ? 0 : stage + 1;
+        }
+
+        constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
+        GATEFOLD_UNROLL
+        for (int j = 0; j < S::warp_groups; ++j) {
+            if (j >= my_groups) break;
+            std::uint32_t words[std::size_t{groups}];
+            GATEFOLD_UNROLL
+            for (int m = 0; m < S::warp_strips; ++m) {
+                const finished_sums<P> done = finish<P>(p, sums[m][j], at.rows.expert, my_strip + m, lane,
+                                                        index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
+                words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+                if constexpr (!P::gated) words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+            }
+            const int r = j * 8 + lane / 4;
+            if (r < my_rows)
+                store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
+                                     my_strip * (P::gated ? 1 : 2), words, lane);
+        }
+    }
+    copy_wait<0>();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/pack.cuh ----
+// Packing on CUDA: from the hub's layout to the order of the matrix kernels (layout.hpp). A thread moves 16 bytes.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class T, bool Gated, int N, int K>
+__global__ void __launch_bounds__(256)
+    pack_projection(const T* __restrict__ hub, T* __restrict__ packed, index_t chunks) {
+    using X = projection_shape<Gated, N, K>;
+    constexpr index_t chunks_each = X::elements / 8, steps = X::padded / 16;
+    constexpr index_t hub_elements = index_t{Gated ? 2 * N : N} * K;
+    const index_t c = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (c >= chunks) return;
+    const index_t expert = c / chunks_each, within = c - expert * chunks_each, piece = within / 32;
+    const int lane = static_cast<int>(within % 32), matrix = lane / 8;
+    const index_t block = piece / (block_strips * steps), rest = piece - block * block_strips * steps;
+    const int first = static_cast<int>(block) * block_strips, live = live_strips(first, X::strips);
+    const int strip = first + static_cast<int>(rest % live), k = static_cast<int>(rest / live) * 16 + matrix % 2 * 8;
+    const int n = weight_row_of(strip * 16 + matrix / 2 * 8 + lane % 8, Gated, N, X::groups);
+    const T* from = hub + expert * hub_elements + static_cast<index_t>(n < 0 ? 0 : n) * K + k;
+    std::uint32_t words[4];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const std::uint32_t low = n >= 0 && k + 2 * i < K ? from[2 * i].bits : 0u;
+        const std::uint32_t high = n >= 0 && k + 2 * i + 1 < K ? from[2 * i + 1].bits : 0u;
+        words[i] = low | high << 16;
+    }
+    store_words(packed + c * 8, words);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Elements from one row of activations or of expert outputs to the next.
+constexpr index_t row_pitch(int columns) { return round_up(index_t{columns}, index_t{16}); }
+
+/// The matrices of one kind of expert as the kernels know it: widths, activation, storage.
+template <class T, int Width, int Ffn, activation Act, bool Bias>
+struct expert_kind {
+    using value_type = T;
+    using A = accumulate_t<T>;
+    static constexpr bool matrix_cores = sizeof(T) == 2, gated = is_gated(Act);
+    static constexpr int width = Width, ffn = Ffn;
+    static constexpr activation act = Act;
+    static constexpr bool bias = Bias;
+    static constexpr index_t hub_up = index_t{gated ? 2 * Ffn : Ffn} * Width, hub_down = index_t{Width} * Ffn;
+    static constexpr index_t packed_up = matrix_cores ? projection_shape<gated, Ffn, Width>::elements : hub_up;
+    static constexpr index_t packed_down = matrix_cores ? projection_shape<false, Width, Ffn>::elements : hub_down;
+};
+template <layer_type L>
+using routed_kind = expert_kind<typename L::value_type, L::width, L::ffn, L::c.act, L::c.bias>;
+template <layer_type L>
+using shared_kind = expert_kind<typename L::value_type, L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1),
+                                L::c.shared.act, L::c.shared.bias>;
+
+/// Packed matrices of a layer, in elements: up projections of all experts, then down; then the shared expert's.
+template <layer_type L>
+struct packed_places {
+    using routed = routed_kind<L>;
+    using shared = shared_kind<L>;
+    static constexpr index_t down = L::local_experts * routed::packed_up;
+    static constexpr index_t shared_up = down + L::local_experts * routed::packed_down;
+    static constexpr index_t shared_down = shared_up + (L::shared_ffn > 0 ? shared::packed_up : 0);
+    static constexpr index_t elements = shared_down + (L::shared_ffn > 0 ? shared::packed_down : 0);
+};
+
+/// Pointers to the matrices of one kind of expert.
+template <class T>
+struct expert_matrices {
+    const T *up, *down, *up_bias = nullptr, *down_bias = nullptr;
+};
+
+template <class W, layer_type L = typename W::layer_type>
+auto routed_matrices(const W& w) {
+    using T = typename L::value_type;
+    expert_matrices<T> m{};
+    if constexpr (is_packed<W>) {
+        m.up = reinterpret_cast<const T*>(w.matrices.data());
+        m.down = m.up + packed_places<L>::down;
+    } else {
+        if constexpr (L::is_gated) {
+            m.up = w.gate_up.data();
+        } else {
+            m.up = w.up.data();
+        }
+        m.down = w.down.data();
+    }
+    if constexpr (L::c.bias) {
+        m.up_bias = w.gate_up_bias.data();
+        m.down_bias = w.down_bias.data();
+    }
+    return m;
+}
+template <class W, layer_type L = typename W::layer_type>
+auto shared_matrices(const W& w) {
+    using T = typename L::value_type;
+    expert_matrices<T> m{};
+    if constexpr (is_packed<W>) {
+        m.up = reinterpret_cast<const T*>(w.matrices.data()) + packed_places<L>::shared_up;
+        m.down = reinterpret_cast<const T*>(w.matrices.data()) + packed_places<L>::shared_down;
+    } else {
+        m.up = w.shared_gate_up.data();
+        m.down = w.shared_down.data();
+    }
+    if constexpr (L::c.shared.bias) {
+        m.up_bias = w.shared_gate_up_bias.data();
+        m.down_bias = w.shared_down_bias.data();
+    }
+    return m;
+}
+
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+
+/// Rows of a tile in a call over `pairs` pairs.
+template <class T>
+int tile_rows_for(const context<cuda>& ctx, index_t pairs, int experts) {
+    if constexpr (sizeof(T) == 2)
+        return rows_of_regime(regime_of(pairs, experts, ctx.shared_bytes()));
+    else
+        return simt_rows;
+}
+
+/// Launches a persistent kernel over at most `items` items.
+template <class Arguments>
+void launch_persistent(context<cuda>& ctx, void (*kernel)(Arguments), const Arguments& p, index_t items,
+                       int blocks_each, int threads, int shared_bytes, const char* name) {
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               shared_bytes),
+          name);
+    const index_t most = index_t{ctx.multiprocessors()} * blocks_each;
+    kernel<<<static_cast<unsigned>(items < most ? items : most), static_cast<unsigned>(threads),
+             static_cast<std::size_t>(shared_bytes), ctx.stream()>>>(p);
+    check_launch(name);
+}
+
+/// One projection of 16-bit experts; P is deduced, see route().
+template <class P>
+void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
+                    int tile_rows, const char* name) {
+    if (tile_rows == 8) {
+        launch_persistent(ctx, &multiply_few<P>, p, ceil_div(row_tiles * P::shape::strips, index_t{4}), 2,
+                          32 * few_rows_shape::warps, few_rows_shape::shared_bytes, name);
+        return;
+    }
+    const auto launch = [&]<class S>(S) {
+        launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}), 1,
+                          S::threads, S::shared_bytes, name);
+    };
+    if (tile_rows == 64)
+        launch(tiles_of_64{});
+    else
+        launch(tiles_of_128{});
+}
+
+/// x times the weight of its pair, rounded, in the order of the plan; zero up to a whole vector.
+template <class T, int Width>
+__global__ void __launch_bounds__(256)
+    scale_rows(const grouped_product<T> p, const std::int32_t* __restrict__ count, T* __restrict__ out) {
+    const index_t pitch = (Width + 15) / 16 * 16;
+    for (index_t r = blockIdx.x; r < *count; r += gridDim.x) {
+        const index_t pair = p.pairs[r];
+        const T* from = p.in + pair / p.slots * p.in_stride;
+        for (int h = static_cast<int>(threadIdx.x); h < pitch; h += 256)
+            out[r * pitch + h] =
+                from_accumulate<T>(h < Width ? gatefold::mul(to_accumulate(from[h]), p.factor[pair]) : 0.0f);
+    }
+}
+
+/// Where a stage's intermediate rows lie, and where its result goes.
+template <class T>
+struct stage_output {
+    T *activated, *out;
+    index_t out_stride;
+    bool is_y;                            ///< rows of `out` are the caller's and end where they end
+    T* scaled = nullptr;                  ///< for rows that are scaled before
+    const std::int32_t* count = nullptr;  ///< number of rows of the plan
+};
+
+/// Both projections of a group of experts over at most `pairs` rows.
+template <class Kind, bool Packed, bool Factor>
+void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& w,
+                 grouped_product<typename Kind::value_type> p, index_t pairs, int experts, int tile_rows,
+                 const stage_output<typename Kind::value_type>& to) {
+    using T = typename Kind::value_type;
+    constexpr int W = Kind::width, F = Kind::ffn;
+    constexpr bool bias = Kind::bias;
+    const index_t row_tiles = p.tiles ? most_tiles(pairs, experts, tile_rows) : ceil_div(pairs, index_t{tile_rows});
+    const auto second = [&](grouped_product<T> q) {
+        q.in = to.activated;
+        q.in_stride = row_pitch(F);
+        q.pairs = nullptr;
+        q.pre = nullptr;
+        q.weights = w.down;
+        q.bias = w.down_bias;
+        q.out = to.out;
+        q.out_stride = to.out_stride;
+        return q;
+    };
+    p.weights = w.up;
+    p.bias = w.up_bias;
+    p.out = to.activated;
+    p.out_stride = row_pitch(F);
+    if constexpr (Kind::matrix_cores) {
+        if constexpr (Factor) {
+            scale_rows<T, W>
+                <<<static_cast<unsigned>(pairs < 2048 ? pairs : 2048), 256, 0, ctx.stream()>>>(p, to.count, to.scaled);
+            check_launch("forward: scaled rows");
+            p.in = to.scaled;
+            p.in_stride = row_pitch(W);
+            p.pairs = nullptr;
+        }
+        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false > {}, p,
+                       row_tiles, tile_rows, "forward: first projection");
+        const auto q = second(p);
+        constexpr auto none = activation::identity;
+        const auto down = [&]<bool Edge>() {
+            run_projection(ctx, projection_of<T, W, F, false, none, bias, Packed, true, Edge>{}, q, row_tiles,
+                           tile_rows, "forward: second projection");
+        };
+        if constexpr (W % 16 != 0) {
+            if (to.is_y) return down.template operator()<true>();
+        }
+        down.template operator()<false>();
+    } else {
+        constexpr int features = Kind::gated ? simt_columns / 2 : simt_columns;
+        const auto tiles = static_cast<unsigned>(row_tiles);
+        simt_experts<T, F, W, true, Kind::act, bias, Factor>
+            <<<dim3(tiles, unsigned{ceil_div(F, features)}), 128, 0, ctx.stream()>>>(p);
+        check_launch("forward: first projection");
+        const auto q = second(p);
+        simt_experts<T, W, F, false, activation::identity, bias, false>
+            <<<dim3(tiles, unsigned{ceil_div(W, simt_columns)}), 128, 0, ctx.stream()>>>(q);
+        check_launch("forward: second projection");
+    }
+}
+
+/// Packs `experts` experts of one kind from the hub's layout.
+template <class Kind>
+void pack_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& hub,
+                  typename Kind::value_type* up, typename Kind::value_type* down, int experts) {
+    using T = typename Kind::value_type;
+    const auto blocks = [](index_t chunks) { return static_cast<unsigned>(ceil_div(chunks, index_t{256})); };
+    if constexpr (Kind::matrix_cores) {
+        const index_t up_chunks = experts * Kind::packed_up / 8, down_chunks = experts * Kind::packed_down / 8;
+        pack_projection<T, Kind::gated, Kind::ffn, Kind::width>
+            <<<blocks(up_chunks), 256, 0, ctx.stream()>>>(hub.up, up, up_chunks);
+        check_launch("pack");
+        pack_projection<T, false, Kind::width, Kind::ffn>
+            <<<blocks(down_chunks), 256, 0, ctx.stream()>>>(hub.down, down, down_chunks);
+        check_launch("pack");
+    } else {
+        const auto copy = [&](T* to, const T* from, index_t elements) {
+            check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(elements) * sizeof(T), cudaMemcpyDeviceToDevice,
+                                  ctx.stream()),
+                  "pack");
+        };
+        copy(up, hub.up, experts * Kind::hub_up);
+        copy(down, hub.down, experts * Kind::hub_down);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/plan.cuh ----
 // The plan on CUDA: pairs (token, slot) sorted by expert, stable, and the tile list of the grouped products.
 //
@@ -11571,8 +13652,8 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
 //
 // Ranks come from cub::BlockRadixRankMatch: equal ids of a block in the order of their pairs. n <= 1024: one block,
 // which is the router's last one where there is a router. Beyond: `scatter_pairs`, one launch, from counts per group of
-// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits do
-// not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
+// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits
+// do not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
 //
 // N up to 1023 reaches CUB's ranks (its counters take 36 of 48 KB then); beyond, warps take turns on one counter per
 // expert.
@@ -11609,7 +13690,7 @@ struct plan_memory {
     };
     std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
     std::int32_t start[std::size_t{N + 1}];  ///< first row of each expert, or of this block's part of it
-    std::int32_t scratch[33];
+    alignas(16) std::int32_t scratch[36];
     std::int32_t classes[32];
     std::int32_t tiles_before[std::size_t{N + 1}];
     std::uint16_t order[std::size_t{N}];  ///< experts, heaviest first
@@ -11667,8 +13748,7 @@ __device__ __forceinline__ void place_pairs(plan_memory<N>& shared, index_t begi
             for (int j = 0; j < each; ++j) {
                 if (first + 32 * j >= count) continue;
                 const index_t pair = begin + first + 32 * j;
-                const std::int32_t row =
-                    ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
+                const std::int32_t row = ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
                 out.place[pair] = row;
                 if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
             }
@@ -11880,209 +13960,6 @@ __global__ void __launch_bounds__(plan_threads)
 // Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
 // as on the CPU: a function of H alone, whatever the batch.
 
-// ---- gatefold/cuda/context.cuh ----
-// What a call on CUDA needs besides its arguments: a stream, device memory for its intermediate results, counters.
-//
-//     context<cuda> ctx(stream);  ctx.reserve<L>(4096, false);  forward(ctx, w, x, y);   no allocation from here on
-//
-// One context serves one stream: the workspace of a call is that of the next one, in stream order.
-
-#include <cuda_runtime_api.h>
-
-// ---- gatefold/cuda/status.cuh ----
-// What CUDA answers, as exceptions; and the device that a call works on.
-
-#include <cuda_runtime_api.h>
-
-namespace gatefold::inline v0 {
-
-/// CUDA refused something; `what()` reads "gatefold::FUNCTION: CUDA's own words", `status()` is its number.
-class cuda_error : public std::runtime_error {
-public:
-    cuda_error(const std::string& text, cudaError_t status) : std::runtime_error(text), status_(status) {}
-    cudaError_t status() const { return status_; }
-
-private:
-    cudaError_t status_;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-inline void check(cudaError_t status, const char* function) {
-    if (status == cudaSuccess) [[likely]]
-        return;
-    cudaGetLastError();  // a refused call must not be found by the next one
-    GATEFOLD_THROW(cuda_error("gatefold::" + std::string(function) + ": " + cudaGetErrorString(status), status));
-}
-
-/// Makes `device` the current one for its own lifetime.
-class device_scope {
-public:
-    explicit device_scope(int device) {
-        check(cudaGetDevice(&before_), "context");
-        if (before_ != device) check(cudaSetDevice(device), "context");
-        changed_ = before_ != device;
-    }
-    ~device_scope() {
-        if (changed_) cudaSetDevice(before_);
-    }
-    device_scope(const device_scope&) = delete;
-    device_scope& operator=(const device_scope&) = delete;
-
-private:
-    int before_ = 0;
-    bool changed_ = false;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0 {
-namespace detail {
-
-inline void* device_allocate(void*, std::size_t bytes, std::size_t) {
-    void* memory = nullptr;
-    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();
-    return nullptr;
-}
-inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
-inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
-    void* memory = nullptr;
-    if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();
-    return nullptr;
-}
-inline void pinned_release(void*, void* memory, std::size_t) { cudaFreeHost(memory); }
-
-/// What kernels leave for the host and for the next kernel, at the front of the workspace; all zero between calls but
-/// for the report.
-struct device_control {
-    /// Groups of tokens whose blocks count their arrivals in one launch.
-    static constexpr int groups = 16384;
-    unsigned long long nan_logits, infinite_logits, undecided, dropped, tokens, unused[3];
-    unsigned arrived_groups, unused_words[15];
-    unsigned arrived[groups];
-};
-static_assert(sizeof(device_control) % memory_alignment == 0);
-
-}  // namespace detail
-
-/// Device memory from cudaMalloc.
-inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
-/// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
-inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
-
-/// How a context on CUDA is made.
-struct cuda_context_options {
-    cudaStream_t stream = nullptr;        ///< where everything runs; nullptr: the legacy default stream
-    int device = -1;                      ///< -1: the current one
-    allocator memory = device_allocator;  ///< where workspace and tensors come from: device memory
-};
-
-/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows.
-template <>
-class context<cuda> {
-public:
-    /// Throws: cuda_error where there is no such device, std::bad_alloc.
-    GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
-        if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
-        const detail::device_scope scope(options_.device);
-        detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
-                      "context<cuda>");
-        int major = 0;
-        detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
-                      "context<cuda>");
-        require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
-        grow(sizeof(detail::device_control));
-    }
-    GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
-
-    GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
-    GATEFOLD_INLINE int device() const { return options_.device; }
-    GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
-    GATEFOLD_INLINE int threads() const { return 1; }
-    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
-
-    /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
-    GATEFOLD_INLINE void synchronize() const { detail::check(cudaStreamSynchronize(options_.stream), "synchronize"); }
-
-    /// Counts of unusual input; waits for the stream.
-    GATEFOLD_INLINE routing_report report() const {
-        detail::device_control found;
-        constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
-        detail::check(
-            cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream), "report");
-        synchronize();
-        return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
-                static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
-                static_cast<index_t>(found.dropped)};
-    }
-    GATEFOLD_INLINE void clear_report() {
-        detail::check(cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups),
-                                      options_.stream),
-                      "clear_report");
-    }
-
-    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
-    ///
-    /// Throws: argument_error where the workspace is fixed or the stream is being captured.
-    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
-        if (bytes <= workspace_bytes()) return;
-        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
-        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-        detail::check(cudaStreamIsCapturing(options_.stream, &capture), "context::workspace");
-        require(capture == cudaStreamCaptureStatusNone, "context::workspace", "bytes",
-                "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
-        grow(sizeof(detail::device_control) + bytes);
-    }
-    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
-    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
-    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes() - sizeof(detail::device_control); }
-
-    /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
-    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
-        reserve_bytes(bytes);
-        return workspace_.data() + sizeof(detail::device_control);
-    }
-    GATEFOLD_INLINE detail::device_control* control() const {
-        return reinterpret_cast<detail::device_control*>(workspace_.data());
-    }
-
-    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
-    template <class L>
-    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = false) {
-        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
-        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
-    }
-    /// The number of tokens that was reserved for; 0: no promise was asked for.
-    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
-
-private:
-    // The stream may still use the old block; cudaFree waits for it.
-    GATEFOLD_INLINE void grow(std::size_t bytes) {
-        const detail::device_scope scope(options_.device);
-        buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
-        if (workspace_.data())
-            detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
-                                          cudaMemcpyDeviceToDevice, options_.stream),
-                          "context::workspace");
-        else
-            detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
-                          "context::workspace");
-        synchronize();
-        workspace_ = std::move(larger);
-    }
-
-    cuda_context_options options_;
-    buffer<std::byte> workspace_;
-    index_t reserved_tokens_ = 0;
-    int multiprocessors_ = 0;
-    bool fixed_ = false;
-};
-
-}  // namespace gatefold::inline v0
 // ---- gatefold/cuda/router_token.cuh ----
 // One token through the router by one warp: lane l holds the logits l, l + 32, ... and the slots l, l + 32, ...
 //
@@ -12131,13 +14008,14 @@ struct router_policy {
 };
 
 template <layer_type L>
-using policy_of = router_policy<
-    typename L::value_type, typename L::router_type, L::hidden, L::experts, L::c.free.constant, L::c.free.copy,
-    L::c.free.zero, L::top_k, L::slots, L::c.router.logits, L::c.router.bias,
-    L::c.router.logits_in == precision::storage, L::c.router.transform == logit_transform::normalised,
-    L::c.router.select, L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias,
-    L::c.router.groups, L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second,
-    L::c.router.renorm, L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
+using policy_of =
+    router_policy<typename L::value_type, typename L::router_type, L::hidden, L::experts, L::c.free.constant,
+                  L::c.free.copy, L::c.free.zero, L::top_k, L::slots, L::c.router.logits, L::c.router.bias,
+                  L::c.router.logits_in == precision::storage, L::c.router.transform == logit_transform::normalised,
+                  L::c.router.select, L::c.router.from, L::c.router.scores_in == precision::storage,
+                  L::c.router.selection_bias, L::c.router.groups, L::c.router.kept_groups, L::c.router.group_by,
+                  L::c.router.masked, L::c.router.second, L::c.router.renorm, L::c.router.scaled,
+                  L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
 
 /// Numbers of a call that routing reads.
 struct route_numbers {
@@ -12151,7 +14029,7 @@ struct route_numbers {
 template <class P>
 struct token_state {
     using A = typename P::accumulate_type;
-    static constexpr int lanes_of_logits = (P::choices + 31) / 32, lanes_of_slots = (P::slots + 31) / 32;
+    static constexpr std::size_t lanes_of_logits = (P::choices + 31) / 32, lanes_of_slots = (P::slots + 31) / 32;
     A z[lanes_of_logits];
     std::int32_t ids[lanes_of_slots];
     A weights[lanes_of_slots];
@@ -12159,11 +14037,11 @@ struct token_state {
     A largest;
 
     /// term(i) for this lane's i, added in the order of a warp.
-    template <int N, int Each, class Term>
+    template <int N, std::size_t Each, class Term>
     __device__ __forceinline__ A sum(Term term) const {
         A own = 0;
         GATEFOLD_UNROLL
-        for (int r = 0; r < Each; ++r)
+        for (int r = 0; r < int{Each}; ++r)
             if (r * 32 + lane < N) own += term(r);
         return warp_sum(own);
     }
@@ -12180,7 +14058,7 @@ struct token_state {
     __device__ __forceinline__ V slot(const V (&values)[lanes_of_slots], int s) const {
         V v = values[0];
         GATEFOLD_UNROLL
-        for (int q = 1; q < lanes_of_slots; ++q) v = s / 32 == q ? values[q] : v;
+        for (int q = 1; q < int{lanes_of_slots}; ++q) v = s / 32 == q ? values[q] : v;
         return __shfl_sync(all_lanes, v, s % 32);
     }
 };
@@ -12193,12 +14071,12 @@ __device__ __forceinline__ A key_of(order_word<A> word) {
 }
 
 /// The largest word of the warp and the lowest index that has it; -1 where all are 0.
-template <int Each, class Word>
+template <std::size_t Each, class Word>
 __device__ __forceinline__ int best_of_warp(const Word (&words)[Each], int lane) {
     Word own = 0;
     int at = 0;
     GATEFOLD_UNROLL
-    for (int r = 0; r < Each; ++r)
+    for (int r = 0; r < int{Each}; ++r)
         if (words[r] > own) {
             own = words[r];
             at = r;
@@ -12216,10 +14094,10 @@ __device__ __forceinline__ void take_best(token_state<P>& t, Word (&words)[token
     for (int s = first; s < first + count; ++s) {
         const int e = best_of_warp(words, t.lane);
         GATEFOLD_UNROLL
-        for (int r = 0; r < token_state<P>::lanes_of_logits; ++r)
+        for (int r = 0; r < int{token_state<P>::lanes_of_logits}; ++r)
             if (r * 32 + t.lane == e) words[r] = 0;
         GATEFOLD_UNROLL
-        for (int q = 0; q < token_state<P>::lanes_of_slots; ++q)
+        for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
             if (q * 32 + t.lane == s) t.ids[q] = e;
     }
 }
@@ -12230,7 +14108,7 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
     using A = typename P::accumulate_type;
     constexpr router_config r = P::c.router;
     constexpr int each = token_state<P>::lanes_of_logits, per = P::choices / r.groups;
-    constexpr int group_lanes = (r.groups + 31) / 32;
+    constexpr std::size_t group_lanes = (r.groups + 31) / 32;
     Word groups[group_lanes] = {};
     for (int g = 0; g < r.groups; ++g) {
         Word first = 0, second = 0;
@@ -12253,14 +14131,14 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
             result = order_key(key_of<A>(result) + key_of<A>(next));
         }
         GATEFOLD_UNROLL
-        for (int q = 0; q < group_lanes; ++q)
+        for (int q = 0; q < int{group_lanes}; ++q)
             if (q * 32 + t.lane == g) groups[q] = result;
     }
     unsigned kept[group_lanes] = {};
     for (int i = 0; i < r.kept_groups; ++i) {
         const int g = best_of_warp(groups, t.lane);
         GATEFOLD_UNROLL
-        for (int q = 0; q < group_lanes; ++q) {
+        for (int q = 0; q < int{group_lanes}; ++q) {
             if (q * 32 + t.lane == g) groups[q] = 0;
             if (g / 32 == q) kept[q] |= 1u << (g % 32);
         }
@@ -12270,16 +14148,16 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
         const int e = i * 32 + t.lane, g = e / per;
         bool is_kept = false;
         GATEFOLD_UNROLL
-        for (int q = 0; q < group_lanes; ++q) is_kept = is_kept || (g / 32 == q && (kept[q] >> (g % 32) & 1u) != 0);
+        for (int q = 0; q < int{group_lanes}; ++q)
+            is_kept = is_kept || (g / 32 == q && (kept[q] >> (g % 32) & 1u) != 0);
         if (e < P::choices && !is_kept) words[i] = r.masked == group_mask::zero ? order_key(A(0)) : Word(0);
     }
 }
 
 /// The words that selection compares.
 template <class P, class Bias, class Word>
-__device__ __forceinline__ void order_words(const token_state<P>& t, const Bias* selection_bias,
-                                            const route_numbers& n, index_t token,
-                                            Word (&words)[token_state<P>::lanes_of_logits]) {
+__device__ __forceinline__ void order_words(const token_state<P>& t, const Bias* selection_bias, const route_numbers& n,
+                                            index_t token, Word (&words)[token_state<P>::lanes_of_logits]) {
     using A = typename P::accumulate_type;
     using traits = router_traits<P>;
     constexpr router_config r = P::c.router;
@@ -12287,7 +14165,7 @@ __device__ __forceinline__ void order_words(const token_state<P>& t, const Bias*
     if constexpr (traits::softmax_keys && r.select == selection::top_k)
         total = t.over_logits([&](int i) { return softmax_term(t.z[i], t.largest); });
     GATEFOLD_UNROLL
-    for (int i = 0; i < token_state<P>::lanes_of_logits; ++i) {
+    for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
         const int e = i * 32 + t.lane;
         words[i] = 0;
         if (e >= P::choices) continue;
@@ -12303,8 +14181,8 @@ __device__ __forceinline__ void order_words(const token_state<P>& t, const Bias*
             if (is_nan(t.z[i])) key = -real_format<A>::infinity;
         } else if constexpr (r.select == selection::sampled) {
             if (n.training)
-                key = gatefold::fma(n.draw.template gumbel<A>(purpose::sampling, token, e), static_cast<A>(n.noise),
-                                    key);
+                key =
+                    gatefold::fma(n.draw.template gumbel<A>(purpose::sampling, token, e), static_cast<A>(n.noise), key);
         } else if constexpr (r.select == selection::positive) {
             if (!(key > A(0))) continue;
         }
@@ -12329,12 +14207,13 @@ __device__ __forceinline__ void choose(token_state<P>& t, const Bias* selection_
             const std::int32_t best = t.slot(t.ids, 0);
             order_words(t, selection_bias, n, token, words);
             GATEFOLD_UNROLL
-            for (int i = 0; i < token_state<P>::lanes_of_logits; ++i) {
+            for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
                 const int e = i * 32 + t.lane;
                 if (e < P::choices)
-                    words[i] = e == best ? order_word<A>(0)
-                                         : order_key(key_of<A>(words[i]) +
-                                                     n.draw.template gumbel<A>(purpose::gumbel, token, e));
+                    words[i] =
+                        e == best
+                            ? order_word<A>(0)
+                            : order_key(key_of<A>(words[i]) + n.draw.template gumbel<A>(purpose::gumbel, token, e));
             }
             take_best(t, words, 1, 1);
             return;
@@ -12350,11 +14229,11 @@ __device__ __forceinline__ void choose(token_state<P>& t, const Bias* selection_
             const bool ends = !(sum < static_cast<A>(n.threshold));
             A z = 0;
             GATEFOLD_UNROLL
-            for (int i = 0; i < token_state<P>::lanes_of_logits; ++i) z = e / 32 == i ? t.z[i] : z;
+            for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) z = e / 32 == i ? t.z[i] : z;
             z = __shfl_sync(all_lanes, z, e & 31);
             if (!ends) sum += softmax_term(z, t.largest) / total;
             GATEFOLD_UNROLL
-            for (int q = 0; q < token_state<P>::lanes_of_slots; ++q)
+            for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
                 if (ends && q * 32 + t.lane == s) t.ids[q] = -1;
         }
     }
@@ -12370,7 +14249,7 @@ __device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const S
     constexpr int each = token_state<P>::lanes_of_slots;
     const auto exists = [&](int q) { return q * 32 + t.lane < P::slots && t.ids[q] >= 0; };
     const auto returns = [&](int q) { return P::choices == traits::first_zero || t.ids[q] < traits::first_zero; };
-    A v[each];
+    A v[std::size_t{each}];
     if (undecided) {
         unsigned chosen = 0;
         GATEFOLD_UNROLL
@@ -12383,7 +14262,7 @@ __device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const S
             v[q] = A(1) / static_cast<A>(P::slots);
         }
     } else {
-        A z[each];
+        A z[std::size_t{each}];
         GATEFOLD_UNROLL
         for (int q = 0; q < each; ++q) z[q] = exists(q) ? logit(t.ids[q]) : -real_format<A>::infinity;
         A m = t.largest, total = 1;
@@ -12502,7 +14381,7 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     const auto logit = [&](int e) { return __ldcg(logits + e); };
     order_word<A> best = 0;
     GATEFOLD_UNROLL
-    for (int i = 0; i < state::lanes_of_logits; ++i) {
+    for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
         const int e = i * 32 + s.lane;
         s.z[i] = e < P::choices ? logit(e) : -real_format<A>::infinity;
     }
@@ -12512,7 +14391,7 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
         const A square = s.over_logits([&](int i) { return gatefold::mul(s.z[i] - mean, s.z[i] - mean); });
         const A deviation = gatefold::sqrt(square / n);
         GATEFOLD_UNROLL
-        for (int i = 0; i < state::lanes_of_logits; ++i) {
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
             const int e = i * 32 + s.lane;
             if (e >= P::choices) continue;
             s.z[i] = gatefold::mul(share_of(s.z[i] - mean, deviation), static_cast<A>(a.numbers.noise));
@@ -12523,7 +14402,7 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     }
     unsigned nans = 0, infinities = 0;
     GATEFOLD_UNROLL
-    for (int i = 0; i < state::lanes_of_logits; ++i) {
+    for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
         const bool exists = i * 32 + s.lane < P::choices;
         nans += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, exists && is_nan(s.z[i]))));
         infinities += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, exists && is_infinite(s.z[i]))));
@@ -12538,7 +14417,7 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
 
     const index_t token = a.numbers.first_token + t;
     GATEFOLD_UNROLL
-    for (int q = 0; q < state::lanes_of_slots; ++q) {
+    for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
         const int slot = q * 32 + s.lane;
         s.ids[q] = -1;
         if (slot >= P::slots) continue;
@@ -12572,7 +14451,7 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     }
     weigh(s, undecided, a.expert_scale, a.numbers, token, logit);
     GATEFOLD_UNROLL
-    for (int q = 0; q < state::lanes_of_slots; ++q) {
+    for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
         const int slot = q * 32 + s.lane;
         if (slot >= P::slots) continue;
         a.ids[t * a.ids_stride + slot] = s.ids[q];
@@ -12600,11 +14479,10 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     const int tokens = a.tokens - first < Shape::tokens ? a.tokens - first : Shape::tokens;
     const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
 
-    A acc[product::rows_each][product::columns_each];
+    A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
     if constexpr (P::c.router.logits == projection::linear)
         simt_product<product, P::hidden, plan_threads, T, R>(
-            shared.tile, acc,
-            [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
+            shared.tile, acc, [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
             [&](int n) -> const R* {
                 return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::hidden : nullptr;
             },
@@ -12793,13 +14671,10 @@ constexpr bool check_supported() {
 
 /// Draws that the configuration makes in training only, on inputs or logits.
 template <layer_type L>
-inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian ||
-                                          L::c.router.transform == logit_transform::gumbel ||
-                                          L::c.router.select == selection::sinkhorn ||
-                                          L::c.router.select == selection::balanced;
-
-/// Elements from one row of activations or of expert outputs to the next.
-constexpr index_t row_pitch(int columns) { return round_up(index_t{columns}, index_t{16}); }
+inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian
+                                          || L::c.router.transform == logit_transform::gumbel
+                                          || L::c.router.select == selection::sinkhorn
+                                          || L::c.router.select == selection::balanced;
 
 /// The workspace of one forward call.
 template <layer_type L>
@@ -12815,7 +14690,8 @@ struct forward_memory {
     std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
     A *weights, *logits;
     tile* tiles;
-    T *activated, *returned, *shared_activated, *shared_returned;
+    T *scaled, *activated, *returned, *shared_activated, *shared_returned;
+    static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
 
     constexpr forward_memory(carver& memory, index_t tokens)
         : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
@@ -12827,8 +14703,9 @@ struct forward_memory {
           weights(memory.take<A>(routed(tokens) * L::slots)),
           logits(memory.take<A>(routed(tokens) * L::choices)),
           tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
+          scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
           activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
-          returned(memory.take<T>(routed(tokens) * L::slots * row_pitch(L::width))),
+          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
           shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
           shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)) {}
 };
@@ -12840,91 +14717,6 @@ constexpr std::size_t forward_bytes(index_t tokens) {
     return count.used();
 }
 
-/// Pointers to the matrices of one kind of expert.
-template <class T>
-struct expert_matrices {
-    const T *up, *down, *up_bias = nullptr, *down_bias = nullptr;
-};
-
-/// Whether matrices lie as the hub has them, packed or not: rows of float and double are read as they are.
-template <layer_type L>
-inline constexpr index_t routed_elements = index_t{L::local_experts} * L::gate_up_rows * L::width;
-
-template <class W, layer_type L = typename W::layer_type>
-auto routed_matrices(const W& w) {
-    using T = typename L::value_type;
-    expert_matrices<T> m{};
-    if constexpr (is_packed<W>) {
-        m.up = reinterpret_cast<const T*>(w.matrices.data());
-        m.down = m.up + routed_elements<L>;
-    } else {
-        if constexpr (L::is_gated)
-            m.up = w.gate_up.data();
-        else
-            m.up = w.up.data();
-        m.down = w.down.data();
-    }
-    if constexpr (L::c.bias) m.up_bias = w.gate_up_bias.data(), m.down_bias = w.down_bias.data();
-    return m;
-}
-template <class W, layer_type L = typename W::layer_type>
-auto shared_matrices(const W& w) {
-    using T = typename L::value_type;
-    expert_matrices<T> m{};
-    if constexpr (is_packed<W>) {
-        m.up = reinterpret_cast<const T*>(w.matrices.data()) + routed_elements<L> +
-               index_t{L::local_experts} * L::width * L::ffn;
-        m.down = m.up + index_t{L::shared_gate_up_rows} * L::hidden;
-    } else {
-        m.up = w.shared_gate_up.data();
-        m.down = w.shared_down.data();
-    }
-    if constexpr (L::c.shared.bias) m.up_bias = w.shared_gate_up_bias.data(), m.down_bias = w.shared_down_bias.data();
-    return m;
-}
-
-inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
-
-/// Both projections of a group of experts.
-template <class T, int Width, int Ffn, activation Act, bool Bias, bool Factor>
-void run_experts(context<cuda>& ctx, const expert_matrices<T>& w, grouped_product<T> p, index_t most_row_tiles,
-                 T* activated, T* returned, index_t returned_stride) {
-    constexpr int features = gated_activation<Act> ? 32 : 64;
-    const auto tiles = static_cast<unsigned>(most_row_tiles);
-    p.weights = w.up;
-    p.bias = w.up_bias;
-    p.out = activated;
-    p.out_stride = row_pitch(Ffn);
-    simt_experts<T, Ffn, Width, true, Act, Bias, Factor>
-        <<<dim3(tiles, unsigned{ceil_div(Ffn, features)}), 128, 0, ctx.stream()>>>(p);
-    check_launch("forward: first projection");
-    p.in = activated;
-    p.in_stride = row_pitch(Ffn);
-    p.pairs = nullptr;
-    p.pre = nullptr;
-    p.weights = w.down;
-    p.bias = w.down_bias;
-    p.out = returned;
-    p.out_stride = returned_stride;
-    simt_experts<T, Width, Ffn, false, activation::identity, Bias, false>
-        <<<dim3(tiles, unsigned{ceil_div(Width, 64)}), 128, 0, ctx.stream()>>>(p);
-    check_launch("forward: second projection");
-}
-
-/// The plan of given ids.
-template <int N>
-void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
-               std::int32_t* counts) {
-    if (pairs <= pairs_at_once) {
-        plan_in_one_block<N>
-            <<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
-    } else {
-        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
-        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
-        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
-    }
-    check_launch("make_plan");
-}
 template <int N>
 void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
              const std::int32_t* counts, const plan_output& out) {
@@ -12933,11 +14725,24 @@ void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int
         id_of, pairs, group_pairs, groups, each, experts, counts, out);
 }
 
-/// Routes the tokens and, given somewhere to put it, makes their plan.
-template <class W, layer_type L = typename W::layer_type>
-void route(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
+/// The plan of given ids.
+template <int N>
+void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
+               std::int32_t* counts) {
+    if (pairs <= pairs_at_once) {
+        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
+    } else {
+        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
+        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
+        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
+    }
+    check_launch("make_plan");
+}
+/// Routes the tokens and, given somewhere to put it, makes their plan. The policy is deduced, since nvcc spells an
+/// alias in the kernel's stub, layer and all.
+template <class P, class W, layer_type L = typename W::layer_type>
+void route(context<cuda>& ctx, P, const W& w, const batch<L, cuda>& in, const options<L>& o,
            const routing_view<L, cuda>& out, const plan_output* plan, std::int32_t* counts) {
-    using P = policy_of<L>;
     constexpr int N = L::choices;
     check_options("route", o);
     require(!o.training || !trains_on_the_cpu<L>, "forward", "options.training",
@@ -12959,8 +14764,9 @@ void route(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const optio
     a.ids_stride = out.ids.row_stride();
     a.weights_stride = out.weights.row_stride();
     a.logits_stride = out.logits.row_stride();
-    a.numbers = {o.scale,    o.epsilon, o.noise, o.threshold,
-                 o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)}, in.first_token};
+    a.numbers = {o.scale,       o.epsilon,  o.noise,
+                 o.threshold,   o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)},
+                 in.first_token};
     a.control = ctx.control();
     const bool small = pairs <= pairs_at_once;
     if (plan) {
@@ -13002,88 +14808,6 @@ inline void check_device_pointer(const char* function, const char* argument, con
             "memory of device " + std::to_string(device), found.device);
 }
 
-template <class W, layer_type L = typename W::layer_type>
-void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
-                   tape<L, cuda>* saved, const options<L>& o) {
-    using T = typename L::value_type;
-    using A = typename L::accumulate_type;
-    static_assert(check_supported<L>());
-    const device_scope scope(ctx.device());
-    check_device_pointer("forward", "x", in.x.data(), ctx.device());
-    check_device_pointer("forward", "y", y.data(), ctx.device());
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
-    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
-    const forward_memory<L> memory(arrays, tokens);
-    constexpr int tile_rows = 32;
-
-    grouped_product<T> p;
-    p.in = in.x.data();
-    p.in_stride = in.x.row_stride();
-    p.limit = static_cast<A>(o.limit);
-    if (saved) p.pre = saved->gate_up().data();
-    if constexpr (L::is_dense) {
-        p.rows = static_cast<int>(tokens);
-        run_experts<T, L::width, L::ffn, L::c.act, L::c.bias, false>(
-            ctx, routed_matrices(w), p, ceil_div(tokens, index_t{tile_rows}), memory.activated, y.data(),
-            y.row_stride());
-    } else {
-        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-        const routing_view<L, cuda> routing = saved ? saved->routing()
-                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
-                                                                            {memory.weights, {tokens, L::slots}},
-                                                                            {memory.logits, {tokens, L::choices}}};
-        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
-        if (saved) {
-            const plan_view<cuda> kept = saved->plan();
-            plan.offsets = kept.offsets.data();
-            plan.rows = kept.rows.data();
-            plan.place = kept.place.data();
-        }
-        route(ctx, w, in, o, routing, &plan, memory.counts);
-
-        p.tiles = plan.tiles;
-        p.tile_count = plan.tile_count;
-        p.pairs = plan.rows;
-        p.slots = L::slots;
-        if constexpr (on_input) p.factor = routing.weights.data();
-        run_experts<T, L::width, L::ffn, L::c.act, L::c.bias, on_input>(
-            ctx, routed_matrices(w), p, most_tiles(pairs, L::experts, tile_rows), memory.activated, memory.returned,
-            row_pitch(L::width));
-
-        combine_arguments<T> c;
-        if constexpr (L::shared_ffn > 0) {
-            grouped_product<T> s;
-            s.in = in.x.data();
-            s.in_stride = in.x.row_stride();
-            s.rows = static_cast<int>(tokens);
-            s.limit = static_cast<A>(o.shared_limit);
-            if (saved) s.pre = saved->shared_gate_up().data();
-            run_experts<T, L::hidden, L::shared_ffn, L::c.shared.act, L::c.shared.bias, false>(
-                ctx, shared_matrices(w), s, ceil_div(tokens, index_t{tile_rows}), memory.shared_activated,
-                memory.shared_returned, row_pitch(L::hidden));
-            c.shared = memory.shared_returned;
-            c.shared_stride = row_pitch(L::hidden);
-            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
-        }
-        c.z = memory.returned;
-        c.z_stride = row_pitch(L::width);
-        if constexpr (!on_input) c.weights = routing.weights.data();
-        c.place = plan.place;
-        c.ids = routing.ids.data();
-        c.x = in.x.data();
-        c.x_stride = in.x.row_stride();
-        c.y = y.data();
-        c.y_stride = y.row_stride();
-        c.tokens = static_cast<int>(tokens);
-        c.scale = static_cast<A>(o.scale);
-        c.accumulate = o.accumulate;
-        run_combine<L>(ctx, c);
-        if (saved) check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
-                                         static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
-                         "forward: tape");
-    }
-}
-
 template <layer_type L>
 void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_type>& a) {
     using T = typename L::value_type;
@@ -13101,6 +14825,97 @@ void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_t
         launch.template operator()<(H % wide == 0 ? wide : 1)>();
     else
         launch.template operator()<1>();
+}
+
+template <class W, layer_type L = typename W::layer_type>
+void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
+                   tape<L, cuda>* saved, const options<L>& o) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    static_assert(check_supported<L>());
+    const device_scope scope(ctx.device());
+    check_device_pointer("forward", "x", in.x.data(), ctx.device());
+    check_device_pointer("forward", "y", y.data(), ctx.device());
+    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    constexpr bool packed = is_packed<W>;
+    if constexpr (sizeof(T) == 2 && L::hidden % 8 == 0) {
+        require(in.x.row_stride() % 8 == 0 || tokens == 1, "forward", "x", "rows that begin at multiples of 16 bytes",
+                in.x.row_stride());
+        require(y.row_stride() % 8 == 0 || tokens == 1, "forward", "y", "rows that begin at multiples of 16 bytes",
+                y.row_stride());
+    }
+
+    grouped_product<T> p;
+    p.in = in.x.data();
+    p.in_stride = in.x.row_stride();
+    p.limit = static_cast<A>(o.limit);
+    if (saved) p.pre = saved->gate_up().data();
+    combine_arguments<T> c;
+    c.z = memory.returned;
+    c.z_stride = row_pitch(L::width);
+    c.x = in.x.data();
+    c.x_stride = in.x.row_stride();
+    c.y = y.data();
+    c.y_stride = y.row_stride();
+    c.tokens = static_cast<int>(tokens);
+    c.scale = static_cast<A>(o.scale);
+    c.accumulate = o.accumulate;
+    if constexpr (L::is_dense) {
+        p.rows = static_cast<int>(tokens);
+        const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
+        stage_output<T> to{memory.activated, y.data(), y.row_stride(), true};
+        if (o.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
+        run_experts<routed_kind<L>, packed, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+        if (o.accumulate) run_combine<L>(ctx, c);
+    } else {
+        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+        const routing_view<L, cuda> routing = saved ? saved->routing()
+                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
+                                                                            {memory.weights, {tokens, L::slots}},
+                                                                            {memory.logits, {tokens, L::choices}}};
+        const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
+        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
+        if (saved) {
+            const plan_view<cuda> kept = saved->plan();
+            plan.offsets = kept.offsets.data();
+            plan.rows = kept.rows.data();
+            plan.place = kept.place.data();
+        }
+        route(ctx, policy_of<L>{}, w, in, o, routing, &plan, memory.counts);
+
+        p.tiles = plan.tiles;
+        p.tile_count = plan.tile_count;
+        p.pairs = plan.rows;
+        p.slots = L::slots;
+        if constexpr (on_input) p.factor = routing.weights.data();
+        run_experts<routed_kind<L>, packed, on_input>(
+            ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
+            {memory.activated, memory.returned, row_pitch(L::width), false, memory.scaled, plan.offsets + L::experts});
+        if constexpr (L::shared_ffn > 0) {
+            grouped_product<T> s;
+            s.in = in.x.data();
+            s.in_stride = in.x.row_stride();
+            s.rows = static_cast<int>(tokens);
+            s.limit = static_cast<A>(o.shared_limit);
+            if (saved) s.pre = saved->shared_gate_up().data();
+            run_experts<shared_kind<L>, packed, false>(
+                ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+                {memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
+            c.shared = memory.shared_returned;
+            c.shared_stride = row_pitch(L::hidden);
+            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+        }
+        if constexpr (!on_input) c.weights = routing.weights.data();
+        c.place = plan.place;
+        c.ids = routing.ids.data();
+        run_combine<L>(ctx, c);
+        if (saved)
+            check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
+                                  static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
+                  "forward: tape");
+    }
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -13130,34 +14945,27 @@ struct impl<cuda> {
 
     template <layer_type L>
     static constexpr std::size_t packed_bytes() {
-        return sizeof(typename L::value_type) *
-               static_cast<std::size_t>(on_cuda::routed_elements<L> + index_t{L::local_experts} * L::width * L::ffn +
-                                        index_t{L::shared_gate_up_rows + L::shared_ffn} * L::hidden);
+        return sizeof(typename L::value_type) * static_cast<std::size_t>(on_cuda::packed_places<L>::elements);
     }
     template <layer_type L>
     static void pack_expert(context<cuda>& ctx, packed<L, cuda>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
         using T = typename L::value_type;
-        constexpr index_t up = index_t{L::gate_up_rows} * L::width, lower = index_t{L::width} * L::ffn;
+        using kind = on_cuda::routed_kind<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
-        copy_rows(ctx, to + e * up, up, gate_up, up, 1, up, false);
-        copy_rows(ctx, to + on_cuda::routed_elements<L> + e * lower, lower, down, lower, 1, lower, false);
+        on_cuda::pack_experts<kind>(ctx, {gate_up, down}, to + e * kind::packed_up,
+                                    to + on_cuda::packed_places<L>::down + e * kind::packed_down, 1);
     }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
         using T = typename L::value_type;
-        constexpr index_t up = on_cuda::routed_elements<L>, down = index_t{L::local_experts} * L::width * L::ffn;
+        using places = on_cuda::packed_places<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
-        const auto m = on_cuda::routed_matrices(w);
-        copy_rows(ctx, to, up, m.up, up, 1, up, false);
-        copy_rows(ctx, to + up, down, m.down, down, 1, down, false);
-        if constexpr (L::shared_ffn > 0) {
-            constexpr index_t shared_up = index_t{L::shared_gate_up_rows} * L::hidden;
-            constexpr index_t shared_down = index_t{L::hidden} * L::shared_ffn;
-            const auto s = on_cuda::shared_matrices(w);
-            copy_rows(ctx, to + up + down, shared_up, s.up, shared_up, 1, shared_up, false);
-            copy_rows(ctx, to + up + down + shared_up, shared_down, s.down, shared_down, 1, shared_down, false);
-        }
+        on_cuda::pack_experts<on_cuda::routed_kind<L>>(ctx, on_cuda::routed_matrices(w), to, to + places::down,
+                                                       L::local_experts);
+        if constexpr (L::shared_ffn > 0)
+            on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, on_cuda::shared_matrices(w), to + places::shared_up,
+                                                           to + places::shared_down, 1);
     }
 
     template <layer_type L>
@@ -13179,7 +14987,7 @@ struct routing_impl<cuda> {
                       const routing_view<L, cuda>& out) {
         static_assert(on_cuda::check_supported<L>());
         const device_scope scope(ctx.device());
-        on_cuda::route(ctx, w, in, o, out, nullptr, nullptr);
+        on_cuda::route(ctx, on_cuda::policy_of<L>{}, w, in, o, out, nullptr, nullptr);
     }
 };
 
@@ -14458,7 +16266,7 @@ inline stored_tensor read_tensor_entry(std::string_view file, const json_member&
         const auto value = extent.signed_integer();
         if (!value || *value < 0) fail_tensor(file, name, "extents from 0 to 2^63-1 in \"shape\"", extent.kind_name());
         const auto factor = static_cast<std::uint64_t>(*value);
-        if (factor != 0 && bits > std::numeric_limits<std::uint64_t>::max() / factor)
+        if (factor != 0 && bits > (std::numeric_limits<std::uint64_t>::max)() / factor)
             fail_tensor(file, name, "a size below 2^64 bits", "a shape beyond it");
         bits *= factor;
         tensor.shape.push_back(*value);
@@ -15505,7 +17313,7 @@ inline stored_tensor make_stored_tensor(std::string_view name, file_dtype type, 
     for (const index_t extent : shape) {
         require(extent >= 0, function, "shape", "extents of 0 or more", shape_text(shape));
         const auto factor = static_cast<std::uint64_t>(extent);
-        require(factor == 0 || bits <= std::numeric_limits<std::uint64_t>::max() / factor, function, "shape",
+        require(factor == 0 || bits <= (std::numeric_limits<std::uint64_t>::max)() / factor, function, "shape",
                 "less than 2^64 bits", shape_text(shape));
         bits *= factor;
     }
@@ -15930,6 +17738,374 @@ inline constexpr published_model qwen3_235b_a22b{
     .layer = {.hidden = 4096, .ffn = 1536, .experts = 128, .top_k = 8, .router = routers::qwen3}};
 
 }  // namespace gatefold::inline v0::models
+// ---- gatefold/moe/router_tables.hpp ----
+// Routing by table: vocabulary ids to experts, fixed before training (Hash Layers) or before a model's first layers.
+//
+//     modulo_table, random_table, balanced_table ──> table[V,K] ── look_up(token_ids) ──> batch::chosen[T,K]
+//
+// A layer takes the ids with selection::given; its weights are constant (routers::hash) or learned from the logits
+// (routers::deepseek_v4_hash).
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <int K>
+void check_table(const char* function, const view<std::int32_t, dyn, K>& table, int experts) {
+    require(experts >= K, function, "experts", "at least " + std::to_string(K), experts);
+    require(table.size() == 0 || table.data() != nullptr, function, "table", "memory", "null");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// table[v, s] = (v + s) mod experts.
+///
+/// Shapes:  table [V, K], K at most `experts`.
+/// Throws:  argument_error for too few experts or missing memory.
+template <int K>
+void modulo_table(view<std::int32_t, dyn, K> table, int experts) {
+    detail::check_table("modulo_table", table, experts);
+    for (index_t v = 0; v < table.extent(0); ++v)
+        for (int s = 0; s < K; ++s) table(v, s) = static_cast<std::int32_t>((v + s) % experts);
+}
+
+/// K distinct experts for every id, uniformly at random.
+///
+/// Shapes:  table [V, K], K at most `experts`.
+/// Throws:  argument_error for too few experts or missing memory.
+template <int K>
+void random_table(view<std::int32_t, dyn, K> table, int experts, std::uint64_t seed) {
+    detail::check_table("random_table", table, experts);
+    const counter_rng draw{seed, 0, 0};
+    for (index_t v = 0; v < table.extent(0); ++v)
+        for (int s = 0; s < K; ++s) {
+            // The n-th of those that are left, counted upwards.
+            auto n = static_cast<int>(
+                std::uint64_t{draw.bits(purpose::sampling, v, s)} * static_cast<std::uint64_t>(experts - s) >> 32);
+            const auto taken = [&](std::int32_t e) {
+                for (int j = 0; j < s; ++j)
+                    if (table(v, j) == e) return true;
+                return false;
+            };
+            std::int32_t e = 0;
+            for (; taken(e) || n > 0; ++e) n -= taken(e) ? 0 : 1;
+            table(v, s) = e;
+        }
+}
+
+/// Experts of equal load for ids of the given frequencies: in descending frequency every id gets the expert with the
+/// least load so far (ties: the lower id, the lower expert); with K above 1, its K least loaded ones.
+///
+/// Shapes:  table [V, K], frequencies [V], K at most `experts`.
+/// Throws:  argument_error for extents that do not fit, too few experts or missing memory.
+template <int K>
+void balanced_table(view<std::int32_t, dyn, K> table, std::type_identity_t<view<const double, dyn>> frequencies,
+                    int experts) {
+    detail::check_table("balanced_table", table, experts);
+    const index_t ids = table.extent(0);
+    require(frequencies.extent(0) == ids, "balanced_table", "frequencies", ids, frequencies.extent(0));
+    require(ids == 0 || frequencies.data() != nullptr, "balanced_table", "frequencies", "memory", "null");
+    std::vector<index_t> order(static_cast<std::size_t>(ids)), other(order.size());
+    for (std::size_t v = 0; v < order.size(); ++v) order[v] = static_cast<index_t>(v);
+    // Merges runs of doubling length: stable, so that equal frequencies stay in the order of their ids.
+    for (std::size_t run = 1; run < order.size(); run *= 2) {
+        for (std::size_t first = 0; first < order.size(); first += 2 * run) {
+            const std::size_t middle = first + run < order.size() ? first + run : order.size();
+            const std::size_t end = middle + run < order.size() ? middle + run : order.size();
+            std::size_t a = first, b = middle;
+            for (std::size_t to = first; to < end; ++to)
+                other[to] = b == end || (a < middle && frequencies[order[a]] >= frequencies[order[b]]) ? order[a++]
+                                                                                                       : order[b++];
+        }
+        order.swap(other);
+    }
+    std::vector<double> load(static_cast<std::size_t>(experts));
+    for (const index_t v : order)
+        for (int s = 0; s < K; ++s) {
+            std::int32_t best = -1;
+            for (std::int32_t e = 0; e < experts; ++e) {
+                bool taken = false;
+                for (int j = 0; j < s; ++j) taken = taken || table(v, j) == e;
+                if (!taken && (best < 0 || load[static_cast<std::size_t>(e)] < load[static_cast<std::size_t>(best)]))
+                    best = e;
+            }
+            table(v, s) = best;
+            load[static_cast<std::size_t>(best)] += frequencies[v];
+        }
+}
+
+/// chosen[t] = table[token_ids[t]].
+///
+/// Shapes:  table [V, K], token_ids [T], chosen [T, K].
+/// Throws:  argument_error for extents that do not fit, missing memory, or an id outside the table; nothing is written
+///          then.
+template <int K>
+void look_up(std::type_identity_t<view<const std::int32_t, dyn, K>> table, view<const std::int32_t, dyn> token_ids,
+             view<std::int32_t, dyn, K> chosen) {
+    const index_t tokens = token_ids.extent(0);
+    require(chosen.extent(0) == tokens, "look_up", "chosen", std::to_string(tokens) + " rows", chosen.extent(0));
+    require(tokens == 0 || (table.data() && token_ids.data() && chosen.data()), "look_up",
+            "table, token_ids and chosen", "memory", "null");
+    for (index_t t = 0; t < tokens; ++t)
+        require(token_ids[t] >= 0 && token_ids[t] < table.extent(0), "look_up", "token_ids",
+                "ids from 0 to " + std::to_string(table.extent(0) - 1), token_ids[t]);
+    for (index_t t = 0; t < tokens; ++t)
+        for (int s = 0; s < K; ++s) chosen(t, s) = table(token_ids[t], s);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/moe/stats_report.hpp ----
+// Routing metrics for people and for programs: a table of one line per layer, and JSON.
+
+// ---- gatefold/moe/stats_window.hpp ----
+// The routing of many forward calls in one set of figures: what a training loop prints every hundred steps.
+//
+//     routing_window<L> window(ctx);   forward(…, tape);   window.add(tape, in);   …   window.metrics();
+//     window.clear();
+//
+// Works on what is on the tape already; a call costs about as much as a loss.
+
+namespace gatefold::inline v0 {
+
+/// The figures of a window.
+struct routing_metrics {
+    index_t steps = 0, tokens = 0;   ///< calls, and tokens without padding
+    balance_metrics load;            ///< of how often experts were chosen, dropped pairs included
+    balance_metrics importance;      ///< of the sums of weights
+    double batch_violation = 0;      ///< mean over calls of the call's own max_violation
+    double utilisation_entropy = 0;  ///< entropy of the mean probabilities, divided by log N
+    double confidence_entropy = 0;   ///< mean entropy of a token's probabilities, divided by log N
+    double experts_per_token = 0;    ///< choices per token
+    double drop_rate = 0;            ///< share of the choices that exceeded a capacity
+    double usage = 0;                ///< filled places / all places; 0 without a capacity
+    double logit_rms = 0, logit_max = 0;
+};
+
+/// Sums over the forward calls since the last clear(), for layer L on the CPU.
+template <layer_type L>
+struct routing_window {
+    static_assert(!L::is_dense, "gatefold::routing_window: a dense layer has no routing to look at");
+    static constexpr int N = L::choices;
+
+    tensor<index_t, N> counts, call_counts;  ///< choices of each expert: of the window, of the last call
+    tensor<double, N> weights;               ///< sums of weights
+    tensor<double, N> probabilities;         ///< sums of probabilities
+    tensor<index_t, N, N> together;          ///< tokens that chose both
+    index_t steps = 0, tokens = 0, chosen = 0, dropped = 0, places = 0;
+    double entropies = 0, violations = 0, logit_squares = 0, logit_max = 0;
+
+    GATEFOLD_INLINE explicit routing_window(context<cpu>& ctx)
+        : counts(make_tensor<index_t, N>(ctx)),
+          call_counts(make_tensor<index_t, N>(ctx)),
+          weights(make_tensor<double, N>(ctx)),
+          probabilities(make_tensor<double, N>(ctx)),
+          together(make_tensor<index_t, N, N>(ctx)) {
+        clear();
+    }
+
+    GATEFOLD_INLINE void clear();
+    /// Adds the call that filled the tape, made with the batch `in` and the options `o`.
+    GATEFOLD_INLINE void add(tape<L>& saved, const batch<L>& in = {}, const options<L>& o = {});
+    GATEFOLD_INLINE routing_metrics metrics() const;
+
+    /// P(j | i): the share of the tokens with expert i that have expert j too.
+    GATEFOLD_INLINE double co_activation(int i, int j) const {
+        require(i >= 0 && i < N && j >= 0 && j < N, "co_activation", "expert", "an index below the number of experts",
+                i < 0 || i >= N ? i : j);
+        return counts(i) == 0 ? 0 : static_cast<double>(together(i, j)) / static_cast<double>(counts(i));
+    }
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Places that the capacity gave the tokens of one call.
+template <layer_type L>
+index_t capacity_places(const batch<L>& in, const options<L>& o, index_t tokens, index_t largest_load) {
+    constexpr capacity_config c = L::c.capacity;
+    const auto places = [&](index_t group) {
+        return L::choices * capacity_of(c, o.capacity_factor, group, L::choices, L::top_k, o.training, largest_load);
+    };
+    if constexpr (c.rule == capacity_rule::none) {
+        return 0;
+    } else if constexpr (c.shared_by == capacity_group::sequence) {
+        index_t sum = 0;
+        const index_t n = in.sequence_starts.extent(0);
+        for (index_t i = 0; i < n; ++i)
+            sum += places((i + 1 < n ? in.sequence_starts[i + 1] : static_cast<std::int32_t>(tokens)) -
+                          in.sequence_starts[i]);
+        return sum;
+    } else if constexpr (c.shared_by == capacity_group::fixed) {
+        index_t sum = 0;
+        for (index_t first = 0; first < tokens; first += c.group_size)
+            sum += places(tokens - first < c.group_size ? tokens - first : c.group_size);
+        return sum;
+    } else {
+        return places(tokens);
+    }
+}
+
+template <layer_type L>
+void add_call(routing_window<L>& w, tape<L>& saved, const batch<L>& in, const options<L>& o) {
+    constexpr int n = L::choices, k = L::slots;
+    const index_t tokens = saved.tokens();
+    require(!in.mask.data() || in.mask.extent(0) == tokens, "routing_window::add", "mask", tokens, in.mask.extent(0));
+    if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
+        require(in.sequence_starts.data() || tokens == 0, "routing_window::add", "sequence_starts",
+                "the first token of each sequence", "none");
+    const routing_view<L> routing = saved.routing();
+    const plan_view<cpu> plan = saved.plan();
+    for (int i = 0; i < n; ++i) w.call_counts.data()[i] = 0;
+    for (index_t t = 0; t < tokens; ++t) {
+        if (in.mask.data() && in.mask[t] == 0) continue;
+        ++w.tokens;
+        const std::int32_t* ids = routing.ids.row(t);
+        for (int s = 0; s < k; ++s) {
+            if (ids[s] < 0) continue;
+            ++w.call_counts.data()[ids[s]];
+            ++w.chosen;
+            w.dropped += plan.place[t * k + s] < 0 ? 1 : 0;
+            w.weights.data()[ids[s]] += static_cast<double>(routing.weights(t, s));
+            for (int other = 0; other < k; ++other)
+                if (other != s && ids[other] >= 0) ++w.together.data()[index_t{ids[s]} * n + ids[other]];
+        }
+        double p[std::size_t{n}], entropy = 0;
+        probabilities<L>(routing.logits.row(t), p);
+        for (int i = 0; i < n; ++i) {
+            w.probabilities.data()[i] += p[i];
+            if (p[i] > 0) entropy -= p[i] * std::log(p[i]);
+            const auto z = static_cast<double>(routing.logits(t, i));
+            if (!(std::fabs(z) < real_format<double>::infinity)) continue;
+            w.logit_squares += z * z;
+            w.logit_max = std::fabs(z) > w.logit_max ? std::fabs(z) : w.logit_max;
+        }
+        w.entropies += entropy;
+    }
+    index_t largest_load = 0;
+    for (int i = 0; i < n; ++i) {
+        const index_t c = w.call_counts.data()[i];
+        w.counts.data()[i] += c;
+        largest_load = c > largest_load ? c : largest_load;
+    }
+    w.places += capacity_places<L>(in, o, tokens, largest_load);
+    w.violations += balance_of(view<const index_t, dyn>(w.call_counts.data(), {n})).max_violation;
+    ++w.steps;
+}
+
+template <layer_type L>
+routing_metrics metrics_of(const routing_window<L>& w) {
+    constexpr index_t n = L::choices;
+    routing_metrics m;
+    m.steps = w.steps;
+    m.tokens = w.tokens;
+    m.load = balance_of<index_t>({w.counts.data(), {n}});
+    m.importance = balance_of<double>({w.weights.data(), {n}});
+    if (w.tokens == 0) return m;
+    const auto tokens = static_cast<double>(w.tokens), chosen = static_cast<double>(w.chosen);
+    m.batch_violation = w.violations / static_cast<double>(w.steps);
+    m.utilisation_entropy = balance_of<double>({w.probabilities.data(), {n}}).entropy;
+    m.confidence_entropy = w.entropies / tokens / std::log(static_cast<double>(n));
+    m.experts_per_token = chosen / tokens;
+    m.drop_rate = w.chosen > 0 ? static_cast<double>(w.dropped) / chosen : 0;
+    m.usage = w.places > 0 ? static_cast<double>(w.chosen - w.dropped) / static_cast<double>(w.places) : 0;
+    m.logit_rms = std::sqrt(w.logit_squares / (tokens * static_cast<double>(n)));
+    m.logit_max = w.logit_max;
+    return m;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
+
+template <layer_type L>
+GATEFOLD_INLINE void routing_window<L>::clear() {
+    const auto zero = [](auto& t) {
+        for (index_t i = 0; i < t.size(); ++i) t.data()[i] = 0;
+    };
+    zero(counts);
+    zero(call_counts);
+    zero(weights);
+    zero(probabilities);
+    zero(together);
+    steps = tokens = chosen = dropped = places = 0;
+    entropies = violations = logit_squares = logit_max = 0;
+}
+template <layer_type L>
+GATEFOLD_INLINE void routing_window<L>::add(tape<L>& saved, const batch<L>& in, const options<L>& o) {
+    detail::add_call(*this, saved, in, o);
+}
+template <layer_type L>
+GATEFOLD_INLINE routing_metrics routing_window<L>::metrics() const {
+    return detail::metrics_of(*this);
+}
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// One figure of a report: its key in JSON, its column of the table, its value.
+template <class F>
+void for_each_figure(const routing_metrics& m, F&& f) {
+    f("max_violation", "MaxVio", m.load.max_violation);
+    f("min_violation", "MinVio", m.load.min_violation);
+    f("mean_violation", "AvgVio", m.load.mean_violation);
+    f("batch_violation", "batch", m.batch_violation);
+    f("variation", "CV", m.load.variation);
+    f("load_entropy", "H load", m.load.entropy);
+    f("utilisation_entropy", "H use", m.utilisation_entropy);
+    f("confidence_entropy", "H token", m.confidence_entropy);
+    f("effective_experts", "eff.", m.load.effective_experts);
+    f("participation", "part.", m.load.participation);
+    f("dead", "dead", static_cast<double>(m.load.dead));
+    f("starved", "starved", static_cast<double>(m.load.starved));
+    f("importance_variation", "CV imp.", m.importance.variation);
+    f("experts_per_token", "k", m.experts_per_token);
+    f("drop_rate", "dropped", m.drop_rate);
+    f("usage", "filled", m.usage);
+    f("logit_rms", "z rms", m.logit_rms);
+    f("logit_max", "z max", m.logit_max);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// A table with a header and a line per layer.
+inline std::string routing_table(std::span<const routing_metrics> layers) {
+    std::string text = "layer";
+    char cell[40];
+    detail::for_each_figure({}, [&](const char*, const char* column, double) {
+        std::snprintf(cell, sizeof cell, " %8s", column);
+        text += cell;
+    });
+    text += '\n';
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        std::snprintf(cell, sizeof cell, "%5zu", i);
+        text += cell;
+        detail::for_each_figure(layers[i], [&](const char*, const char*, double value) {
+            std::snprintf(cell, sizeof cell, " %8.4g", value);
+            text += cell;
+        });
+        text += '\n';
+    }
+    return text;
+}
+
+/// {"layers": [{"steps": …, "tokens": …, "max_violation": …, …}, …]}, every number to the last digit.
+inline std::string routing_json(std::span<const routing_metrics> layers, int indent = 0) {
+    json_writer json(indent);
+    json.begin_object().key("layers").begin_array();
+    for (const routing_metrics& m : layers) {
+        json.begin_object().member("steps", m.steps).member("tokens", m.tokens);
+        detail::for_each_figure(m, [&](const char* key, const char*, double value) { json.member(key, value); });
+        json.end_object();
+    }
+    json.end_array().end_object();
+    return json.text();
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/nn/attention.hpp ----
 // Causal attention with grouped keys and values, forward and backward.
 //
@@ -16932,6 +19108,9 @@ std::int32_t sample(context<cpu>& ctx, view<A, 1, V> logits, index_t position, c
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/nn.hpp ----
+// Transformer pieces: decoders with any layer of the library in their blocks.
+
 // ---- gatefold/train/adamw.hpp ----
 // AdamW: moments of gradients, decay apart from them (Loshchilov and Hutter, 1711.05101).
 //
@@ -17395,6 +19574,9 @@ void step(context<cpu>& ctx, W& w, const gradients_of<W>& g, sgd_state<W>& state
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/train.hpp ----
+// Training: losses, balance, optimisers, schedules, clipping, checkpoints.
+
 
 #define GATEFOLD_SINGLE_HEADER  // last: <gatefold/core/macros.hpp> stops with a sentence where it is included after this
 #endif
