@@ -9,6 +9,7 @@
 
 #include <cstddef>
 
+#include <gatefold/core/allocator.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
