@@ -223,7 +223,7 @@ inline constexpr model_case other_models[] = {
       .capacity = {.rule = gf::capacity_rule::nllb, .factor = 0.42f, .renormalise_kept = true}},
      0,
      rounding_of(0.8)},
-    // Capacity 5 of each row of 19 tokens: the Megatron formula with factor 1.
+    // Capacity 5 of each row of 19 tokens: the minimum of Megatron's formula alone.
     {"switch",
      "decoder.block.1.layer.2.mlp",
      {.hidden = 64,
@@ -231,8 +231,11 @@ inline constexpr model_case other_models[] = {
       .experts = 4,
       .top_k = 1,
       .act = gf::activation::relu,
-      .router = gf::routers::switch_transformer,
-      .capacity = {.rule = gf::capacity_rule::megatron, .factor = 1, .shared_by = gf::capacity_group::sequence}},
+      .router = with(gf::routers::switch_transformer, &R::noise, 0),
+      .capacity = {.rule = gf::capacity_rule::megatron,
+                   .factor = 1e-6f,
+                   .minimum = 5,
+                   .shared_by = gf::capacity_group::sequence}},
      19},
 };
 
