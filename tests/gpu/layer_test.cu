@@ -1,0 +1,71 @@
+// Whole layers of floats on CUDA: the bits of the CPU wing, whatever the batch and its split.
+#include "device.hpp"
+
+namespace gf = gatefold;
+using namespace device;
+
+namespace {
+
+template <class L>
+void compare(std::initializer_list<int> counts, bool accumulate = false) {
+    using T = typename L::value_type;
+    constexpr int H = L::hidden;
+    gf::context<gf::cpu> cpu(2);
+    gf::context<gf::cuda> gpu;
+    const auto w = make_weights<L>(cpu, 7);
+    auto dw = gf::make_weights<L>(gpu);
+    gf::copy(gpu, dw, w);
+    gf::options<L> o;
+    o.accumulate = accumulate;
+    for (const int n : counts) {
+        tokens<T, H> x(cpu, gpu, n), y(cpu, gpu, n);
+        x.fill(gpu, 9);
+        y.fill(gpu, 13);
+        gf::tape<L> tape(cpu, n);
+        gf::tape<L, gf::cuda> d_tape(gpu, n);
+        gf::forward(cpu, w, gf::batch<L>{.x = x.host.view()}, y.host.view(), tape, o);
+        gf::forward(gpu, dw, gf::batch<L, gf::cuda>{.x = x.on_device.view()}, y.on_device.view(), d_tape, o);
+        if (!same_bits_as_cpu) {
+            BOOST_TEST(distance(fetch(gpu, y.on_device).data(), y.host.data(), y.host.size()) < 1e-5);
+            continue;
+        }
+        BOOST_TEST(differences(fetch(gpu, y.on_device).data(), y.host.data(), y.host.size()) == 0, n << " tokens");
+        const gf::index_t rows = L::is_dense ? n : tape.plan().offsets[L::experts];
+        BOOST_TEST(differences(fetch(gpu, d_tape.gate_up()).data(), tape.gate_up().data(), rows * L::gate_up_rows) ==
+                   0);
+        if constexpr (!L::is_dense) {
+            BOOST_TEST(differences(fetch(gpu, d_tape.routing().ids).data(), tape.routing().ids.data(), n * L::slots) ==
+                       0);
+            BOOST_TEST(differences(fetch(gpu, d_tape.plan().place).data(), tape.plan().place.data(), n * L::slots) ==
+                       0);
+        }
+    }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(cuda)
+BOOST_AUTO_TEST_SUITE(layer)
+
+BOOST_AUTO_TEST_CASE(float_layers_have_the_bits_of_the_cpu) {
+    compare<gf::layer<gf::config{.hidden = 48, .ffn = 40, .experts = 6, .top_k = 2}, float>>({1, 33, 700});
+    compare<gf::layer<gf::config{.hidden = 20, .ffn = 24, .act = gf::activation::clamped_swiglu, .limit = 1}, double>>(
+        {1, 50});
+}
+
+BOOST_AUTO_TEST_CASE(weights_on_inputs_shared_expert_free_experts) {
+    compare<
+        gf::layer<gf::config{.hidden = 45,
+                             .ffn = 37,
+                             .experts = 7,
+                             .top_k = 3,
+                             .act = gf::activation::gelu_erf,
+                             .bias = true,
+                             .router = {.renorm = gf::renormalise::sum, .scale = 1.5f, .scaled = gf::scale_at::output},
+                             .shared = {.ffn = 21, .gate = true},
+                             .free = {.copy = 1, .zero = 1}},
+                  float>>({1, 50}, true);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE_END()
