@@ -44,3 +44,4 @@ foreach(file IN LISTS files)
     set_tests_properties(cuda.${area} PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT
         "GATEFOLD_GOLDEN_DIR=${GATEFOLD_GOLDEN_DIR};GATEFOLD_BUILD_DIR=${PROJECT_BINARY_DIR}")
 endforeach()
+include(gpu/budgets.cmake)
