@@ -82,7 +82,7 @@ public:
                 window_.assign(window_.size(), 0);
             }
             if (figures.done % held_out_steps == 0 && figures.done < plan_.steps)
-                figures.held_out.push_back({figures.done, held_out_loss(4)});
+                figures.held_out.push_back({figures.done, each_held_out_batch([] {})});
             show(s);
         }
         figures.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -192,13 +192,13 @@ private:
                 static_cast<std::size_t>(random.uniform_from_zero<double>(gf::purpose::sampling, r, 0) * places));
     }
 
-    /// Mean loss over the held-out text in windows without overlap, at most `batches` batches of them.
+    /// Mean loss over the held-out text in windows without overlap.
     template <class Seen>
-    double each_held_out_batch(int batches, Seen seen) {
+    double each_held_out_batch(Seen seen) {
         double sum = 0;
         gf::index_t counted = 0;
         const std::size_t windows = (text_.held_out.size() - 1) / context;
-        for (std::size_t first = 0; first < windows && batches > 0; first += sequences, --batches) {
+        for (std::size_t first = 0; first < windows; first += sequences) {
             for (std::size_t r = 0; r < sequences; ++r) {
                 const bool there = first + r < windows;
                 put(static_cast<int>(r), text_.held_out, (there ? first + r : first) * context);
@@ -213,9 +213,6 @@ private:
             seen();
         }
         return sum / static_cast<double>(counted);
-    }
-    double held_out_loss(int batches) {
-        return each_held_out_batch(batches, [] {});
     }
 
     /// Adds the choices of the last forward pass; padding of the last held-out batch does not count.
@@ -234,7 +231,7 @@ private:
         constexpr std::size_t width = D::layers * L::experts;
         figures.load.assign(width, 0);
         figures.byte_load.assign(256 * width, 0);
-        figures.final_loss = each_held_out_batch(1 << 30, [&] {
+        figures.final_loss = each_held_out_batch([&] {
             if constexpr (!L::is_dense) {
                 count_choices(figures.load);
                 for (int l = 0; l < D::layers; ++l) {
