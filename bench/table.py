@@ -4,7 +4,7 @@
     gatefold_bench --benchmark_filter='^layer_forward/' --benchmark_out=run.json --benchmark_out_format=json
     table.py run.json [more.json ...] > results/KIND.md
 
-One table per stage and number of threads: model and type down, tokens across; then, for whole layers, the range of every
+One table per stage and number of threads: model and type down, tokens across; then, for whole packed layers, the range of every
 regime (tokens, or rows per expert). A cell is the best call over the floor, and the mean in brackets.
 """
 
@@ -17,7 +17,8 @@ MODELS = {"tiny": (8, 2), "olmoe": (64, 8), "qwen3": (128, 8), "gptoss": (32, 4)
 NAME = re.compile(r"(\w+)/(\w+)/(\w+)/tokens:(\d+)/threads:(\d+)(/skew:1)?$")
 REGIMES = [  # by tokens, then by rows that uniform routing brings to an expert
     ("1-4 tokens", lambda tokens, rows: tokens <= 4),
-    ("1-8 rows", lambda tokens, rows: tokens > 4 and rows <= 8),
+    ("below 4 rows", lambda tokens, rows: tokens > 4 and rows < 4),
+    ("4-8 rows", lambda tokens, rows: tokens > 4 and 4 <= rows <= 8),
     ("16 rows", lambda tokens, rows: 8 < rows <= 16),
     ("32 rows", lambda tokens, rows: 16 < rows <= 32),
     ("64 rows", lambda tokens, rows: 32 < rows <= 64),
@@ -60,7 +61,7 @@ def main():
             cells = [table.get((model, type_, skew, t)) for t in tokens]
             print(f"| {model} | {type_} | {'Zipf' if skew else 'uniform'} | " + " | ".join(
                 f"{c['best_of_floor']:.2f} ({c['of_floor']:.2f})" if c else "" for c in cells) + " |")
-        if not stage.startswith("layer_forward"):
+        if stage != "layer_forward":
             continue
         print("\n| regime | f32 | bf16 |\n|---|---|---|")
         for regime, holds in REGIMES:
