@@ -1,3 +1,4 @@
+// ctest: heavy
 // Layers whose experts work on a projection of the tokens, and layers with experts that compute nothing, against the
 // oracle.
 #include <tests/layer_comparison.hpp>

@@ -1,4 +1,4 @@
-// ctest: timeout=900
+// ctest: heavy timeout=900
 // Numbers that are no multiple of anything: many experts, many per token, odd widths, prime token counts.
 #include <tests/layer_comparison.hpp>
 

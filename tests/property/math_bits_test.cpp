@@ -1,3 +1,4 @@
+// ctest: heavy
 // The bits of the library's functions are those that every compiler, instruction set, vector lane and the device give.
 #include "math_bits.hpp"
 

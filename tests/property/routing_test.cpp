@@ -1,4 +1,4 @@
-// ctest: timeout=600
+// ctest: heavy timeout=600
 // What routing promises whatever the configuration: the same bits for any number of threads and any split of the
 // batch, tokens that do not look at each other, k distinct experts in the order of the contract, for E = 2 to 513.
 #include <algorithm>

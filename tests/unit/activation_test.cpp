@@ -1,3 +1,4 @@
+// ctest: heavy
 // Activations: golden values of the published formulas, slopes by finite differences, clamps at equality, special
 // values.
 #include <algorithm>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // AdamW and momentum against their formulas in double, float masters of bf16 weights, decay only where it belongs.
 #include <cmath>
 #include <cstring>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Causal attention against the formula, its gradients against finite differences, and its bits under every cut.
 #include <cmath>
 #include <cstring>

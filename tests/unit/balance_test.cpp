@@ -1,3 +1,4 @@
+// ctest: heavy
 // Controllers that balance without a gradient: against the oracle, by hand, and what they refuse.
 #include <cmath>
 #include <cstring>

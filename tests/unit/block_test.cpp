@@ -1,3 +1,4 @@
+// ctest: heavy
 // One block of a decoder against the same steps written out in double, straight from the formulas.
 #include <cmath>
 #include <vector>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // The global norm against a plain sum, for sizes around the blocks it is summed in.
 #include <cmath>
 

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Cross entropy: the loss and its gradient against double, ignored targets, extreme logits, bad arguments.
 #include <cmath>
 #include <tuple>

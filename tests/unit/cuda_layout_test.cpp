@@ -1,3 +1,4 @@
+// ctest: heavy
 // The layouts and the choices behind the CUDA kernels, checked on the host.
 #include <set>
 #include <vector>

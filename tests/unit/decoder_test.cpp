@@ -1,3 +1,4 @@
+// ctest: heavy
 // Decoders: published counts, names, bits for any threads and any cut of the batch, the cache, sampling, bad arguments.
 #include <cmath>
 #include <cstring>

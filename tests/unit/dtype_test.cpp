@@ -1,3 +1,4 @@
+// ctest: heavy
 // Storage types: every 16-bit pattern, every rounding boundary, and the special values, against a plain definition.
 #include <cmath>
 #include <cstdint>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Element by element, plain and gated activations on tensors: values, shapes of any rank, places in memory, bad
 // arguments.
 #include <tuple>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Embedding: rows of the table, and the deterministic gradient of the table.
 #include <tuple>
 

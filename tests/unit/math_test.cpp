@@ -1,3 +1,4 @@
+// ctest: heavy
 // Elementary functions: error bounds over every binade against long double, special values, and products kept apart.
 #include <algorithm>
 #include <bit>

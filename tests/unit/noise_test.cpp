@@ -1,3 +1,4 @@
+// ctest: heavy
 // The noise of routers: off at inference, distributed as it should be, never shared between purposes, layers or steps.
 #include <cmath>
 #include <vector>

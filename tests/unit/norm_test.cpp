@@ -1,3 +1,4 @@
+// ctest: heavy
 // RMSNorm in its three forms and LayerNorm: values against double, both cast orders to the bit, bad arguments.
 #include <cmath>
 #include <tuple>

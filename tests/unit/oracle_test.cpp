@@ -1,3 +1,4 @@
+// ctest: heavy
 // The oracle against the numbers of spec/ (routing.md §11, training.md §9), its own backward against central
 // differences, and the contracts and invariants a reference has to keep before others are compared with it.
 #include <cmath>

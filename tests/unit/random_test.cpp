@@ -1,3 +1,4 @@
+// ctest: heavy
 // Counter-based random numbers: Philox's published answers, our layout by golden numbers, moments and distributions.
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Reductions of everything, of rows and of columns: values against double, NaN and ties, the promised order, bad
 // arguments.
 #include <cmath>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Rotary embedding against its formula in long double, and its inverse.
 #include <cmath>
 #include <vector>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Learning rates of the cosine schedule at the points that define it.
 #include <boost/test/unit_test.hpp>
 

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Softmax and log-softmax: values against double, extreme rows, the promised order, bad arguments.
 #include <cmath>
 #include <limits>

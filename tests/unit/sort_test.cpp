@@ -1,3 +1,4 @@
+// ctest: heavy
 // Stable sorts of places: equal to the standard library's, for every kind of key, and counting sort with its offsets.
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,4 @@
+// ctest: heavy
 // Metrics of a routing: against the oracle, by hand, over windows, as text and JSON.
 #include <nlohmann/json.hpp>
 

@@ -1,3 +1,4 @@
+// ctest: heavy
 // top_k: the order contract of routing (descending, ties to the lower place, NaN as -inf), any k, bad arguments.
 #include <algorithm>
 #include <cmath>
