@@ -5097,20 +5097,23 @@ template <backend B, class T, int... E>
 void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
     constexpr int last = static_cast<int>(sizeof...(E)) - 1;
     constexpr std::size_t alignment = __is_same(B, cuda) ? 16 : alignof(T);
-    require(v.extent(0) == rows, function, argument, std::to_string(rows) + " rows", v.extent(0));
+    if (!(v.extent(0) == rows)) [[unlikely]]
+        reject(function, argument, std::to_string(rows) + " rows", v.extent(0));
     const int fixed[] = {E...};
     for (int d = 1; d <= last; ++d)
-        require(fixed[d] == dyn || v.extent(d) == fixed[d], function, argument,
-                "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d), v.extent(d));
+        if (!(fixed[d] == dyn || v.extent(d) == fixed[d])) [[unlikely]]
+            reject(function, argument, "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d),
+                   v.extent(d));
     if (v.size() == 0) return;
     require(v.data() != nullptr, function, argument, "memory", "null");
-    require(
-        reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0, function, argument,
-        "memory at a multiple of " + std::to_string(alignment) + " bytes",
-        "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) + " past one");
+    if (!(reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0)) [[unlikely]]
+        reject(function, argument, "memory at a multiple of " + std::to_string(alignment) + " bytes",
+               "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) +
+                   " past one");
     if (last > 0)
-        require(v.row_stride() >= v.extent(last), function, argument,
-                "rows at least " + std::to_string(v.extent(last)) + " elements apart", v.row_stride());
+        if (!(v.row_stride() >= v.extent(last))) [[unlikely]]
+            reject(function, argument, "rows at least " + std::to_string(v.extent(last)) + " elements apart",
+                   v.row_stride());
 }
 
 /// A span of addresses, for the overlap test.
@@ -5129,8 +5132,8 @@ address_range addresses_of(const basic_view<B, T, E...>& v) {
 template <class V, class U>
 void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
     const address_range a = addresses_of(v), b = addresses_of(u);
-    require(a.end <= b.begin || b.end <= a.begin, function, argument, std::string("memory apart from ") + other,
-            "overlapping memory");
+    if (!(a.end <= b.begin || b.end <= a.begin)) [[unlikely]]
+        reject(function, argument, std::string("memory apart from ") + other, "overlapping memory");
 }
 
 /// Every parameter that the layer has must be there.
@@ -5166,11 +5169,11 @@ void check_starts(const char* function, const basic_view<B, T, dyn>& starts, ind
 template <layer_type L, backend B>
 void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
     const index_t tokens = in.x.extent(0);
-    require(tokens >= 0 && tokens <= most_tokens(L::c), function, "x",
-            "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+    if (!(tokens >= 0 && tokens <= most_tokens(L::c))) [[unlikely]]
+        reject(function, "x", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
     check_view(function, "x", in.x, tokens);
-    require(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens(), function, "x",
-            "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
+    if (!(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens())) [[unlikely]]
+        reject(function, "x", "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
     if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
     if (!routes) return;
     if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
@@ -5185,8 +5188,8 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
             check_view(function, "chosen", in.chosen, tokens);
             for (index_t t = 0; t < tokens; ++t)
                 for (int s = 0; s < L::slots; ++s)
-                    require(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices, function, "chosen",
-                            "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
+                    if (!(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices)) [[unlikely]]
+                        reject(function, "chosen", "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
         }
         if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
     }
@@ -6810,8 +6813,8 @@ public:
 
     /// Throws argument_error unless the tape has room for `tokens` tokens.
     GATEFOLD_INLINE void require_room(index_t tokens) const {
-        require(tokens <= most_tokens_, "forward", "tape", "room for " + std::to_string(tokens) + " tokens",
-                most_tokens_);
+        if (!(tokens <= most_tokens_)) [[unlikely]]
+            detail::reject("forward", "tape", "room for " + std::to_string(tokens) + " tokens", most_tokens_);
     }
     /// Called by forward: the number of tokens that the tape is about to hold.
     GATEFOLD_INLINE void set_tokens(index_t tokens) { tokens_ = tokens; }
@@ -8778,15 +8781,16 @@ void check_loss(const Loss& loss) {
                   "gatefold::add_loss: the load loss draws the noise of the forward call again; pass the options of "
                   "that call last");
     if constexpr (has_devices<Loss>)
-        require(loss.devices >= 1 && L::choices % loss.devices == 0, "add_loss", "devices",
-                "a divisor of " + std::to_string(L::choices) + " experts", loss.devices);
+        if (!(loss.devices >= 1 && L::choices % loss.devices == 0)) [[unlikely]]
+            detail::reject("add_loss", "devices", "a divisor of " + std::to_string(L::choices) + " experts",
+                           loss.devices);
     if constexpr (has_group<Loss>) require(loss.group >= 0, "add_loss", "group", "zero or more tokens", loss.group);
     if constexpr (requires { loss.most_devices; })
-        require(loss.most_devices >= 1 && loss.most_devices <= loss.devices, "add_loss", "most_devices",
-                "1 to " + std::to_string(loss.devices), loss.most_devices);
+        if (!(loss.most_devices >= 1 && loss.most_devices <= loss.devices)) [[unlikely]]
+            detail::reject("add_loss", "most_devices", "1 to " + std::to_string(loss.devices), loss.most_devices);
     if constexpr (requires { loss.chosen; }) {
-        require(loss.chosen.data() && loss.chosen.extent(0) == L::choices, "add_loss", "chosen",
-                std::to_string(L::choices) + " counts", loss.chosen.extent(0));
+        if (!(loss.chosen.data() && loss.chosen.extent(0) == L::choices)) [[unlikely]]
+            detail::reject("add_loss", "chosen", std::to_string(L::choices) + " counts", loss.chosen.extent(0));
         for (const index_t count : loss.chosen)
             require(count >= 0, "add_loss", "chosen", "counts of zero or more", count);
     }
@@ -9564,8 +9568,8 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_disjoint("backward", "dx", dx, "dy", dy);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
-    require(saved.tokens() == tokens, "backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens",
-            saved.tokens());
+    if (!(saved.tokens() == tokens)) [[unlikely]]
+        detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);
 }
 
@@ -9826,11 +9830,13 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
                const plan_view<B>& out) {
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
     detail::check_view("make_plan", "ids", ids, tokens);
-    require(tokens <= most_tokens(L::c), "make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows",
-            tokens);
+    if (!(tokens <= most_tokens(L::c))) [[unlikely]]
+        detail::reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
     require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
-    require(out.tokens == tokens, "make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
-    require(out.slots == L::slots, "make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+    if (!(out.tokens == tokens)) [[unlikely]]
+        detail::reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+    if (!(out.slots == L::slots)) [[unlikely]]
+        detail::reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
     detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     detail::check_view("make_plan", "rows", out.rows, pairs);
     detail::check_view("make_plan", "place", out.place, pairs);
@@ -9838,8 +9844,9 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
     detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
-            require(ids.data()[p] >= -1 && ids.data()[p] < L::choices, "make_plan", "ids",
-                    "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+            if (!(ids.data()[p] >= -1 && ids.data()[p] < L::choices)) [[unlikely]]
+                detail::reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1),
+                               ids.data()[p]);
     }
     detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
 }

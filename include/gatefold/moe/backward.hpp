@@ -30,8 +30,8 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_disjoint("backward", "dx", dx, "dy", dy);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
-    require(saved.tokens() == tokens, "backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens",
-            saved.tokens());
+    if (!(saved.tokens() == tokens)) [[unlikely]]
+        detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);
 }
 

@@ -15,20 +15,23 @@ template <backend B, class T, int... E>
 void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
     constexpr int last = static_cast<int>(sizeof...(E)) - 1;
     constexpr std::size_t alignment = __is_same(B, cuda) ? 16 : alignof(T);
-    require(v.extent(0) == rows, function, argument, std::to_string(rows) + " rows", v.extent(0));
+    if (!(v.extent(0) == rows)) [[unlikely]]
+        reject(function, argument, std::to_string(rows) + " rows", v.extent(0));
     const int fixed[] = {E...};
     for (int d = 1; d <= last; ++d)
-        require(fixed[d] == dyn || v.extent(d) == fixed[d], function, argument,
-                "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d), v.extent(d));
+        if (!(fixed[d] == dyn || v.extent(d) == fixed[d])) [[unlikely]]
+            reject(function, argument, "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d),
+                   v.extent(d));
     if (v.size() == 0) return;
     require(v.data() != nullptr, function, argument, "memory", "null");
-    require(
-        reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0, function, argument,
-        "memory at a multiple of " + std::to_string(alignment) + " bytes",
-        "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) + " past one");
+    if (!(reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0)) [[unlikely]]
+        reject(function, argument, "memory at a multiple of " + std::to_string(alignment) + " bytes",
+               "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) +
+                   " past one");
     if (last > 0)
-        require(v.row_stride() >= v.extent(last), function, argument,
-                "rows at least " + std::to_string(v.extent(last)) + " elements apart", v.row_stride());
+        if (!(v.row_stride() >= v.extent(last))) [[unlikely]]
+            reject(function, argument, "rows at least " + std::to_string(v.extent(last)) + " elements apart",
+                   v.row_stride());
 }
 
 /// A span of addresses, for the overlap test.
@@ -47,8 +50,8 @@ address_range addresses_of(const basic_view<B, T, E...>& v) {
 template <class V, class U>
 void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
     const address_range a = addresses_of(v), b = addresses_of(u);
-    require(a.end <= b.begin || b.end <= a.begin, function, argument, std::string("memory apart from ") + other,
-            "overlapping memory");
+    if (!(a.end <= b.begin || b.end <= a.begin)) [[unlikely]]
+        reject(function, argument, std::string("memory apart from ") + other, "overlapping memory");
 }
 
 /// Every parameter that the layer has must be there.
@@ -84,11 +87,11 @@ void check_starts(const char* function, const basic_view<B, T, dyn>& starts, ind
 template <layer_type L, backend B>
 void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
     const index_t tokens = in.x.extent(0);
-    require(tokens >= 0 && tokens <= most_tokens(L::c), function, "x",
-            "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+    if (!(tokens >= 0 && tokens <= most_tokens(L::c))) [[unlikely]]
+        reject(function, "x", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
     check_view(function, "x", in.x, tokens);
-    require(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens(), function, "x",
-            "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
+    if (!(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens())) [[unlikely]]
+        reject(function, "x", "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
     if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
     if (!routes) return;
     if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
@@ -103,8 +106,8 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
             check_view(function, "chosen", in.chosen, tokens);
             for (index_t t = 0; t < tokens; ++t)
                 for (int s = 0; s < L::slots; ++s)
-                    require(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices, function, "chosen",
-                            "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
+                    if (!(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices)) [[unlikely]]
+                        reject(function, "chosen", "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
         }
         if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
     }

@@ -140,15 +140,16 @@ void check_loss(const Loss& loss) {
                   "gatefold::add_loss: the load loss draws the noise of the forward call again; pass the options of "
                   "that call last");
     if constexpr (has_devices<Loss>)
-        require(loss.devices >= 1 && L::choices % loss.devices == 0, "add_loss", "devices",
-                "a divisor of " + std::to_string(L::choices) + " experts", loss.devices);
+        if (!(loss.devices >= 1 && L::choices % loss.devices == 0)) [[unlikely]]
+            detail::reject("add_loss", "devices", "a divisor of " + std::to_string(L::choices) + " experts",
+                           loss.devices);
     if constexpr (has_group<Loss>) require(loss.group >= 0, "add_loss", "group", "zero or more tokens", loss.group);
     if constexpr (requires { loss.most_devices; })
-        require(loss.most_devices >= 1 && loss.most_devices <= loss.devices, "add_loss", "most_devices",
-                "1 to " + std::to_string(loss.devices), loss.most_devices);
+        if (!(loss.most_devices >= 1 && loss.most_devices <= loss.devices)) [[unlikely]]
+            detail::reject("add_loss", "most_devices", "1 to " + std::to_string(loss.devices), loss.most_devices);
     if constexpr (requires { loss.chosen; }) {
-        require(loss.chosen.data() && loss.chosen.extent(0) == L::choices, "add_loss", "chosen",
-                std::to_string(L::choices) + " counts", loss.chosen.extent(0));
+        if (!(loss.chosen.data() && loss.chosen.extent(0) == L::choices)) [[unlikely]]
+            detail::reject("add_loss", "chosen", std::to_string(L::choices) + " counts", loss.chosen.extent(0));
         for (const index_t count : loss.chosen)
             require(count >= 0, "add_loss", "chosen", "counts of zero or more", count);
     }

@@ -15,11 +15,13 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
                const plan_view<B>& out) {
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
     detail::check_view("make_plan", "ids", ids, tokens);
-    require(tokens <= most_tokens(L::c), "make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows",
-            tokens);
+    if (!(tokens <= most_tokens(L::c))) [[unlikely]]
+        detail::reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
     require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
-    require(out.tokens == tokens, "make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
-    require(out.slots == L::slots, "make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+    if (!(out.tokens == tokens)) [[unlikely]]
+        detail::reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+    if (!(out.slots == L::slots)) [[unlikely]]
+        detail::reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
     detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     detail::check_view("make_plan", "rows", out.rows, pairs);
     detail::check_view("make_plan", "place", out.place, pairs);
@@ -27,8 +29,9 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
     detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
-            require(ids.data()[p] >= -1 && ids.data()[p] < L::choices, "make_plan", "ids",
-                    "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+            if (!(ids.data()[p] >= -1 && ids.data()[p] < L::choices)) [[unlikely]]
+                detail::reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1),
+                               ids.data()[p]);
     }
     detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
 }
