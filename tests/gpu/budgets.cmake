@@ -11,7 +11,7 @@ endif()
 foreach(check IN ITEMS initcheck racecheck)
     string(TOUPPER ${check} variable)
     gatefold_test(NAME cuda.${check} COMMAND ${GATEFOLD_CUDA_LAUNCHER} $<TARGET_FILE:gatefold_cuda_tests>
-                  --run_test=cuda/layer,cuda/experts,cuda/plan)
+                  --run_test=cuda/layer,experts,plan)
     set_tests_properties(cuda.${check} PROPERTIES SKIP_RETURN_CODE 77
         ENVIRONMENT "COC_${variable}=1;COC_LEAKCHECK=1;COC_STREAMS=lazy;COC_DEVICE=a100;COC_SCHED_SEED=7;COC_COUNT=0")
 endforeach()
