@@ -1,3 +1,4 @@
+// ctest: heavy
 // Checkpoints: what is written comes back to the bit, a resumed run is the uninterrupted one, and a writer that is
 // killed at any moment leaves the old file or the new one.
 #include <csignal>
