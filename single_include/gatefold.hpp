@@ -2095,7 +2095,7 @@ template <class T, int N = lanes<T>>
 struct vec {
     using value_type = T;
     typedef T raw_type __attribute__((vector_size(N * sizeof(T))));
-    typedef raw_type memory_type __attribute__((aligned(alignof(T)), may_alias));  ///< the same, anywhere in memory
+    typedef raw_type memory_type __attribute__((aligned(1), may_alias));  ///< the same, anywhere in memory
     static constexpr int size = N;
     raw_type raw;
 
@@ -2185,7 +2185,6 @@ GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------------------------
 
 /// Reads N elements and widens them to the type sums are kept in.
 template <class A, int N = lanes<A>, class T>
@@ -6276,7 +6275,6 @@ struct rows_into {
 };
 
 // ---- memory
-// ----------------------------------------------------------------------------------------------------------
 
 /// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
 template <class Form>
@@ -6305,7 +6303,6 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
 }
 
 // ---- what becomes of finished sums
-// -----------------------------------------------------------------------------------
 
 /// After the first projection: bias, activation, and the result where the second projection reads it.
 template <class Form, activation Act, class T, bool Bias>
@@ -6438,7 +6435,6 @@ GATEFOLD_NOINLINE void pack_rows(const grouping& groups, const rows_of<X>& x, in
 }
 
 // ---- the stage
-// -------------------------------------------------------------------------------------------------------
 
 /// The sweep of a form: on vectors, or on a matrix unit.
 template <class Form, class Done>

@@ -1,6 +1,6 @@
 # tests/interop/AREA_test.cpp (suite unit/AREA) runs once per Thrust that is found (Debian's libthrust-dev, the toolkit's CCCL) and
 # per device system of a plain C++ compiler: unit.thrust_debian_cpp.AREA and so on.
-if(NOT Boost_FOUND)
+if(NOT Boost_FOUND OR GATEFOLD_TEST_SUBSET)
     return()
 endif()
 gatefold_suite_files(files interop)

@@ -46,7 +46,7 @@ Sum step(Sum a, Sum b, Sum c) {
 template <class T>
 std::vector<std::uint8_t> bytes(const std::vector<T>& v) {
     std::vector<std::uint8_t> b(v.size() * sizeof(T));
-    std::memcpy(b.data(), v.data(), b.size());
+    if (!b.empty()) std::memcpy(b.data(), v.data(), b.size());
     return b;
 }
 

@@ -64,7 +64,6 @@ struct rows_into {
 };
 
 // ---- memory
-// ----------------------------------------------------------------------------------------------------------
 
 /// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
 template <class Form>
@@ -93,7 +92,6 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
 }
 
 // ---- what becomes of finished sums
-// -----------------------------------------------------------------------------------
 
 /// After the first projection: bias, activation, and the result where the second projection reads it.
 template <class Form, activation Act, class T, bool Bias>
@@ -226,7 +224,6 @@ GATEFOLD_NOINLINE void pack_rows(const grouping& groups, const rows_of<X>& x, in
 }
 
 // ---- the stage
-// -------------------------------------------------------------------------------------------------------
 
 /// The sweep of a form: on vectors, or on a matrix unit.
 template <class Form, class Done>

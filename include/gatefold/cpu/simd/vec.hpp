@@ -41,7 +41,7 @@ template <class T, int N = lanes<T>>
 struct vec {
     using value_type = T;
     typedef T raw_type __attribute__((vector_size(N * sizeof(T))));
-    typedef raw_type memory_type __attribute__((aligned(alignof(T)), may_alias));  ///< the same, anywhere in memory
+    typedef raw_type memory_type __attribute__((aligned(1), may_alias));  ///< the same, anywhere in memory
     static constexpr int size = N;
     raw_type raw;
 
@@ -131,7 +131,6 @@ GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------------------------
 
 /// Reads N elements and widens them to the type sums are kept in.
 template <class A, int N = lanes<A>, class T>
