@@ -9,7 +9,10 @@ using moe = gf::layer<gf::config{.hidden = 256, .ffn = 128, .experts = 8, .top_k
 
 int main() {
     cudaStream_t stream = nullptr;
-    if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) return 1;
+    if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) {
+        std::fprintf(stderr, "hello_cuda: no CUDA device here: %s\n", cudaGetErrorString(cudaGetLastError()));
+        return 1;
+    }
     gf::context<gf::cpu> cpu;
     gf::context<gf::cuda> gpu(stream);
 
