@@ -118,7 +118,7 @@ GATEFOLD_HD GATEFOLD_INLINE void choose_in_groups(const A* keys, order_word<A>* 
         group_key_of[q] = r.group_by == group_key::top2_sum ? first + second : first;
     }
     order_word<A> group_best[std::size_t{r.kept_groups}];
-    std::int32_t kept[std::size_t{r.kept_groups}];
+    std::int32_t kept[std::size_t{r.kept_groups}] = {};
     best_of(
         r.groups, r.kept_groups, [&](int q) { return order_key(group_key_of[q]); }, group_best, kept);
     bool is_kept[std::size_t{r.groups}] = {};
