@@ -199,6 +199,19 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
 }
 
+/// Rounds sums to the rows of a view.
+template <class A, class T, int Width>
+void store_rows(context<cpu>& ctx, const A* from, const view<T, dyn, Width>& to) {
+    const index_t tokens = to.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            for (index_t h = 0; h < Width; h += lanes<A>)
+                store_first(to.row(t) + h, load_first<A>(from + t * Width + h, Width - h), Width - h);
+    });
+}
+
 template <class W, layer_type L = typename W::layer_type>
 void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved,
                     const view<const typename L::value_type, dyn, L::hidden>& dy,
@@ -232,18 +245,19 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         route_backward(ctx, w, in, o, saved.routing(), d_weights, saved.logit_gradients());
         if constexpr (L::c.router.expert_scale)
             expert_scale_backward(ctx, w, in, o, saved.routing(), d_weights, g, o.accumulate);
+        if (in.router_x.data()) {
+            store_rows(ctx, memory.dx, dx);
+            for (index_t i = 0; i < tokens * L::hidden; ++i) memory.dx[i] = 0;
+        }
         route_parameters_backward(ctx, w, in, o, saved.logit_gradients(),
                                   view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g, o.accumulate,
                                   memory.router);
     }
 
-    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
-        for (index_t t = mine.begin; t < mine.end; ++t)
-            for (index_t h = 0; h < L::hidden; h += lanes<A>)
-                store_first(dx.row(t) + h, load_first<A>(rows + t * L::hidden + h, L::hidden - h), L::hidden - h);
-    });
+    if (L::is_dense || !in.router_x.data())
+        store_rows(ctx, rows, dx);
+    else if (in.router_x_gradients.data())
+        store_rows(ctx, rows, in.router_x_gradients);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

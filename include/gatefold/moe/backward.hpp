@@ -11,7 +11,8 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// forward call over the same tokens, weights and options.
 ///
 /// Losses add to saved.logit_gradients() between the two calls; afterwards it holds the gradient of the logits.
-/// Shapes:  in.x, dy, dx [T, H]. dx is overwritten; g is overwritten, or added to with options.accumulate.
+/// Shapes:  in.x, dy, dx [T, H]. dx is overwritten (in.router_x_gradients too: what the router reads has a gradient
+///          of its own where it is not x); g is overwritten, or added to with options.accumulate.
 /// Throws:  argument_error for views that do not fit, overlap, are null or misaligned, a tape that holds other tokens;
 ///          std::bad_alloc if the workspace must grow and cannot. dx and g are untouched then.
 /// Bits:    the same for any number of threads. Experts without rows get gradients of exactly zero.
@@ -28,6 +29,15 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_view("backward", "dx", dx, tokens);
     detail::check_disjoint("backward", "dx", dx, "x", in.x);
     detail::check_disjoint("backward", "dx", dx, "dy", dy);
+    if (in.router_x_gradients.data()) {
+        require(in.router_x.data() != nullptr || L::is_dense, "backward", "router_x_gradients", "none without router_x",
+                "a view");
+        detail::check_view("backward", "router_x_gradients", in.router_x_gradients, tokens);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "dx", dx);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "dy", dy);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "router_x", in.router_x);
+    }
+    if (in.router_x.data()) detail::check_disjoint("backward", "dx", dx, "router_x", in.router_x);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
     if (!(saved.tokens() == tokens)) [[unlikely]]

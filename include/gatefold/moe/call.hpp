@@ -17,11 +17,13 @@ struct batch {
 
     rows<typename L::value_type, L::hidden> x;              ///< [T, H] what the experts read
     rows<typename L::value_type, L::hidden> router_x = {};  ///< [T, H] what the router reads, where it is not x
-    rows<std::int32_t> token_ids = {};                      ///< [T] vocabulary ids, for routing by table
-    rows<std::uint8_t> mask = {};                           ///< [T] 1 a token, 0 padding: losses and statistics skip it
-    rows<std::int32_t> sequence_starts = {};                ///< [n] first token of each sequence, ascending from 0
-    rows<std::int32_t, L::slots> chosen = {};               ///< [T, S] ids given from outside, -1 for an empty slot
-    index_t first_token = 0;                                ///< number of the first token, for noise under batch splits
+    /// [T, H] where backward writes the gradient of router_x; without it that gradient is not kept (dx never has it).
+    basic_view<B, typename L::value_type, dyn, L::hidden> router_x_gradients = {};
+    rows<std::int32_t> token_ids = {};         ///< [T] vocabulary ids, for routing by table
+    rows<std::uint8_t> mask = {};              ///< [T] 1 a token, 0 padding: losses and statistics skip it
+    rows<std::int32_t> sequence_starts = {};   ///< [n] first token of each sequence, ascending from 0
+    rows<std::int32_t, L::slots> chosen = {};  ///< [T, S] ids given from outside, -1 for an empty slot
+    index_t first_token = 0;                   ///< number of the first token, for noise under batch splits
     /// [T, N] logits of the MoE layer below, for residual routers; without them nothing is added.
     rows<typename L::accumulate_type, L::choices> previous_logits = {};
     /// [T, N] where backward adds the gradient of previous_logits: the logit_gradients of the tape of the layer below.
