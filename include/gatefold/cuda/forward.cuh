@@ -22,6 +22,11 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <layer_type L>
 constexpr bool check_supported() {
     constexpr router_config r = L::c.router;
+    static_assert(r.group_by != group_key::share_sum && r.renorm != renormalise::norm,
+                  "gatefold: groups by share_sum and division by a norm are not there on CUDA; run on the CPU");
+    static_assert(r.acts_on != weight_at::blend && !r.input_times_k,
+                  "gatefold: a blend with the token, and tokens times k, are not there on CUDA; leave .router.acts_on and "
+                  ".input_times_k out");
     static_assert(r.select != selection::expert_choice, "gatefold: expert choice is not there on CUDA; run on the CPU");
     static_assert(r.input == router_input::tokens,
                   "gatefold: on CUDA a router reads the tokens as they are; set .router.input to router_input::tokens");
