@@ -64,6 +64,8 @@ inline oracle::score_kind score_of(gf::score s) {
             return oracle::score_kind::identity;
         case gf::score::relu:
             return oracle::score_kind::relu;
+        case gf::score::softmax_tokens:  // the oracle's choice_over_tokens
+            return oracle::score_kind::softmax;
     }
     return oracle::score_kind::softmax;
 }
@@ -78,6 +80,8 @@ inline oracle::renormalise_kind renormalise_of(gf::renormalise r) {
             return oracle::renormalise_kind::sum_plus_epsilon;
         case gf::renormalise::max_of:
             return oracle::renormalise_kind::clamped_sum;
+        case gf::renormalise::norm:
+            return oracle::renormalise_kind::norm;
     }
     return oracle::renormalise_kind::none;
 }
@@ -106,6 +110,12 @@ inline oracle::capacity capacity_of(const gf::capacity_config& c) {
         case gf::capacity_rule::hunyuan:
             out.kind = oracle::capacity_kind::hunyuan;
             break;
+        case gf::capacity_rule::fixed:
+            out.kind = oracle::capacity_kind::fixed;
+            break;
+        case gf::capacity_rule::share:  // the oracle's choice_capacity
+            out.kind = oracle::capacity_kind::none;
+            break;
     }
     switch (c.keeps) {
         case gf::priority::slot_major:
@@ -126,6 +136,7 @@ inline oracle::capacity capacity_of(const gf::capacity_config& c) {
     }
     out.offset = c.behind == gf::offset_by::all ? oracle::offset_kind::all : oracle::offset_kind::kept;
     out.factor = static_cast<double>(c.factor);
+    out.fixed = static_cast<oracle::natural>(c.rows);
     out.minimum = static_cast<oracle::natural>(c.minimum);
     out.group = c.shared_by == gf::capacity_group::fixed ? static_cast<oracle::natural>(c.group_size) : 0;
     return out;
@@ -146,6 +157,9 @@ inline oracle::layer layer_of(const gf::config& c) {
     l.latent = natural(c.latent);
     l.latent_norm = c.latent_norm;
     l.weight_on_input = c.router.acts_on == gf::weight_at::input;
+    l.base_mix = c.router.acts_on == gf::weight_at::blend;
+    l.multiply_input_by_k = c.router.input_times_k;
+    l.jitter_in_place = gf::shares_jitter(c);
     oracle::router& r = l.router;
     r.top_k = natural(c.top_k);
     r.constants = natural(c.free.constant);
@@ -177,12 +191,16 @@ inline oracle::layer layer_of(const gf::config& c) {
     }
     r.groups = natural(c.router.groups);
     r.top_groups = natural(c.router.kept_groups);
-    r.group_score = c.router.group_by == gf::group_key::top2_sum ? oracle::group_score_kind::top2_sum
-                                                                 : oracle::group_score_kind::maximum;
+    r.group_score = c.router.group_by == gf::group_key::top2_sum    ? oracle::group_score_kind::top2_sum
+                    : c.router.group_by == gf::group_key::share_sum ? oracle::group_score_kind::share_sum
+                                                                    : oracle::group_score_kind::maximum;
     r.mask_zero = c.router.masked == gf::group_mask::zero;
     r.renormalise = renormalise_of(c.router.renorm);
     r.epsilon = static_cast<double>(c.router.epsilon);
-    r.scale = static_cast<double>(c.router.scale);
+    r.norm_p = static_cast<double>(c.router.power);
+    r.scale = c.router.scale;
+    r.choice_over_tokens = c.router.from == gf::score::softmax_tokens;
+    r.choice_capacity = c.capacity.rule == gf::capacity_rule::share ? static_cast<double>(c.capacity.factor) : c.top_k;
     r.scale_after_combine = c.router.scaled == gf::scale_at::output;
     r.renormalise_after_drop = c.capacity.renormalise_kept;
     r.capacity = capacity_of(c.capacity);

@@ -62,7 +62,6 @@ inline oracle::layer layer_of(const gf::config& c, bool training) {
             r.second = training ? oracle::second_kind::sampling : oracle::second_kind::all;
             break;
     }
-    r.choice_capacity = c.top_k;
     r.capacity.factor = gf::detail::decimal_of(c.capacity.factor);
     r.capacity.alignment = static_cast<oracle::natural>(c.capacity.alignment);
     return l;
@@ -146,7 +145,16 @@ void fill_noise(oracle::batch& b, const gf::options<L>& o, gf::index_t tokens, g
     for (gf::index_t i = 0; i < tokens; ++i) {
         const gf::index_t t = first_token + i;
         if constexpr (gf::has_jitter(L::c))
-            for (int h = 0; h < L::hidden; ++h) b.jitter.push_back(double(draw.template jitter<A>(t, h, size)));
+            for (int h = 0; h < L::hidden; ++h) {
+                double factor = double(draw.template jitter<A>(t, h, size));
+                if (r.noise_on == gf::input_noise::shared_jitter_twice)
+                    factor *= double(draw.template jitter<A>(t, L::hidden + h, size));
+                if (r.noise_on == gf::input_noise::dropout)
+                    factor = double(draw.template uniform_from_zero<A>(gf::purpose::dropout, t, h)) < double(size)
+                                 ? 0.0
+                                 : 1 / (1 - double(size));
+                b.jitter.push_back(factor);
+            }
         for (int e = 0; e < L::choices; ++e) {
             if constexpr (r.transform == gf::logit_transform::noisy_top_k)
                 b.noise.push_back(double(draw.template normal<A>(gf::purpose::gaussian, t, e)));
@@ -194,7 +202,7 @@ void compare(const variation& v) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr gf::router_config r = L::c.router;
-    constexpr bool limited = L::c.capacity.rule != gf::capacity_rule::none, exact = std::is_same_v<T, double>;
+    constexpr bool limited = gf::drops(L::c), exact = std::is_same_v<T, double>;
     const double tolerance = exact ? 1e-11 : 2e-5;
     const gf::index_t tokens = v.tokens, first_token = 1000 + static_cast<gf::index_t>(v.seed);
     gf::context<gf::cpu> ctx(v.threads);
@@ -326,8 +334,10 @@ void compare(const variation& v) {
 /// Whether the oracle's plain formulas have an answer for such logits: they form 0/0 or infinity minus infinity where
 /// the library does not, or order tokens by sums that are equal but for their rounding.
 constexpr bool is_comparable(const gf::config& c, trouble with) {
-    if (with == trouble::none || with == trouble::ties || with == trouble::hopeless) return true;
-    return c.router.from != gf::score::identity && c.capacity.keeps != gf::priority::importance_sum &&
+    if (with == trouble::none || with == trouble::ties) return true;
+    if (with == trouble::hopeless) return c.router.from != gf::score::softmax_tokens;
+    return c.router.from != gf::score::identity && c.router.from != gf::score::softmax_tokens &&
+           c.capacity.keeps != gf::priority::importance_sum &&
            (with == trouble::not_numbers ||
             (c.router.select != gf::selection::sinkhorn && !c.capacity.renormalise_kept));
 }

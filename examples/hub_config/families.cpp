@@ -146,6 +146,11 @@ void jitter(fields& f, block& b) {
     if (f.has("router_jitter_noise")) b.c.router.noise = static_cast<float>(f.number("router_jitter_noise"));
     if (b.c.router.noise < 0) f.fault("router_jitter_noise", "expected zero or more");
 }
+/// The same for blocks that jitter the tokens in place, so that the experts see it too.
+void shared_jitter(fields& f, block& b) {
+    jitter(f, b);
+    if (b.c.router.noise > 0) b.c.router.noise_on = gf::input_noise::shared_jitter;
+}
 
 void shared_experts(fields& f, block& b, const char* count, int width) {
     const int n = f.integer_or(count, 0);
@@ -163,7 +168,7 @@ void groups(fields& f, block& b, const char* count, gf::group_key key) {
     if (b.c.experts % n != 0) f.fault(count, "the experts are no multiple of it");
 }
 
-void scale(fields& f, block& b) { b.c.router.scale = static_cast<float>(f.number("routed_scaling_factor")); }
+void scale(fields& f, block& b) { b.c.router.scale = f.number("routed_scaling_factor"); }
 
 // ---- softmax routers
 
@@ -172,7 +177,7 @@ void mixtral(fields& f, block& b) {
     shape(f, b, "intermediate_size", {"num_local_experts", "num_experts"});
     b.c.act = gated(f, "hidden_act");
     b.c.router = gf::routers::mixtral;
-    jitter(f, b);
+    shared_jitter(f, b);
 }
 
 void arctic(fields& f, block& b) {
@@ -473,10 +478,8 @@ void nemotron_h(fields& f, block& b) {
 
 // ---- capacities
 
-/// A number of rows whatever the tokens: Megatron's formula with its minimum alone.
-gf::capacity_config fixed_capacity(int rows) {
-    return {.rule = gf::capacity_rule::megatron, .factor = 1e-6f, .minimum = rows};
-}
+/// A number of rows whatever the tokens.
+gf::capacity_config fixed_capacity(int rows) { return {.rule = gf::capacity_rule::fixed, .rows = rows}; }
 
 void switch_transformers(fields& f, block& b) {
     b.layers = f.one_of({"num_decoder_layers", "num_layers"});
@@ -518,7 +521,7 @@ void nllb(fields& f, block& b) {
     b.c.router.bias = f.flag_or("router_bias", false);
     // What is dropped in training multiplies the output at inference.
     if (const double dropped = f.number_or("moe_token_dropout", 0); dropped > 0) {
-        b.c.router.scale = static_cast<float>(1 - dropped);
+        b.c.router.scale = 1 - dropped;
         b.c.router.scaled = gf::scale_at::output;
         b.notes.push_back(
             "moe_token_dropout: as the scale of inference; in training whole outputs are dropped instead");

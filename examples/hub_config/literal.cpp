@@ -23,6 +23,12 @@ std::string text_of(float value) {
     return std::string(text, result.ptr) + "f";
 }
 
+std::string text_of(double value) {
+    if (value == static_cast<double>(static_cast<int>(value))) return std::to_string(static_cast<int>(value));
+    char text[32];
+    return std::string(text, std::to_chars(text, text + sizeof text, value).ptr);
+}
+
 /// The enumerator at a value's place, under the name of its type.
 template <class E, std::size_t N>
 std::string enumerator(const char* type, E value, const char* const (&names)[N]) {
@@ -34,7 +40,8 @@ std::string text_of(gf::logit_transform v) {
     return enumerator("logit_transform", v, {"none", "noisy_top_k", "gaussian", "gumbel", "normalised", "residual"});
 }
 std::string text_of(gf::score v) {
-    return enumerator("score", v, {"softmax", "softmax_selected", "sigmoid", "sqrt_softplus", "identity", "relu"});
+    return enumerator(
+        "score", v, {"softmax", "softmax_selected", "sigmoid", "sqrt_softplus", "identity", "relu", "softmax_tokens"});
 }
 std::string text_of(gf::selection v) {
     return enumerator("selection", v,
@@ -42,17 +49,23 @@ std::string text_of(gf::selection v) {
                        "balanced", "expert_choice"});
 }
 std::string text_of(gf::key_bias v) { return enumerator("key_bias", v, {"none", "score", "logit"}); }
-std::string text_of(gf::group_key v) { return enumerator("group_key", v, {"none", "max", "top2_sum"}); }
+std::string text_of(gf::group_key v) { return enumerator("group_key", v, {"none", "max", "top2_sum", "share_sum"}); }
 std::string text_of(gf::group_mask v) { return enumerator("group_mask", v, {"minus_infinity", "zero"}); }
 std::string text_of(gf::second_expert v) {
     return enumerator("second_expert", v, {"always", "threshold", "random", "random_score", "sampled"});
 }
-std::string text_of(gf::renormalise v) { return enumerator("renormalise", v, {"none", "sum", "sum_plus", "max_of"}); }
+std::string text_of(gf::renormalise v) {
+    return enumerator("renormalise", v, {"none", "sum", "sum_plus", "max_of", "norm"});
+}
 std::string text_of(gf::scale_at v) { return enumerator("scale_at", v, {"weights", "output"}); }
-std::string text_of(gf::weight_at v) { return enumerator("weight_at", v, {"output", "input"}); }
+std::string text_of(gf::weight_at v) { return enumerator("weight_at", v, {"output", "input", "blend"}); }
+std::string text_of(gf::input_noise v) {
+    return enumerator("input_noise", v, {"jitter", "shared_jitter", "shared_jitter_twice", "dropout"});
+}
 std::string text_of(gf::precision v) { return enumerator("precision", v, {"accumulate", "storage"}); }
 std::string text_of(gf::capacity_rule v) {
-    return enumerator("capacity_rule", v, {"none", "mesh", "flaxformer", "megatron", "deepspeed", "nllb", "hunyuan"});
+    return enumerator("capacity_rule", v,
+                      {"none", "mesh", "flaxformer", "megatron", "deepspeed", "nllb", "hunyuan", "fixed", "share"});
 }
 std::string text_of(gf::priority v) {
     return enumerator("priority", v, {"slot_major", "probability", "importance", "importance_sum", "position"});
@@ -86,11 +99,14 @@ void each_router_field(F&& f) {
     f("second", &R::second);
     f("renorm", &R::renorm);
     f("epsilon", &R::epsilon);
+    f("power", &R::power);
     f("scale", &R::scale);
     f("scaled", &R::scaled);
     f("expert_scale", &R::expert_scale);
     f("acts_on", &R::acts_on);
+    f("input_times_k", &R::input_times_k);
     f("noise", &R::noise);
+    f("noise_on", &R::noise_on);
     f("threshold", &R::threshold);
     f("allow_constant_weight", &R::allow_constant_weight);
     f("allow_future", &R::allow_future);
@@ -182,6 +198,7 @@ std::string capacity_text(const gf::capacity_config& c) {
     i.add("rule", c.rule, plain.rule);
     i.add("factor", c.factor, plain.factor);
     i.add("minimum", c.minimum, plain.minimum);
+    i.add("rows", c.rows, plain.rows);
     i.add("alignment", c.alignment, plain.alignment);
     i.add("keeps", c.keeps, plain.keeps);
     i.add("behind", c.behind, plain.behind);

@@ -25,7 +25,15 @@ enum class projection { linear, two_layer, cosine, none };
 enum class logit_transform { none, noisy_top_k, gaussian, gumbel, normalised, residual };
 
 /// The score of an expert, from which the weights of the chosen come.
-enum class score { softmax, softmax_selected, sigmoid, sqrt_softplus, identity, relu };
+enum class score {
+    softmax,
+    softmax_selected,
+    sigmoid,
+    sqrt_softplus,
+    identity,
+    relu,
+    softmax_tokens,  ///< the softmax over the tokens of a group, for each expert (Mesh TensorFlow's expert choice)
+};
 
 /// Which experts a token gets, or which tokens an expert gets.
 enum class selection {
@@ -46,7 +54,12 @@ enum class selection {
 enum class key_bias { none, score, logit };
 
 /// How a group of experts is scored in group-limited selection.
-enum class group_key { none, max, top2_sum };
+enum class group_key {
+    none,
+    max,
+    top2_sum,
+    share_sum,  ///< the sum of its top_k / kept_groups best keys (Megatron)
+};
 
 /// What the experts of a group that was not kept get as their key.
 enum class group_mask { minus_infinity, zero };
@@ -60,20 +73,39 @@ enum class second_expert {
     sampled,       ///< drawn from the softmax without the first (NLLB)
 };
 
-/// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon).
-enum class renormalise { none, sum, sum_plus, max_of };
+/// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon); or by their
+/// p-norm, p the field `power`.
+enum class renormalise { none, sum, sum_plus, max_of, norm };
 
 /// Where the scale acts: on the weights, or on the routed sum after the combine.
 enum class scale_at { weights, output };
 
-/// Whether a weight multiplies what an expert returns or what it is given.
-enum class weight_at { output, input };
+/// Whether a weight w multiplies what an expert returns, or what it is given, or the token too: w f(x) + (1 - w) x.
+enum class weight_at { output, input, blend };
+
+/// What noise without another use does to the router's input in training.
+enum class input_noise {
+    jitter,               ///< the router's copy times U(1 - noise, 1 + noise)
+    shared_jitter,        ///< the tokens themselves, so that the experts see it too (transformers' Mixtral)
+    shared_jitter_twice,  ///< the same, twice (transformers' Phi-3.5-MoE)
+    dropout,              ///< the router's copy, each element zero with probability noise, else / (1 - noise) (Mesh)
+};
 
 /// The type in which a step is carried out: the layer's storage type, or single precision (double for double).
 enum class precision { accumulate, storage };
 
 /// How many rows an expert takes (routing semantics, §8).
-enum class capacity_rule { none, mesh, flaxformer, megatron, deepspeed, nllb, hunyuan };
+enum class capacity_rule {
+    none,
+    mesh,
+    flaxformer,
+    megatron,
+    deepspeed,
+    nllb,
+    hunyuan,
+    fixed,  ///< a number of rows, `rows` (Switch in transformers)
+    share,  ///< floor(tokens * factor / experts): how many tokens an expert chooses in expert choice
+};
 
 /// Who keeps a place when more rows arrive than an expert takes.
 enum class priority {
@@ -108,13 +140,16 @@ struct router_config {
     second_expert second = second_expert::always;
     renormalise renorm = renormalise::none;
     float epsilon = 0;
-    float scale = 1;
+    float power = 0;  ///< the p of renormalise::norm
+    double scale = 1;
     scale_at scaled = scale_at::weights;
     bool expert_scale = false;
     weight_at acts_on = weight_at::output;
+    bool input_times_k = false;  ///< experts read the token times top_k (MoE++)
     /// Size of the noise that the transform or the sampling adds in training; the deviation of normalised logits; the
-    /// tolerance of sparse_mixer; for other routers the jitter of their input: x (1 - noise .. 1 + noise).
+    /// tolerance of sparse_mixer; where none of these claims it, noise on the input: see noise_on.
     float noise = 0;
+    input_noise noise_on = input_noise::jitter;
     /// The p of top_p, or the threshold of a second expert.
     float threshold = 0;
     bool allow_constant_weight = false;
@@ -126,6 +161,7 @@ struct capacity_config {
     capacity_rule rule = capacity_rule::none;
     float factor = 0;  ///< for nllb the fraction at inference; for deepspeed not positive: as many as arrive
     int minimum = 0;
+    int rows = 0;  ///< of the fixed rule
     int alignment = 1;
     priority keeps = priority::slot_major;
     offset_by behind = offset_by::all;
@@ -213,18 +249,32 @@ constexpr int slots(const config& c) {
 }
 /// Width of an expert's input and output: hidden, or the latent width where experts work on a projection.
 constexpr int expert_width(const config& c) { return c.latent > 0 ? c.latent : c.hidden; }
+/// How many of a group's best keys are added up to judge it.
+GATEFOLD_HD constexpr int group_terms(const config& c) {
+    if (c.router.group_by == group_key::top2_sum) return 2;
+    return c.router.group_by == group_key::share_sum ? c.top_k / c.router.kept_groups : 1;
+}
 /// Whether selection compares logits: scores make false ties, so they are compared only where something else than
 /// their order matters: a bias, a sum over a group, a masked key of zero.
 GATEFOLD_HD constexpr bool selects_by_logit(const config& c) {
     const router_config& r = c.router;
     if (r.from == score::softmax_selected || r.from == score::identity) return true;
     return r.selection_bias != key_bias::score &&
-           (r.groups <= 1 || (r.group_by != group_key::top2_sum && r.masked != group_mask::zero));
+           (r.groups <= 1 || (group_terms(c) == 1 && r.masked != group_mask::zero));
 }
-/// Whether the router's input is jittered in training: noise that nothing else claims.
+/// Whether the router's input is disturbed in training: noise that nothing else claims.
 constexpr bool has_jitter(const config& c) {
     return c.router.noise > 0 && c.router.transform == logit_transform::none && c.router.logits != projection::none &&
            c.router.select != selection::sampled;
+}
+/// Whether experts see the noise on the router's input too.
+constexpr bool shares_jitter(const config& c) {
+    return has_jitter(c) &&
+           (c.router.noise_on == input_noise::shared_jitter || c.router.noise_on == input_noise::shared_jitter_twice);
+}
+/// Whether pairs beyond an expert's capacity are dropped; in expert choice an expert takes no more in the first place.
+constexpr bool drops(const config& c) {
+    return c.capacity.rule != capacity_rule::none && c.capacity.rule != capacity_rule::share;
 }
 /// Whether weights depend on the router's parameters, so that it can be trained by the layer's output.
 constexpr bool has_constant_weight(const config& c) {
@@ -281,6 +331,8 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: top_k exceeds the experts of the kept groups; raise .router.kept_groups")                  \
     RULE(c.router.groups <= 1 || c.router.group_by != group_key::top2_sum || choices(c) / c.router.groups >= 2,        \
          "gatefold::config: a group scored by its two best needs two experts; lower .router.groups")                   \
+    RULE(c.router.group_by != group_key::share_sum || c.top_k >= c.router.kept_groups,                                 \
+         "gatefold::config: share_sum adds top_k / kept_groups keys of a group; raise .top_k to .router.kept_groups")  \
     RULE(c.router.groups <= 1 || c.router.select == selection::top_k,                                                  \
          "gatefold::config: groups limit a top-k choice only; set .router.select to selection::top_k")                 \
     RULE(!has_constant_weight(c) || is_dense(c) || c.router.allow_constant_weight,                                     \
@@ -290,6 +342,8 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
                                                                                             : c.router.epsilon == 0,   \
          "gatefold::config: epsilon belongs to renormalise::sum_plus and max_of; set .router.epsilon above "           \
          "0 for them")                                                                                                 \
+    RULE((c.router.renorm == renormalise::norm) ? c.router.power > 0 : c.router.power == 0,                            \
+         "gatefold::config: power belongs to renormalise::norm; set .router.power above 0 for it")                     \
     RULE(c.router.from != score::softmax_selected || c.router.renorm == renormalise::none,                             \
          "gatefold::config: softmax over the selected already sums to 1; set .router.renorm to none")                  \
     RULE(c.router.from != score::softmax_selected || c.router.selection_bias != key_bias::score,                       \
@@ -313,8 +367,10 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: capacity settings without a capacity; set .capacity.rule")                                 \
     RULE(c.capacity.factor > 0 || c.capacity.rule == capacity_rule::none ||                                            \
              c.capacity.rule == capacity_rule::hunyuan || c.capacity.rule == capacity_rule::deepspeed ||               \
-             c.capacity.rule == capacity_rule::nllb,                                                                   \
+             c.capacity.rule == capacity_rule::nllb || c.capacity.rule == capacity_rule::fixed,                        \
          "gatefold::config: a capacity rule needs a factor above 0; set .capacity.factor")                             \
+    RULE((c.capacity.rule == capacity_rule::fixed) ? c.capacity.rows > 0 : c.capacity.rows == 0,                       \
+         "gatefold::config: capacity.rows belongs to the fixed rule; set it above 0 for it and leave it out else")     \
     RULE(c.capacity.shared_by != capacity_group::fixed || c.capacity.group_size >= 1,                                  \
          "gatefold::config: groups of fixed size need a size; set .capacity.group_size")                               \
     RULE(c.capacity.minimum == 0 || (c.capacity.minimum > 0 && c.capacity.rule == capacity_rule::megatron),            \
@@ -355,8 +411,25 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "selection::given or uniform")                                                                                \
     RULE(c.router.select != selection::balanced || c.top_k == 1,                                                       \
          "gatefold::config: balanced assignment gives a token one expert; set .top_k to 1")                            \
-    RULE(c.router.select != selection::expert_choice || c.capacity.rule == capacity_rule::none,                        \
-         "gatefold::config: expert choice is a capacity itself; leave .capacity out")                                  \
+    RULE(c.router.select != selection::expert_choice || !drops(c),                                                     \
+         "gatefold::config: expert choice is a capacity itself; leave .capacity out or set its rule to share")         \
+    RULE(c.capacity.rule != capacity_rule::share || c.router.select == selection::expert_choice,                       \
+         "gatefold::config: the share rule says how many tokens an expert chooses; set .router.select to "             \
+         "selection::expert_choice")                                                                                   \
+    RULE(c.router.from != score::softmax_tokens ||                                                                     \
+             (c.router.select == selection::expert_choice && c.router.renorm == renormalise::none &&                   \
+              c.router.scores_in == precision::accumulate && !c.router.expert_scale && c.free.zero == 0),              \
+         "gatefold::config: softmax over tokens is a score of expert choice alone; set .router.select to "             \
+         "selection::expert_choice and leave .renorm, .scores_in, .expert_scale and .free.zero out")                   \
+    RULE(c.router.acts_on != weight_at::blend ||                                                                       \
+             (c.top_k == 1 && slots(c) == 1 && c.latent == 0 && choices(c) == c.experts &&                             \
+              c.router.scaled == scale_at::weights && !c.router.input_times_k),                                        \
+         "gatefold::config: a blend is of one expert and its token; set .top_k to 1 and leave .latent, .free, "        \
+         ".scaled and .input_times_k out")                                                                             \
+    RULE(c.router.noise_on == input_noise::jitter || has_jitter(c),                                                    \
+         "gatefold::config: noise_on is about noise on the input; set .router.noise above 0, and no other noise")      \
+    RULE(c.router.noise_on != input_noise::dropout || c.router.noise < 1,                                              \
+         "gatefold::config: dropout takes a probability; set .router.noise below 1")                                   \
     RULE(c.latent >= 0 && (c.latent > 0 || !c.latent_norm),                                                            \
          "gatefold::config: latent_norm without a latent width; set .latent to the width the experts work "            \
          "on")                                                                                                         \

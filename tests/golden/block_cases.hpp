@@ -20,14 +20,7 @@ struct model_case {
     gf::config c;
     /// Tokens of a batch row where the capacity is one of each row.
     int row = 0;
-    /// How far the nearest float is from a number that the reference holds in double: scales of 2.446 and 0.8.
-    double rounding = 0;
 };
-
-constexpr double rounding_of(double number) {
-    const double error = static_cast<double>(static_cast<float>(number)) - number;
-    return (error < 0 ? -error : error) / number;
-}
 
 /// Sigmoid routers of the DeepSeek kind with and without groups.
 constexpr R grouped(int groups, int kept) {
@@ -150,16 +143,14 @@ inline constexpr model_case sigmoid_models[] = {
       .ffn = 12,
       .experts = 8,
       .top_k = 3,
-      .router = with(gf::routers::glm4_moe, &R::scale, 2.446f),
-      .shared = shared(12)},
-     0,
-     rounding_of(2.446)},
+      .router = with(gf::routers::glm4_moe, &R::scale, 2.446),
+      .shared = shared(12)}},
     {"mimo_v2_flash",
      "model.layers.2.mlp",
      {.hidden = 64, .ffn = 12, .experts = 8, .top_k = 3, .router = gf::routers::mimo_v2}},
     {"lfm2_moe",
      "model.layers.2.feed_forward",
-     {.hidden = 64, .ffn = 24, .experts = 8, .top_k = 3, .router = with(gf::routers::lfm2, &R::scale, 1.5f)}},
+     {.hidden = 64, .ffn = 24, .experts = 8, .top_k = 3, .router = with(gf::routers::lfm2, &R::scale, 1.5)}},
     {"minimax_m3",
      "language_model.model.layers.1.block_sparse_moe",
      {.hidden = 64,
@@ -219,11 +210,9 @@ inline constexpr model_case other_models[] = {
       .top_k = 2,
       .act = gf::activation::relu,
       .bias = true,
-      .router = with(gf::routers::nllb, &R::scale, 0.8f, &R::scaled, gf::scale_at::output),
-      .capacity = {.rule = gf::capacity_rule::nllb, .factor = 0.42f, .renormalise_kept = true}},
-     0,
-     rounding_of(0.8)},
-    // Capacity 5 of each row of 19 tokens: the minimum of Megatron's formula alone.
+      .router = with(gf::routers::nllb, &R::scale, 0.8, &R::scaled, gf::scale_at::output),
+      .capacity = {.rule = gf::capacity_rule::nllb, .factor = 0.42f, .renormalise_kept = true}}},
+    // Capacity 5 of each row of 19 tokens.
     {"switch",
      "decoder.block.1.layer.2.mlp",
      {.hidden = 64,
@@ -232,10 +221,7 @@ inline constexpr model_case other_models[] = {
       .top_k = 1,
       .act = gf::activation::relu,
       .router = with(gf::routers::switch_transformer, &R::noise, 0),
-      .capacity = {.rule = gf::capacity_rule::megatron,
-                   .factor = 1e-6f,
-                   .minimum = 5,
-                   .shared_by = gf::capacity_group::sequence}},
+      .capacity = {.rule = gf::capacity_rule::fixed, .rows = 5, .shared_by = gf::capacity_group::sequence}},
      19},
 };
 

@@ -109,7 +109,7 @@ BOOST_AUTO_TEST_CASE(literals_compile_to_the_same_value) {
                                       .ffn = 12,
                                       .experts = 8,
                                       .top_k = 3,
-                                      .router = gf::with(gf::routers::kimi_k2, &gf::router_config::scale, 2.446f),
+                                      .router = gf::with(gf::routers::kimi_k2, &gf::router_config::scale, 2.446),
                                       .shared = {.ffn = 12}});
     GATEFOLD_CHECK_LITERAL("minimax_m3",
                            gf::config{.hidden = 64,
@@ -120,16 +120,15 @@ BOOST_AUTO_TEST_CASE(literals_compile_to_the_same_value) {
                                       .limit = 7,
                                       .router = gf::routers::minimax_m3,
                                       .shared = {.ffn = 20, .act = gf::activation::clamped_swiglu, .limit = 7}});
-    GATEFOLD_CHECK_LITERAL("switch_transformers",
-                           gf::config{.hidden = 64,
-                                      .ffn = 48,
-                                      .experts = 4,
-                                      .act = gf::activation::relu,
-                                      .router = gf::with(gf::routers::switch_transformer, &gf::router_config::noise, 0),
-                                      .capacity = {.rule = gf::capacity_rule::megatron,
-                                                   .factor = 1e-06f,
-                                                   .minimum = 5,
-                                                   .shared_by = gf::capacity_group::sequence}});
+    GATEFOLD_CHECK_LITERAL(
+        "switch_transformers",
+        gf::config{
+            .hidden = 64,
+            .ffn = 48,
+            .experts = 4,
+            .act = gf::activation::relu,
+            .router = gf::with(gf::routers::switch_transformer, &gf::router_config::noise, 0),
+            .capacity = {.rule = gf::capacity_rule::fixed, .rows = 5, .shared_by = gf::capacity_group::sequence}});
     GATEFOLD_CHECK_LITERAL(
         "longcat_flash",
         gf::config{

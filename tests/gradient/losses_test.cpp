@@ -152,6 +152,58 @@ BOOST_AUTO_TEST_CASE(normal_noise) {
     });
 }
 
+BOOST_AUTO_TEST_CASE(learned_noise) {
+    // Through the noisy logits and through the deviations, in training; no gradient without noise.
+    problem<small(2, gf::routers::noisy_top_k)> p(14);
+    p.check("noisy_top_k", [](auto& q) {
+        return gf::add_loss(q.ctx, ::losses::load{3}, q.tape, q.in, q.call) +
+               gf::add_losses(q.ctx, q.tape, q.in, ::losses::gate_importance{1});
+    });
+    p.call.training = false;
+    p.check("noisy_top_k", [](auto& q) {
+        return gf::add_loss(q.ctx, ::losses::load{3}, q.tape, q.in, q.call) -
+               gf::add_loss(q.ctx, ::losses::load{3}, q.tape, q.in, q.call);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(noise_that_experts_see) {
+    constexpr gf::router_config mixtral = gf::with(gf::routers::mixtral, &gf::router_config::noise, 0.3f,
+                                                   &gf::router_config::noise_on, gf::input_noise::shared_jitter);
+    const auto none = [](auto&) { return 0.0; };
+    problem<gf::with(small(2, mixtral), &gf::config::shared, gf::shared_config{.ffn = 2, .gate = true})> shared(3);
+    shared.check("shared jitter", none);
+    problem<small(2, gf::with(mixtral, &gf::router_config::noise_on, gf::input_noise::shared_jitter_twice))> twice(5);
+    twice.check("shared jitter, twice", none);
+    problem<small(2, gf::with(mixtral, &gf::router_config::noise_on, gf::input_noise::dropout))> dropout(7);
+    dropout.check("dropout", none);
+}
+
+BOOST_AUTO_TEST_CASE(what_experts_read_and_return) {
+    const auto none = [](auto&) { return 0.0; };
+    problem<small(1, gf::routers::base)> blend(9);
+    blend.in.mask = {};
+    blend.check("blend", none);
+    constexpr gf::config constant = gf::with(small(3, gf::routers::moe_plus_plus), &gf::config::free,
+                                             gf::free_experts{.constant = 2, .copy = 1, .zero = 1});
+    problem<constant> times_k(11);
+    times_k.check("times k", none);
+    problem<gf::with(small(2, gf::with(gf::routers::mixtral, &gf::router_config::input_times_k, true)),
+                     &gf::config::latent, 3)>
+        latent(13);
+    latent.check("times k, latent", none);
+}
+
+BOOST_AUTO_TEST_CASE(experts_that_choose) {
+    problem<small(2, gf::routers::mesh_expert_choice)> mesh(15);
+    mesh.check("mesh", [](auto& q) { return gf::add_losses(q.ctx, q.tape, q.in, ::losses::expert_selection{2}); });
+    constexpr gf::config groups = gf::with(
+        small(2, gf::routers::mesh_expert_choice), &gf::config::capacity,
+        gf::capacity_config{
+            .rule = gf::capacity_rule::share, .factor = 1.5f, .shared_by = gf::capacity_group::fixed, .group_size = 5});
+    problem<groups> fixed(17);
+    fixed.check("groups", [](auto&) { return 0.0; });
+}
+
 BOOST_AUTO_TEST_CASE(relu_router) {
     problem<small(1, gf::routers::remoe)> p(10);
     p.check("remoe", [](auto& q) {

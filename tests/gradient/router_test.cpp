@@ -168,6 +168,15 @@ BOOST_AUTO_TEST_CASE(divisors) {
                   1>();
 }
 
+BOOST_AUTO_TEST_CASE(norms) {
+    using namespace gf;
+    differentiate<router_config{.renorm = renormalise::norm, .power = 1}>();
+    differentiate<router_config{.bias = true, .renorm = renormalise::norm, .power = 2, .scale = 1.7}>();
+    differentiate<router_config{.bias = true, .from = score::sigmoid, .renorm = renormalise::norm, .power = 3}, 6, 4>();
+    differentiate<router_config{.bias = true, .from = score::identity, .renorm = renormalise::norm, .power = 2.5f}>();
+    differentiate<router_config{.from = score::softmax, .renorm = renormalise::norm, .power = 0.5f}>();
+}
+
 BOOST_AUTO_TEST_CASE(inputs_and_projections) {
     using namespace gf;
     differentiate<routers::gemma4>();
@@ -195,6 +204,10 @@ BOOST_AUTO_TEST_CASE(transforms) {
 BOOST_AUTO_TEST_CASE(selections) {
     using namespace gf;
     differentiate<with(routers::deepseek_v3, &router_config::groups, 3, &router_config::kept_groups, 2)>();
+    differentiate<with(routers::deepseek_v3, &router_config::groups, 2, &router_config::kept_groups, 1,
+                       &router_config::group_by, group_key::share_sum)>();
+    differentiate<routers::mesh_expert_choice>();
+    differentiate<router_config{.bias = true, .noise = 0.4f, .noise_on = input_noise::dropout}>(1, true);
     differentiate<routers::ernie>();
     differentiate<routers::phi_moe>();
     differentiate<with(routers::phi_moe, &router_config::noise, 0.4f)>();

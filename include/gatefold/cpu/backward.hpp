@@ -25,7 +25,7 @@ struct backward_memory {
     ffn_backward_memory<T, L::c.shared.act> shared;
     A *d_weights, *factors, *dx, *shared_gate, *d_shared_gate;
     A *latent_normal, *d_latent_normal, *d_latent_sums, *d_latent_x;
-    T* latent_x;
+    T *latent_x, *disturbed_x, *multiplied_x;
     std::byte *products, *router;
 
     constexpr backward_memory(carver& memory, index_t tokens, int threads)
@@ -41,6 +41,8 @@ struct backward_memory {
           d_latent_sums(memory.take<A>(tokens * L::c.latent)),
           d_latent_x(memory.take<A>(tokens * L::c.latent)),
           latent_x(memory.take<T>(tokens * L::c.latent)),
+          disturbed_x(memory.take<T>(shares_jitter(L::c) ? tokens * L::hidden : 0)),
+          multiplied_x(memory.take<T>(L::c.router.input_times_k ? tokens * L::hidden : 0)),
           products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
           router(memory.take<std::byte>(
               L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))) {}
@@ -125,14 +127,16 @@ void shared_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
                     g.shared_gate.data(), o.accumulate);
 }
 
-/// Backward through the routed experts: their gradients, d_weights of every pair, and dx.
+/// Backward through the routed experts: their gradients, d_weights of every pair, and dx; `given` is what experts_batch
+/// made of the batch.
 template <class W, layer_type L = typename W::layer_type>
-void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved,
+void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& given, tape<L>& saved,
                      const view<const typename L::value_type, dyn, L::hidden>& dy, gradients<L>& g, const options<L>& o,
                      const backward_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-    const index_t tokens = in.x.extent(0);
+    const index_t tokens = given.x.extent(0);
+    const batch<L> in = routed_batch(ctx, given, memory);
     const plan_view<cpu> plan = saved.plan();
     const routing_view<L> routing = saved.routing();
     using dy_type = std::conditional_t<(L::c.latent > 0), A, typename L::value_type>;
@@ -197,6 +201,11 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     }
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
+    if constexpr (L::c.router.input_times_k)
+        for (index_t i = 0; i < tokens * L::hidden; ++i)
+            memory.dx[i] = gatefold::mul(memory.dx[i], static_cast<A>(L::top_k));
+    if constexpr (L::c.router.acts_on == weight_at::blend)
+        blend_backward(ctx, given, plan, routing, dy, memory.d_weights, memory.dx);
 }
 
 /// Rounds sums to the rows of a view.
@@ -239,8 +248,16 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
         rows = memory.experts.d_x;
     } else {
-        routed_backward(ctx, w, in, saved, dy, g, o, memory);
-        if constexpr (L::c.shared.ffn > 0) shared_backward(ctx, w, in, saved, dy, g, o, memory);
+        const batch<L> given = experts_batch(ctx, in, o, memory);
+        routed_backward(ctx, w, given, saved, dy, g, o, memory);
+        if constexpr (L::c.shared.ffn > 0) shared_backward(ctx, w, given, saved, dy, g, o, memory);
+        if constexpr (shares_jitter(L::c)) {
+            const counter_rng draw = draws_of(o);
+            for_each_token(ctx, tokens, [&](index_t t) {
+                A* to = memory.dx + t * L::hidden;
+                for (int h = 0; h < L::hidden; ++h) to[h] = disturbed<L, false>(to[h], o, draw, in.first_token + t, h);
+            });
+        }
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};
         route_backward(ctx, w, in, o, saved.routing(), d_weights, saved.logit_gradients());
         if constexpr (L::c.router.expert_scale)
@@ -249,9 +266,9 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
             store_rows(ctx, memory.dx, dx);
             for (index_t i = 0; i < tokens * L::hidden; ++i) memory.dx[i] = 0;
         }
-        route_parameters_backward(ctx, w, in, o, saved.logit_gradients(),
-                                  view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g, o.accumulate,
-                                  memory.router);
+        route_parameters_backward(
+            ctx, w, in, o, saved.logit_gradients(), view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g,
+            o.accumulate, memory.router, saved.deviations().size() > 0 ? saved.deviation_gradients().data() : nullptr);
     }
 
     if (L::is_dense || !in.router_x.data())

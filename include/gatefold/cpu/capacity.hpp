@@ -17,7 +17,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <layer_type L>
 struct capacity_memory {
     using word = order_word<typename L::accumulate_type>;
-    static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
+    static constexpr bool limited = drops(L::c);
     static constexpr bool sorts_pairs = L::c.capacity.keeps == priority::probability,
                           sorts_tokens = L::c.capacity.keeps == priority::importance ||
                                          L::c.capacity.keeps == priority::importance_sum;

@@ -28,12 +28,12 @@ struct forward_memory {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
-    static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
+    static constexpr bool limited = drops(L::c);
 
     std::int32_t *ids, *offsets, *rows, *place;
     A *weights, *logits, *sums, *shared_gate;
     A *latent_sums, *latent_normal;
-    T* latent_x;
+    T *latent_x, *disturbed_x, *multiplied_x;
     std::uint8_t* kept;
     std::byte *route, *plan, *experts, *products;
 
@@ -49,6 +49,8 @@ struct forward_memory {
           latent_sums(memory.take<A>(tokens * L::c.latent)),
           latent_normal(memory.take<A>(tokens * L::c.latent)),
           latent_x(memory.take<T>(tokens * L::c.latent)),
+          disturbed_x(memory.take<T>(shares_jitter(L::c) ? tokens * L::hidden : 0)),
+          multiplied_x(memory.take<T>(L::c.router.input_times_k ? tokens * L::hidden : 0)),
           kept(memory.take<std::uint8_t>(limited ? tokens * L::slots : 0)),
           route(memory.take<std::byte>(L::is_dense ? 0 : bytes(route_scratch_bytes<L>(tokens, threads)))),
           plan(memory.take<std::byte>(bytes(plan_scratch_bytes(L::choices, threads)))),
@@ -71,6 +73,34 @@ std::size_t forward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     forward_memory<L> memory(count, tokens, threads);
     return count.used();
+}
+
+/// The batch as experts read it: with noise that they share with the router.
+template <layer_type L, class Memory>
+batch<L> experts_batch(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const Memory& memory) {
+    batch<L> out = in;
+    if constexpr (shares_jitter(L::c)) {
+        if (is_disturbed<L>(o)) {
+            disturb_rows(ctx, in, o, memory.disturbed_x);
+            out.x = {memory.disturbed_x, {in.x.extent(0), L::hidden}};
+        }
+    }
+    return out;
+}
+/// The batch as routed experts read it: times k where the configuration says so.
+template <layer_type L, class Memory>
+batch<L> routed_batch(context<cpu>& ctx, const batch<L>& in, const Memory& memory) {
+    batch<L> out = in;
+    if constexpr (L::c.router.input_times_k) {
+        using T = typename L::value_type;
+        for_each_token(ctx, in.x.extent(0), [&](index_t t) {
+            for (int h = 0; h < L::hidden; ++h)
+                memory.multiplied_x[t * L::hidden + h] = from_accumulate<T>(
+                    gatefold::mul(to_accumulate(in.x.row(t)[h]), static_cast<typename L::accumulate_type>(L::top_k)));
+        });
+        out.x = {memory.multiplied_x, {in.x.extent(0), L::hidden}};
+    }
+    return out;
 }
 
 /// The gate of the shared expert for every token: the logistic function of x · w_g.
@@ -108,8 +138,9 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
 void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
-                    const routing_view<L>& routing, const plan_view<cpu>& plan, const forward_memory<L>& memory) {
-    route(ctx, w, in, o, routing, memory.route);
+                    const routing_view<L>& routing, const plan_view<cpu>& plan, const forward_memory<L>& memory,
+                    typename L::accumulate_type* deviations) {
+    route(ctx, w, in, o, routing, memory.route, deviations);
     std::uint8_t* kept = nullptr;
     if constexpr (forward_memory<L>::limited) {
         kept = memory.kept;
@@ -119,10 +150,12 @@ void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
     build_plan(ctx, routing.ids.data(), kept, L::choices, plan, memory.plan);
 }
 
-/// Adds the routed experts' weighted outputs to sums that it sets to zero before.
+/// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
+/// `in`.
 template <class W, layer_type L = typename W::layer_type>
-void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
-                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
+                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
+                const forward_memory<L>& memory) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -137,18 +170,21 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
                                                        {memory.place, {pairs}},
                                                        tokens,
                                                        L::slots};
-    route_and_plan(ctx, w, in, o, routing, plan, memory);
-    if (saved)
+    route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
+    if (saved) {
         for (index_t i = 0; i < tokens * L::choices; ++i) saved->logit_gradients().data()[i] = 0;
+        for (index_t i = 0; i < saved->deviations().size(); ++i) saved->deviation_gradients().data()[i] = 0;
+    }
+    const batch<L> read = routed_batch(ctx, given, memory);
 
     const A* weights = routing.weights.data();
     kept_activations<T> keep;
     if (saved) keep.pre = saved->gate_up().data();
     A* routed = sums;
     index_t routed_stride = stride;
-    rows_of<T> x{in.x.data(), in.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
+    rows_of<T> x{read.x.data(), read.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
     if constexpr (L::c.latent > 0) {
-        latent_inputs(ctx, memory.products, w, in, memory.latent_x);
+        latent_inputs(ctx, memory.products, w, read, memory.latent_x);
         x.data = memory.latent_x;
         x.stride = L::width;
         routed = saved ? saved->latent_sums().data() : memory.latent_sums;
@@ -159,7 +195,9 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
                                  plan.rows.data(), L::slots,      true};
     run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
                                   keep, target);
-    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, routed, routed_stride);
+    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, read, plan, routing, routed, routed_stride);
+    if constexpr (L::c.router.acts_on == weight_at::blend)
+        blend_forward(ctx, given, plan, routing, routed, routed_stride);
     if constexpr (L::c.router.scaled == scale_at::output) {
         for (index_t t = 0; t < tokens; ++t)
             for (index_t h = 0; h < L::width; ++h) {
@@ -194,8 +232,9 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
         run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
                                       ctx.sums(), keep, rows_into<A>{sums, stride});
     } else {
-        add_routed(ctx, w, in, sums, stride, saved, o, memory);
-        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, in, sums, stride, saved, o, memory);
+        const batch<L> given = experts_batch(ctx, in, o, memory);
+        add_routed(ctx, w, in, given, sums, stride, saved, o, memory);
+        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory);
     }
     if (sums == memory.sums) {
         const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());

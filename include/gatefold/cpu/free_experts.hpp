@@ -1,4 +1,5 @@
-// Experts that compute nothing, on the CPU: their part of the combine and of its backward.
+// Experts that compute nothing, on the CPU: their part of the combine and of its backward. And the token's part in a
+// blend of an expert and its token.
 //
 //     zero      f(x) = 0
 //     copy      f(x) = x
@@ -66,6 +67,38 @@ void free_experts_forward(context<cpu>& ctx, const W& w, const batch<L>& in, con
                                w.constant_value.data() + index_t{c} * H, H);
                 }
             }
+        }
+    });
+}
+
+/// Adds (1 - weight) x to the sum of every token that reached its expert.
+template <layer_type L>
+void blend_forward(context<cpu>& ctx, const batch<L>& in, const plan_view<cpu>& plan, const routing_view<L>& routing,
+                   typename L::accumulate_type* sums, index_t stride) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            if (plan.place[t] >= 0) add_scaled(sums + t * stride, A(1) - routing.weights(t, 0), in.x.row(t), L::hidden);
+    });
+}
+
+/// Adds the same part of the gradients: dx [T, H] and that of the weights.
+template <layer_type L>
+void blend_backward(context<cpu>& ctx, const batch<L>& in, const plan_view<cpu>& plan, const routing_view<L>& routing,
+                    const view<const typename L::value_type, dyn, L::hidden>& dy,
+                    typename L::accumulate_type* d_weights, typename L::accumulate_type* dx) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t) {
+            if (plan.place[t] < 0) continue;
+            add_scaled(dx + t * L::hidden, A(1) - routing.weights(t, 0), dy.row(t), L::hidden);
+            d_weights[t] -= dot<A>(dy.row(t), in.x.row(t), L::hidden);
         }
     });
 }

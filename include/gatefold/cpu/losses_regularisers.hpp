@@ -193,11 +193,11 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
     constexpr int n = L::choices;
     constexpr router_config r = L::c.router;
     static_assert(!r.expert_scale && r.second == second_expert::always && r.select != selection::sparse_mixer &&
-                      r.scores_in == precision::accumulate,
+                      r.scores_in == precision::accumulate && r.from != score::softmax_tokens,
                   "gatefold::add_loss: gate_importance needs weights that follow from the logits alone; use "
                   "losses::importance");
     const auto each = [](int) { return true; };
-    constexpr float scale = r.scaled == scale_at::output ? 1 : r.scale;
+    constexpr double scale = r.scaled == scale_at::output ? 1 : r.scale;
     double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
         if (!tokens.counts(t)) continue;
@@ -229,51 +229,78 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
 inline double normal_cdf(double x) { return 0.5 * (1 + gatefold::erf(x * 0.70710678118654752)); }
 inline double normal_density(double x) { return 0.3989422804014327 * gatefold::exp(-0.5 * gatefold::mul(x, x)); }
 
-/// P = Φ((clean logit - the k-th best noisy logit) / deviation), as in V-MoE.
+/// How likely each expert of one token is to be among the k best under another draw of its noise: P = Φ(x), x = (clean
+/// logit - a noisy one) / deviation. V-MoE takes the k-th best noisy logit; with learned deviations (tensor2tensor) an
+/// expert among the k best is measured against the one that would follow.
+template <layer_type L>
+struct load_terms {
+    using A = typename L::accumulate_type;
+    static constexpr int n = L::choices, k = L::top_k;
+    static constexpr bool learned = L::c.router.transform == logit_transform::noisy_top_k;
+    double x[std::size_t{n}], deviation[std::size_t{n}], noise[std::size_t{n}];
+    std::int32_t threshold[std::size_t{n}];
+
+    load_terms(const load_of_call<L>& load, const stacked_tokens<L>& tokens, index_t t) {
+        constexpr int most = learned ? k + 1 : k;
+        const A* z = tokens.logits(t);
+        const counter_rng draw{load.call.seed, load.call.step, static_cast<int>(load.call.layer)};
+        order_word<A> best[std::size_t{most}];
+        std::int32_t ids[std::size_t{most}] = {};
+        best_of(
+            n, most, [&](int i) { return order_key(z[i]); }, best, ids);
+        for (int i = 0; i < n; ++i) {
+            bool among = false;
+            for (int s = 0; s < k; ++s) among = among || ids[s] == i;
+            threshold[i] = ids[learned && among ? most - 1 : k - 1];
+            deviation[i] = learned ? static_cast<double>(tokens.tapes[0]->deviations()(t, i))
+                                   : static_cast<double>(load.call.noise) / n;
+            noise[i] = static_cast<double>(draw.template normal<A>(purpose::gaussian, tokens.first + t, i));
+            x[i] = (static_cast<double>(z[i]) - static_cast<double>(z[threshold[i]])) / deviation[i] - noise[i];
+        }
+    }
+};
+
+/// CV² of the sums (learned deviations) or means (V-MoE) of P; without noise of how often experts were chosen.
 template <layer_type L>
 double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L>& tokens) {
     using A = typename L::accumulate_type;
-    constexpr int n = L::choices, k = L::top_k;
-    const double valid = tokens.valid(0, tokens.all), deviation = static_cast<double>(load.call.noise) / n;
+    constexpr int n = L::choices;
+    constexpr bool learned = load_terms<L>::learned;
+    const double valid = tokens.valid(0, tokens.all), share = learned ? 1 : 1 / valid;
     if (valid == 0) return 0;
-    const bool noisy = load.call.training && deviation > 0;
-    const counter_rng draw{load.call.seed, load.call.step, static_cast<int>(load.call.layer)};
-    // The argument of Φ, and the expert at the threshold.
-    const auto arguments = [&](index_t t, double* x) {
-        const A* z = tokens.logits(t);
-        order_word<A> best[std::size_t{k}];
-        std::int32_t ids[std::size_t{k}] = {};
-        best_of(
-            n, k, [&](int i) { return order_key(z[i]); }, best, ids);
-        for (int i = 0; i < n; ++i) {
-            const auto noise = static_cast<double>(draw.template normal<A>(purpose::gaussian, tokens.first + t, i));
-            x[i] = (static_cast<double>(z[i]) - static_cast<double>(z[ids[k - 1]])) / deviation - noise;
-        }
-        return ids[k - 1];
-    };
-    double sum[std::size_t{n}] = {}, x[std::size_t{n}];
+    bool noisy = false;
+    if constexpr (L::top_k < n) noisy = load.call.training && (learned || load.call.noise > 0);
+    const auto counts = [&](index_t t) { return tokens.counts(t) && !is_undecided(tokens.logits(t), n); };
+    double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
-        if (!noisy) {
-            for (int s = 0; s < L::slots; ++s)
-                if (tokens.ids(t)[s] >= 0) sum[tokens.ids(t)[s]] += 1 / valid;
-            continue;
+        if (!counts(t)) continue;
+        if constexpr (L::top_k < n) {
+            if (noisy) {
+                const load_terms<L> terms(load, tokens, t);
+                for (int i = 0; i < n; ++i) sum[i] += normal_cdf(terms.x[i]) * share;
+                continue;
+            }
         }
-        arguments(t, x);
-        for (int i = 0; i < n; ++i) sum[i] += normal_cdf(x[i]) / valid;
+        for (int s = 0; s < L::slots; ++s)
+            if (tokens.ids(t)[s] >= 0) sum[tokens.ids(t)[s]] += share;
     }
     const double value = squared_variation(sum, n, load.loss.coefficient, load.loss.kind);
-    for (index_t t = 0; noisy && t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
-        const std::int32_t at = arguments(t, x);
-        double threshold = 0;
-        for (int i = 0; i < n; ++i) {
-            const double d = gatefold::mul(sum[i], normal_density(x[i])) / (valid * deviation);
-            threshold += d;
-            tokens.gradient(t)[i] += static_cast<A>(d);
+    if constexpr (L::top_k < n)
+        for (index_t t = 0; noisy && t < tokens.all; ++t) {
+            if (!counts(t)) continue;
+            const load_terms<L> terms(load, tokens, t);
+            double d_noisy[std::size_t{n}] = {};
+            for (int i = 0; i < n; ++i) {
+                const double d = gatefold::mul(sum[i], normal_density(terms.x[i])) * share / terms.deviation[i];
+                d_noisy[i] += d;
+                d_noisy[terms.threshold[i]] -= d;
+                // The clean logit is the noisy one less its noise, so the deviation is felt twice.
+                if constexpr (learned)
+                    tokens.tapes[0]->deviation_gradients()(t, i) -=
+                        static_cast<A>(gatefold::mul(d, terms.x[i] + terms.noise[i]));
+            }
+            for (int i = 0; i < n; ++i) tokens.gradient(t)[i] += static_cast<A>(d_noisy[i]);
         }
-        tokens.gradient(t)[at] -= static_cast<A>(threshold);
-    }
     return value;
 }
 

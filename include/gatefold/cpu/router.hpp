@@ -11,6 +11,7 @@
 #include <gatefold/cpu/router_assign.hpp>
 #include <gatefold/cpu/router_backward.hpp>
 #include <gatefold/cpu/router_choose.hpp>
+#include <gatefold/cpu/router_columns.hpp>
 #include <gatefold/cpu/router_logits.hpp>
 #include <gatefold/moe/router.hpp>
 
@@ -117,16 +118,18 @@ void route_token(const A* z, bool undecided, bool has_ids, const A* selection_bi
 }
 
 /// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
-/// from outside are taken as they are, whatever the configuration would choose.
+/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
 template <class W, layer_type L = typename W::layer_type>
 void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-           std::byte* scratch) {
+           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
     using A = typename L::accumulate_type;
     check_options("route", o);
     const index_t tokens = in.x.extent(0);
     carver arrays(scratch);
     const route_memory<L> memory(arrays, tokens, ctx.threads());
-    compute_logits(ctx, w, in, o, out.logits, memory.logits);
+    compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
+    constexpr bool by_columns = L::c.router.from == score::softmax_tokens;
+    if constexpr (by_columns) score_columns(ctx, in, out, memory.assign);
 
     const bool given = in.chosen.data() != nullptr;
     const bool has_ids = given || assign_batch(ctx, in, o, out, memory.assign);
@@ -147,8 +150,11 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
             const bool undecided = is_undecided(z, L::choices);
             found.undecided += undecided ? 1 : 0;
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
-            route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
-                           out.weights.row(t));
+            if constexpr (by_columns)
+                weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));
+            else
+                route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
+                               out.weights.row(t));
         }
         memory.reports[part] = found;
     });
@@ -185,30 +191,35 @@ template <class W, layer_type L = typename W::layer_type, class A = typename L::
 void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                     const routing_view<L>& routing, const view<A, dyn, L::slots>& d_weights,
                     const view<A, dyn, L::choices>& d_logits) {
-    const auto* expert_scale = expert_scale_of(w);
-    const A* selection_bias = selection_bias_of(w);
-    for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
-        const A* z = routing.logits.row(t);
-        if (is_undecided(z, L::choices)) return;
-        if constexpr (L::c.router.select == selection::sparse_mixer) {
-            A d[2];
-            for (int s = 0; s < 2; ++s)
-                d[s] = routing.ids(t, s) < 0
-                           ? A(0)
-                           : scale_weight<L>(d_weights(t, s), o.scale, expert_scale, routing.ids(t, s));
-            mixer_backward(z, L::choices, static_cast<A>(o.noise), routing.ids.row(t), d, d_logits.row(t));
-        } else {
-            std::int32_t again[std::size_t{L::slots}];
-            const std::int32_t* ids =
-                divided_ids(z, selection_bias, in, o, in.first_token + t, routing.ids.row(t), again);
-            A v[std::size_t{L::slots}];
-            chosen_scores<L>(z, ids, v);
-            const auto counts = [&](int s) {
-                return !L::c.capacity.renormalise_kept || !(routing.weights(t, s) == A(0));
-            };
-            token_backward<L>(z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, counts, d_logits.row(t));
-        }
-    });
+    if constexpr (L::c.router.from == score::softmax_tokens) {
+        columns_backward(ctx, in, o, routing, d_weights, d_logits);
+    } else {
+        const auto* expert_scale = expert_scale_of(w);
+        const A* selection_bias = selection_bias_of(w);
+        for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
+            const A* z = routing.logits.row(t);
+            if (is_undecided(z, L::choices)) return;
+            if constexpr (L::c.router.select == selection::sparse_mixer) {
+                A d[2];
+                for (int s = 0; s < 2; ++s)
+                    d[s] = routing.ids(t, s) < 0
+                               ? A(0)
+                               : scale_weight<L>(d_weights(t, s), o.scale, expert_scale, routing.ids(t, s));
+                mixer_backward(z, L::choices, static_cast<A>(o.noise), routing.ids.row(t), d, d_logits.row(t));
+            } else {
+                std::int32_t again[std::size_t{L::slots}];
+                const std::int32_t* ids =
+                    divided_ids(z, selection_bias, in, o, in.first_token + t, routing.ids.row(t), again);
+                A v[std::size_t{L::slots}];
+                chosen_scores<L>(z, ids, v);
+                const auto counts = [&](int s) {
+                    return !L::c.capacity.renormalise_kept || !(routing.weights(t, s) == A(0));
+                };
+                token_backward<L>(z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, counts,
+                                  d_logits.row(t));
+            }
+        });
+    }
 }
 
 /// The gradient of the experts' own scales: the sum over a token's weights of d weight · weight / scale.
@@ -256,10 +267,10 @@ void expert_scale_backward(context<cpu>& ctx, const W& w, const batch<L>& in, co
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void route_parameters_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                                const view<A, dyn, L::choices>& d_logits, const view<A, dyn, L::hidden>& dx,
-                               gradients<L>& g, bool accumulate, std::byte* scratch) {
+                               gradients<L>& g, bool accumulate, std::byte* scratch, const A* d_deviations = nullptr) {
     carver arrays(scratch);
     const logits_backward_memory<L> memory(arrays, in.x.extent(0), ctx.threads());
-    logits_backward(ctx, w, in, o, d_logits, dx, g, accumulate, memory);
+    logits_backward(ctx, w, in, o, d_logits, dx, g, accumulate, memory, d_deviations);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -271,8 +282,8 @@ struct routing_impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                       const routing_view<L>& out) {
-        GATEFOLD_HOST_ONLY(on_cpu::route(
-            ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
+        GATEFOLD_HOST_ONLY(on_cpu::route(ctx, w, in, o, out,
+                                         ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
     }
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,

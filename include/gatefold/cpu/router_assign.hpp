@@ -12,6 +12,7 @@
 
 #include <gatefold/cpu/capacity.hpp>
 #include <gatefold/cpu/router_choose.hpp>
+#include <gatefold/cpu/router_columns.hpp>
 #include <gatefold/cpu/router_logits.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -49,11 +50,16 @@ struct assign_memory {
 
 /// Each expert takes its best tokens among [first, end).
 template <layer_type L>
-void take_best_tokens(context<cpu>& ctx, index_t first, index_t end, const assign_memory<L>& memory) {
+void take_best_tokens(context<cpu>& ctx, const options<L>& o, index_t first, index_t end,
+                      const assign_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr int N = L::choices;
     const index_t count = end - first, tokens_per_thread = count;
-    const index_t limit = count * L::top_k / N < count ? count * L::top_k / N : count;
+    constexpr capacity_config c = L::c.capacity;
+    const index_t share = c.rule == capacity_rule::share
+                              ? capacity_of(c, o.capacity_factor, count, N, L::top_k, o.training, 0)
+                              : count * L::top_k / N;
+    const index_t limit = share < count ? share : count;
     const int parts = N < ctx.threads() ? N : ctx.threads();
     ctx.parallel(parts, [&](int part) {
         order_word<A>* column = memory.column + part * tokens_per_thread;
@@ -68,28 +74,26 @@ void take_best_tokens(context<cpu>& ctx, index_t first, index_t end, const assig
 }
 
 template <layer_type L>
-void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const routing_view<L>& out,
+void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
                           const assign_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr score from = L::c.router.from;
     constexpr int N = L::choices;
     const index_t tokens = out.ids.extent(0);
-    for_each_token(ctx, tokens, [&](index_t t) {
-        const A* z = out.logits.row(t);
-        A* scores = memory.matrix + t * N;
-        if constexpr (from == score::softmax || from == score::softmax_selected) {
-            const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-            for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
-        } else {
-            for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
-        }
-    });
-    const index_t sequences = in.sequence_starts.data() ? in.sequence_starts.extent(0) : 1;
-    for (index_t i = 0; i < sequences; ++i) {
-        const index_t first = in.sequence_starts.data() ? in.sequence_starts[i] : 0;
-        const index_t end = i + 1 < sequences ? in.sequence_starts[i + 1] : tokens;
-        if (end > first) take_best_tokens(ctx, first, end, memory);
-    }
+    // Softmax over tokens is there already: score_columns.
+    if constexpr (from != score::softmax_tokens)
+        for_each_token(ctx, tokens, [&](index_t t) {
+            const A* z = out.logits.row(t);
+            A* scores = memory.matrix + t * N;
+            if constexpr (from == score::softmax || from == score::softmax_selected) {
+                const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
+                for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
+            } else {
+                for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
+            }
+        });
+    for_each_choice_group(in, tokens,
+                          [&](index_t first, index_t end) { take_best_tokens(ctx, o, first, end, memory); });
     for_each_token(ctx, tokens, [&](index_t t) {
         std::int32_t* ids = out.ids.row(t);
         int used = 0;
@@ -228,7 +232,7 @@ bool assign_batch(context<cpu>& ctx, const batch<L>& in, const options<L>& o, co
                   const assign_memory<L>& memory) {
     constexpr selection select = L::c.router.select;
     if constexpr (select == selection::expert_choice) {
-        assign_expert_choice(ctx, in, out, memory);
+        assign_expert_choice(ctx, in, o, out, memory);
         return true;
     } else if constexpr (select == selection::sinkhorn) {
         if (o.training) assign_sinkhorn(ctx, out, memory);

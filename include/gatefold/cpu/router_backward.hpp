@@ -55,11 +55,11 @@ void input_row_backward(const W& w, const options<L>& o, const counter_rng& draw
     constexpr int H = L::hidden;
     const auto jittered = [&](int h) {
         A u = to_accumulate(x[h]);
-        if constexpr (traits::jitter) u = gatefold::mul(u, jitter_of(o, draw, token, h));
+        if constexpr (traits::jitter) u = disturbed<L>(u, o, draw, token, h);
         return u;
     };
     const auto add = [&](int h, A d) {
-        if constexpr (traits::jitter) d = gatefold::mul(d, jitter_of(o, draw, token, h));
+        if constexpr (traits::jitter) d = disturbed<L, false>(d, o, draw, token, h);
         dx[h] += d;
     };
     const auto sum = [&](auto term) {
@@ -134,7 +134,8 @@ void projection_backward(context<cpu>& ctx, const W& w, const Rows& u, index_t c
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
                               index_t first, index_t count, const rows_of<A>& dz, matrix<A> to, bool& adds,
-                              gradients<L>& g, bool accumulate, const logits_backward_memory<L>& memory) {
+                              gradients<L>& g, bool accumulate, const logits_backward_memory<L>& memory,
+                              const A* d_deviations) {
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices;
     const grouping all{1, nullptr, count};
@@ -148,8 +149,9 @@ rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in,
                 // At inference there is no noise, and its projection gets zeros.
                 const A n =
                     o.training ? draw.template normal<A>(purpose::gaussian, in.first_token + first + t, e) : A(0);
-                memory.d_deviations[t * N + e] =
-                    gatefold::mul(gatefold::mul(dz.row(t)[e], n), gatefold::sigmoid(forward.deviations[t * N + e]));
+                const A extra = d_deviations ? d_deviations[(first + t) * N + e] : A(0);
+                memory.d_deviations[t * N + e] = gatefold::mul(gatefold::fma(dz.row(t)[e], n, extra),
+                                                               gatefold::sigmoid(forward.deviations[t * N + e]));
             }
         });
         const rows_of<A> d{memory.d_deviations, N};
@@ -195,11 +197,12 @@ rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in,
     }
 }
 
-/// Gradients of the router's parameters for the gradient of the logits; dx gains the router's part.
+/// Gradients of the router's parameters for the gradient of the logits, and where losses have one that of the
+/// deviations of learned noise [T, N]; dx gains the router's part.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void logits_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                      const view<A, dyn, L::choices>& d_logits, const view<A, dyn, L::hidden>& dx, gradients<L>& g,
-                     bool accumulate, const logits_backward_memory<L>& memory) {
+                     bool accumulate, const logits_backward_memory<L>& memory, const A* d_deviations) {
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
     const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
@@ -218,7 +221,8 @@ void logits_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const op
             traits::moves_input ? matrix<A>{memory.d_input, H} : matrix<A>{dx.row(first), dx.row_stride()};
         bool adds = !traits::moves_input;
         const auto u = projected_rows(ctx, w, in, o, first, count, memory.forward);
-        const rows_of<A> d_raw = transform_backward(ctx, w, in, o, u, first, count, dz, to, adds, g, follows, memory);
+        const rows_of<A> d_raw =
+            transform_backward(ctx, w, in, o, u, first, count, dz, to, adds, g, follows, memory, d_deviations);
         if constexpr (L::c.router.bias) column_sums(ctx, {1, nullptr, count}, d_raw, N, g.router_bias.data(), follows);
         if constexpr (traits::cosine) {
             for (index_t t = 0; t < count; ++t) d_temperature += memory.d_temperature[t];

@@ -11,6 +11,7 @@
 #include <gatefold/core/random.hpp>
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/rows.hpp>
+#include <gatefold/moe/router_noise.hpp>
 #include <gatefold/moe/router_token.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -76,14 +77,10 @@ struct logits_memory {
           deviations(memory.take<A>(traits::noisy ? traits::chunk(tokens) * traits::N : 0)) {}
 };
 
-/// The least length that is divided by, and the floor of the cosine's temperature.
-inline constexpr double least_length = 1e-12, least_temperature = 0.01;
-
 /// ||x||, not below the least length.
 template <class A, class T>
 A length_of(const T* x, index_t n) {
-    const A norm = gatefold::sqrt(dot<A>(x, x, n));
-    return norm > static_cast<A>(least_length) ? norm : static_cast<A>(least_length);
+    return length_floor(gatefold::sqrt(dot<A>(x, x, n)));
 }
 
 /// Root of the mean square of one row, as the Gemma norm takes it.
@@ -94,8 +91,7 @@ A root_mean_square(const T* x, index_t n) {
 
 template <class W, class A = typename W::layer_type::accumulate_type>
 A temperature_of(const W& w) {
-    const A t = w.router_temperature.data()[0];
-    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
+    return temperature_floor<A>(w.router_temperature.data()[0]);
 }
 
 /// What the router reads, from token `first` on.
@@ -105,10 +101,30 @@ rows_of<typename L::value_type> router_rows(const batch<L>& in, index_t first) {
     return {x.data() + first * x.row_stride(), x.row_stride()};
 }
 
-/// The jitter of one element of the input, 1 at inference.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_INLINE A jitter_of(const options<L>& o, const counter_rng& draw, index_t token, int h) {
-    return o.training && o.noise > 0 ? draw.template jitter<A>(token, h, static_cast<A>(o.noise)) : A(1);
+/// Whether noise disturbs the input in this call.
+template <layer_type L>
+GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
+    return has_jitter(L::c) && o.training && o.noise > 0;
+}
+
+/// v times the noise of one element of the input; unchanged at inference. What experts see too is rounded as they see
+/// it.
+template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
+GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
+    if (!is_disturbed<L>(o)) return v;
+    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token, h,
+                                                                              L::hidden);
+}
+
+/// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
+template <layer_type L>
+void disturb_rows(context<cpu>& ctx, const batch<L>& in, const options<L>& o, typename L::value_type* to) {
+    const counter_rng draw = draws_of(o);
+    for_each_token(ctx, in.x.extent(0), [&](index_t t) {
+        for (int h = 0; h < L::hidden; ++h)
+            to[t * L::hidden + h] = from_accumulate<typename L::value_type>(
+                disturbed<L>(to_accumulate(in.x.row(t)[h]), o, draw, in.first_token + t, h));
+    });
 }
 
 /// Fills memory.input for a chunk of tokens.
@@ -124,7 +140,7 @@ void move_input(context<cpu>& ctx, const W& w, const batch<L>& in, const options
         A* u = memory.input + t * H;
         for (int h = 0; h < H; ++h) {
             u[h] = to_accumulate(x.row(t)[h]);
-            if constexpr (traits::jitter) u[h] = gatefold::mul(u[h], jitter_of(o, draw, in.first_token + first + t, h));
+            if constexpr (traits::jitter) u[h] = disturbed<L>(u[h], o, draw, in.first_token + first + t, h);
         }
         if constexpr (traits::r.input == router_input::unit_length) {
             const A length = length_of<A>(u, H);
@@ -224,16 +240,11 @@ struct row_moments {
     }
 };
 
-/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
-template <class A>
-GATEFOLD_INLINE A noise_deviation(A pre) {
-    return gatefold::softplus(pre) + static_cast<A>(0.01);
-}
-
 /// The last step: normalisation, and noise in training.
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
-                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory) {
+                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory,
+                      A* deviations) {
     using traits = logits_traits<L>;
     constexpr logit_transform transform = L::c.router.transform;
     constexpr int N = L::choices;
@@ -261,9 +272,11 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
             for (int e = 0; e < N; ++e) z[e] = gatefold::mul(share_of(z[e] - m.mean, m.deviation), size);
         }
         for (int e = 0; e < N; ++e) {
-            if constexpr (traits::noisy)
-                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e),
-                                     noise_deviation(memory.deviations[t * N + e]), z[e]);
+            if constexpr (traits::noisy) {
+                const A deviation = noise_deviation(memory.deviations[t * N + e]);
+                if (deviations) deviations[(first + t) * N + e] = deviation;
+                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), deviation, z[e]);
+            }
             if constexpr (transform == logit_transform::gaussian)
                 z[e] =
                     gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), size / static_cast<A>(N), z[e]);
@@ -273,10 +286,10 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
     });
 }
 
-/// Writes the logits as scores and selection see them.
+/// Writes the logits as scores and selection see them, and where asked the deviations of learned noise [T, N].
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
-                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory) {
+                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory, A* deviations) {
     using traits = logits_traits<L>;
     const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
     if constexpr (traits::cosine) prepare_directions(w, memory);
@@ -284,7 +297,7 @@ void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
         const index_t count = first + chunk < tokens ? chunk : tokens - first;
         const auto u = projected_rows(ctx, w, in, o, first, count, memory);
         project(ctx, w, u, count, logits.row(first), logits.row_stride(), memory);
-        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory);
+        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory, deviations);
     }
 }
 

@@ -33,7 +33,7 @@ struct batch {
 /// Numbers of a call. The defaults are the configuration's.
 template <layer_type L>
 struct options {
-    float scale = L::c.router.scale;
+    double scale = L::c.router.scale;
     float epsilon = L::c.router.epsilon;
     float limit = L::c.limit;
     float shared_limit = L::c.shared.limit;

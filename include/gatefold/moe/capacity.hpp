@@ -24,15 +24,52 @@ constexpr double decimal_of(float factor) {
         }
     return exact;
 }
-constexpr index_t floor_of(double x) {
+GATEFOLD_HD constexpr index_t floor_of(double x) {
     const auto whole = static_cast<index_t>(x);
     return static_cast<double>(whole) > x ? whole - 1 : whole;
 }
-constexpr index_t ceil_of(double x) { return -floor_of(-x); }
-constexpr index_t round_half_even(double x) {
+GATEFOLD_HD constexpr index_t ceil_of(double x) { return -floor_of(-x); }
+GATEFOLD_HD constexpr index_t round_half_even(double x) {
     const index_t down = floor_of(x);
     const double rest = x - static_cast<double>(down);
     return rest > 0.5 || (rest == 0.5 && down % 2 != 0) ? down + 1 : down;
+}
+
+/// capacity_of for a factor as a decimal: no step of it rounds differently on a device.
+GATEFOLD_HD constexpr index_t capacity_of_decimal(const capacity_config& c, double f, index_t tokens, int experts,
+                                                  int k, bool training, index_t largest_load) {
+    const double t = static_cast<double>(tokens), e = experts;
+    const index_t each = ceil_div<index_t>(tokens, experts);
+    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
+    switch (c.rule) {
+        case capacity_rule::none:
+            return tokens * k;
+        case capacity_rule::mesh: {
+            const index_t n = floor_of(t * f / e);
+            return at_least(n < tokens ? n : tokens, 4);
+        }
+        case capacity_rule::flaxformer:
+            return at_least(round_half_even(f * t / e), 4);
+        case capacity_rule::megatron:
+            return at_least(ceil_of(t * k / e * f), c.minimum);
+        case capacity_rule::deepspeed: {
+            index_t n = f > 0 ? k * floor_of(f * static_cast<double>(each)) : largest_load;
+            if (f < 0) {
+                const index_t most = k * floor_of(-f * static_cast<double>(each));
+                n = n < most ? n : most;
+            }
+            return round_up<index_t>(n, c.alignment);
+        }
+        case capacity_rule::nllb:
+            return !training && f > 0 ? ceil_of(f * t) : 2 * each;
+        case capacity_rule::hunyuan:
+            return at_least(k * tokens / experts, k);
+        case capacity_rule::fixed:
+            return c.rows;
+        case capacity_rule::share:
+            return floor_of(t * f / e);
+    }
+    return 0;
 }
 
 }  // namespace detail
@@ -43,34 +80,7 @@ constexpr index_t round_half_even(double x) {
 /// of the busiest expert, which only the deepspeed rule asks for, when factor is not positive.
 constexpr index_t capacity_of(const capacity_config& c, float factor, index_t tokens, int experts, int k, bool training,
                               index_t largest_load) {
-    const double f = detail::decimal_of(factor), t = static_cast<double>(tokens), e = experts;
-    const index_t each = ceil_div<index_t>(tokens, experts);
-    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
-    switch (c.rule) {
-        case capacity_rule::none:
-            return tokens * k;
-        case capacity_rule::mesh: {
-            const index_t n = detail::floor_of(t * f / e);
-            return at_least(n < tokens ? n : tokens, 4);
-        }
-        case capacity_rule::flaxformer:
-            return at_least(detail::round_half_even(f * t / e), 4);
-        case capacity_rule::megatron:
-            return at_least(detail::ceil_of(t * k / e * f), c.minimum);
-        case capacity_rule::deepspeed: {
-            index_t n = f > 0 ? k * detail::floor_of(f * static_cast<double>(each)) : largest_load;
-            if (f < 0) {
-                const index_t most = k * detail::floor_of(-f * static_cast<double>(each));
-                n = n < most ? n : most;
-            }
-            return round_up<index_t>(n, c.alignment);
-        }
-        case capacity_rule::nllb:
-            return !training && f > 0 ? detail::ceil_of(f * t) : 2 * each;
-        case capacity_rule::hunyuan:
-            return at_least(k * tokens / experts, k);
-    }
-    return 0;
+    return detail::capacity_of_decimal(c, detail::decimal_of(factor), tokens, experts, k, training, largest_load);
 }
 
 }  // namespace gatefold::inline v0
@@ -86,8 +96,7 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 template <layer_type L, backend B>
 void apply_capacity(context<B>& ctx, const batch<L, B>& in, const std::type_identity_t<routing_view<L, B>>& routing,
                     std::type_identity_t<basic_view<B, std::uint8_t, dyn>> kept, const options<L>& o = {}) {
-    static_assert(L::c.capacity.rule != capacity_rule::none,
-                  "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
+    static_assert(drops(L::c), "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
     const index_t tokens = in.x.extent(0);
     detail::check_batch("apply_capacity", ctx, in, true);
     detail::check_view("apply_capacity", "ids", routing.ids, tokens);

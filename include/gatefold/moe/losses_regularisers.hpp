@@ -58,8 +58,9 @@ struct gate_importance {
     variance kind = variance::population;
 };
 
-/// coefficient · CV² of how likely each expert is to be among the best under another draw of its noise: V-MoE, whose
-/// noise is normal (logit_transform::gaussian). Needs k < E. Without noise it is the CV² of how often experts were
+/// coefficient · CV² of how likely each expert is to be among the best under another draw of its noise: V-MoE
+/// (logit_transform::gaussian, means over tokens) and Shazeer et al. 2017, appendix A (noisy_top_k, sums over tokens;
+/// the deviations learn too). Without noise, or where every expert is chosen, it is the CV² of how often experts were
 /// chosen, which has no gradient.
 struct load {
     double coefficient = 0.01;
@@ -94,18 +95,16 @@ struct load_of_call {
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// losses::load over the tokens of one forward call made with the options `o`.
+/// losses::load over the tokens of one forward call made with the options `o`; `in` brings mask and first token.
 ///
 /// Throws:  argument_error for a mask that does not fit, std::bad_alloc; nothing is written then.
 template <layer_type L, backend B>
 double add_loss(context<B>& ctx, const losses::load& loss, tape<L, B>& saved,
                 const std::type_identity_t<batch<L, B>>& in, const std::type_identity_t<options<L>>& o) {
-    static_assert(L::c.router.transform == logit_transform::gaussian,
-                  "gatefold::add_loss: the load loss asks how likely a choice is under normal noise; set "
-                  ".router.transform to logit_transform::gaussian");
-    static_assert(L::top_k < L::choices,
-                  "gatefold::add_loss: the load loss needs an expert that is not chosen; lower "
-                  ".top_k");
+    static_assert(
+        L::c.router.transform == logit_transform::gaussian || L::c.router.transform == logit_transform::noisy_top_k,
+        "gatefold::add_loss: the load loss asks how likely a choice is under normal noise; set .router.transform to "
+        "logit_transform::gaussian or noisy_top_k");
     if (in.mask.data()) detail::check_view("add_loss", "mask", in.mask, saved.tokens());
     tape<L, B>* const one[1] = {&saved};
     return detail::impl<B>::add_loss(ctx, detail::load_of_call<L>{loss, o}, one, 1, in);

@@ -25,6 +25,8 @@ void check_options(const char* function, const options<L>& o) {
     require(uses_threshold ? o.threshold > 0 : o.threshold == 0, function, "options.threshold",
             uses_threshold ? "a number above zero" : "zero, since the configuration has no .router.threshold",
             o.threshold);
+    if constexpr (r.noise_on == input_noise::dropout)
+        require(o.noise < 1, function, "options.noise", "a probability below 1", o.noise);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

@@ -39,6 +39,23 @@ GATEFOLD_HD GATEFOLD_INLINE order_word<A> order_key(A key) {
     return (bits & sign) != 0 ? static_cast<word>(~bits) : static_cast<word>(bits | sign);
 }
 
+/// The least length that is divided by, and the floor of the cosine's temperature.
+inline constexpr double least_length = 1e-12, least_temperature = 0.01;
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A length_floor(A length) {
+    return length > static_cast<A>(least_length) ? length : static_cast<A>(least_length);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A temperature_floor(A t) {
+    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
+}
+
+/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A noise_deviation(A pre) {
+    return gatefold::softplus(pre) + static_cast<A>(0.01);
+}
+
 /// term(0) + ... + term(n - 1) in the order of a warp.
 GATEFOLD_ANY_CALLABLE
 template <class A, class Term>
@@ -95,10 +112,37 @@ GATEFOLD_HD GATEFOLD_INLINE A score_slope(A z) {
     }
 }
 
+/// x^p and its inverse, for x not negative.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A power_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return mul(x, x);
+    return x > A(0) ? gatefold::exp(mul(p, gatefold::log(x))) : A(0);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A root_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return gatefold::sqrt(x);
+    return x > A(0) ? gatefold::exp(gatefold::log(x) / p) : A(0);
+}
+
+/// What a weight adds to the sum that weights are divided by: itself, or |v|^p for a norm.
+template <renormalise How, class A>
+GATEFOLD_HD GATEFOLD_INLINE A sum_term(A v, A power) {
+    return How == renormalise::norm ? power_of(v < A(0) ? -v : v, power) : v;
+}
+/// The derivative of the divisor by one weight, where it is not 0 or 1: sign(v) (|v| / norm)^(p - 1).
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A norm_slope(A v, A divisor, A power) {
+    if (divisor == A(0) || v == A(0)) return power == A(1) ? A(1) : A(0);
+    const A size = power == A(1) ? A(1) : power_of((v < A(0) ? -v : v) / divisor, power - A(1));
+    return v < A(0) ? -size : size;
+}
+
 /// The divisor of the weights whose sum is `total`.
 template <renormalise How, class A>
 GATEFOLD_HD GATEFOLD_INLINE A divisor_of(A total, A epsilon) {
-    if constexpr (How == renormalise::sum) return total;
+    if constexpr (How == renormalise::sum || How == renormalise::norm) return total;
     if constexpr (How == renormalise::sum_plus) return total + epsilon;
     if constexpr (How == renormalise::max_of) return total > epsilon ? total : epsilon;
     return A(1);

@@ -43,7 +43,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// A weight times its scales: the constant one where it acts on weights, and the expert's own; null: none.
 template <layer_type L, class Scales>
-GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, float scale, const Scales* expert_scale,
+GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, double scale, const Scales* expert_scale,
                                               std::int32_t e) {
     using A = typename L::accumulate_type;
     if constexpr (L::c.router.scaled == scale_at::weights) w = mul(w, static_cast<A>(scale));
@@ -109,6 +109,18 @@ GATEFOLD_HD GATEFOLD_INLINE void choose_in_groups(const A* keys, order_word<A>* 
     constexpr int n = L::choices / r.groups;
     A group_key_of[std::size_t{r.groups}];
     for (int q = 0; q < r.groups; ++q) {
+        if constexpr (r.group_by == group_key::share_sum) {
+            order_word<A> words[std::size_t{group_terms(L::c)}];
+            std::int32_t members[std::size_t{group_terms(L::c)}];
+            const int count = best_of(
+                n, group_terms(L::c), [&](int i) { return order_key(keys[q * n + i]); }, words, members);
+            group_key_of[q] = 0;
+            for (int j = 0; j < count; ++j) {
+                const A key = keys[q * n + members[j]];
+                group_key_of[q] += is_nan(key) ? -real_format<A>::infinity : key;
+            }
+            continue;
+        }
         A first = -real_format<A>::infinity, second = first;
         for (int i = q * n; i < (q + 1) * n; ++i) {
             const A low = keys[i] > first ? first : keys[i];
@@ -175,13 +187,16 @@ GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* i
 /// The weights of the chosen. Slots with `counts(s)` false get weight zero and stay out of the sum.
 GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, float scale, float epsilon,
+GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, double scale, float epsilon,
                                              const Scales* expert_scale, Counts counts, A* weights) {
     constexpr renormalise how = L::c.router.renorm;
     A divisor = 1;
+    constexpr A power = static_cast<A>(L::c.router.power);
     if constexpr (how != renormalise::none)
-        divisor = divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? v[s] : A(0); }),
-                                  static_cast<A>(epsilon));
+        divisor =
+            divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? sum_term<how>(v[s], power) : A(0); }),
+                            static_cast<A>(epsilon));
+    if constexpr (how == renormalise::norm) divisor = root_of(divisor, power);
     for (int s = 0; s < L::slots; ++s) {
         A w = 0;
         if (ids[s] >= 0 && counts(s))
@@ -192,7 +207,7 @@ GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids
 
 /// The weights of a token without a logit above -inf: equal, and constant for the gradient.
 template <layer_type L, class Scales, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, float scale, const Scales* expert_scale,
+GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, double scale, const Scales* expert_scale,
                                                  A* weights) {
     constexpr int first_zero = router_traits<L>::first_zero;
     int count = 0;
@@ -208,7 +223,7 @@ GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, float 
 GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw,
-                                                float scale, float epsilon, const Scales* expert_scale, Counts counts,
+                                                double scale, float epsilon, const Scales* expert_scale, Counts counts,
                                                 A* dz) {
     using traits = router_traits<L>;
     constexpr router_config r = L::c.router;
@@ -218,12 +233,17 @@ GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const st
         d[s] = ids[s] >= 0 && counts(s) ? scale_weight<L>(dw[s], scale, expert_scale, ids[s]) : A(0);
     A divisor = 1;
     if constexpr (r.renorm != renormalise::none) {
-        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? v[s] : A(0); });
+        constexpr A power = static_cast<A>(r.power);
+        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? sum_term<r.renorm>(v[s], power) : A(0); });
         divisor = divisor_of<r.renorm>(total, static_cast<A>(epsilon));
+        if constexpr (r.renorm == renormalise::norm) divisor = root_of(total, power);
         const A along = lane_sum<A>(S, [&](int s) { return mul(d[s], share_of(v[s], divisor)); });
         const bool moves = divisor_moves<r.renorm>(total, static_cast<A>(epsilon));
-        for (int s = 0; s < S; ++s)
-            d[s] = ids[s] >= 0 && counts(s) ? share_of(moves ? d[s] - along : d[s], divisor) : A(0);
+        for (int s = 0; s < S; ++s) {
+            A through = moves ? d[s] - along : d[s];
+            if constexpr (r.renorm == renormalise::norm) through = d[s] - mul(along, norm_slope(v[s], divisor, power));
+            d[s] = ids[s] >= 0 && counts(s) ? share_of(through, divisor) : A(0);
+        }
     }
     const auto returns_nothing = [&](std::int32_t e) {
         return L::choices > traits::first_zero && e >= traits::first_zero;

@@ -11,7 +11,8 @@ namespace gatefold::inline v0::routers {
 
 // ---- softmax over all experts
 
-/// Mixtral, Qwen3, Qwen3-Next, MiniMax-01, Arctic: the best k, divided by their sum.
+/// Mixtral, Qwen3, Qwen3-Next, MiniMax-01, Arctic: the best k, divided by their sum. Where Mixtral is trained with
+/// noise, input_noise::shared_jitter is how.
 inline constexpr router_config mixtral{.logits_in = precision::storage, .renorm = renormalise::sum};
 inline constexpr router_config qwen3 = mixtral, qwen3_next = mixtral, minimax_01 = mixtral, arctic = mixtral;
 
@@ -48,9 +49,12 @@ inline constexpr router_config gemma4{
 /// LongCat-Flash: softmax over experts and identity experts (config::free.copy) with a correction bias.
 inline constexpr router_config longcat{.weights = precision::accumulate, .selection_bias = key_bias::score, .scale = 6};
 
-/// MoE++: logits of the layer below are added through a learned map; zero experts (config::free.zero) weigh nothing.
-inline constexpr router_config moe_plus_plus{
-    .weights = precision::accumulate, .transform = logit_transform::residual, .renorm = renormalise::sum};
+/// MoE++: logits of the layer below are added through a learned map, experts read the token times k; zero experts
+/// (config::free.zero) weigh nothing.
+inline constexpr router_config moe_plus_plus{.weights = precision::accumulate,
+                                             .transform = logit_transform::residual,
+                                             .renorm = renormalise::sum,
+                                             .input_times_k = true};
 
 // ---- softmax over the chosen
 
@@ -72,7 +76,7 @@ inline constexpr router_config deepseek_v3{.weights = precision::accumulate,
                                            .group_by = group_key::top2_sum,
                                            .renorm = renormalise::sum_plus,
                                            .epsilon = 1e-20f,
-                                           .scale = 2.5f};
+                                           .scale = 2.5};
 
 /// GLM-4.5, GLM-5, Nemotron-3 Nano: the same without groups. Nemotron-3 Super and Ultra scale by 5.
 inline constexpr router_config glm4_moe{.weights = precision::accumulate,
@@ -80,12 +84,12 @@ inline constexpr router_config glm4_moe{.weights = precision::accumulate,
                                         .selection_bias = key_bias::score,
                                         .renorm = renormalise::sum_plus,
                                         .epsilon = 1e-20f,
-                                        .scale = 2.5f};
-inline constexpr router_config glm4_air = with(glm4_moe, &router_config::scale, 1.0f), mimo_v2 = glm4_air,
+                                        .scale = 2.5};
+inline constexpr router_config glm4_air = with(glm4_moe, &router_config::scale, 1.0), mimo_v2 = glm4_air,
                                kimi_k3 = glm4_air, nemotron3 = glm4_moe,
-                               nemotron3_super = with(glm4_moe, &router_config::scale, 5.0f),
-                               kimi_k2 = with(glm4_moe, &router_config::scale, 2.827f),
-                               step3 = with(glm4_moe, &router_config::scale, 3.0f);
+                               nemotron3_super = with(glm4_moe, &router_config::scale, 5.0),
+                               kimi_k2 = with(glm4_moe, &router_config::scale, 2.827),
+                               step3 = with(glm4_moe, &router_config::scale, 3.0);
 
 /// MiniMax-M2: sigmoid of logits in the storage type, divided by the plain sum.
 inline constexpr router_config minimax_m2{.logits_in = precision::storage,
@@ -121,13 +125,14 @@ inline constexpr router_config deepseek_v4{.logits_in = precision::storage,
                                            .selection_bias = key_bias::score,
                                            .renorm = renormalise::sum_plus,
                                            .epsilon = 1e-20f,
-                                           .scale = 1.5f};
+                                           .scale = 1.5};
 inline constexpr router_config deepseek_v4_hash =
     with(deepseek_v4, &router_config::selection_bias, key_bias::none, &router_config::select, selection::given);
 
 // ---- the first routers, in single precision, which want a capacity beside them
 
-/// Switch Transformer: the best expert, its probability as it is; the router's input is jittered in training.
+/// Switch Transformer: the best expert, its probability as it is; the router's copy of the input is jittered in
+/// training. Transformers' capacity is capacity_rule::fixed per sequence.
 inline constexpr router_config switch_transformer{
     .weights = precision::accumulate, .scores_in = precision::storage, .noise = 0.01f};
 
@@ -160,9 +165,11 @@ inline constexpr router_config v_moe{
 
 // ---- routers of papers
 
-/// Phi-3.5-MoE: SparseMixer-v2, two picks in a row.
-inline constexpr router_config phi_moe{
-    .logits_in = precision::storage, .select = selection::sparse_mixer, .noise = 0.01f};
+/// Phi-3.5-MoE: SparseMixer-v2, two picks in a row; in training the tokens are jittered twice, as transformers does.
+inline constexpr router_config phi_moe{.logits_in = precision::storage,
+                                       .select = selection::sparse_mixer,
+                                       .noise = 0.01f,
+                                       .noise_on = input_noise::shared_jitter_twice};
 
 /// Skywork-MoE: logits normalised per token.
 inline constexpr router_config skywork{.transform = logit_transform::normalised, .noise = 1};
@@ -193,11 +200,16 @@ inline constexpr router_config uniform{
 /// Experts drawn from the softmax without replacement, at temperature 1 (options::noise), in training.
 inline constexpr router_config sampled{.select = selection::sampled, .noise = 1};
 
-/// Expert choice: each expert takes its best T k / E tokens. A token sees later ones.
+/// Expert choice: each expert takes its best T k / E tokens, or what capacity_rule::share says. A token sees later
+/// ones.
 inline constexpr router_config expert_choice{.select = selection::expert_choice, .allow_future = true};
+/// Mesh's variant: softmax over the tokens, divided by the number of experts that chose the token.
+inline constexpr router_config mesh_expert_choice = with(expert_choice, &router_config::from, score::softmax_tokens);
 
-/// BASE: as many tokens for every expert, by an auction in training. A token sees later ones then.
-inline constexpr router_config base{.select = selection::balanced, .from = score::sigmoid, .allow_future = true};
+/// BASE: as many tokens for every expert, by an auction in training, which lets a token see later ones. The sigmoid of
+/// its affinity blends the expert with the token.
+inline constexpr router_config base{
+    .select = selection::balanced, .from = score::sigmoid, .acts_on = weight_at::blend, .allow_future = true};
 
 /// Sinkhorn: the best k of a doubly normalised matrix in training. A token sees later ones then. One expert is weighted
 /// by the sigmoid of its logit, several (sinkhorn_top_k) by the softmax.

@@ -29,6 +29,8 @@ public:
           weights_(make_tensor<A, dyn, L::slots>(ctx, routed(most_tokens))),
           logits_(make_tensor<A, dyn, L::choices>(ctx, routed(most_tokens))),
           logit_gradients_(make_tensor<A, dyn, L::choices>(ctx, routed(most_tokens))),
+          deviations_(make_tensor<A, dyn, L::choices>(ctx, learns_noise ? routed(most_tokens) : 0)),
+          deviation_gradients_(make_tensor<A, dyn, L::choices>(ctx, learns_noise ? routed(most_tokens) : 0)),
           gate_up_(make_tensor<T, dyn, L::gate_up_rows>(ctx, max_rows(L::c, most_tokens))),
           shared_gate_up_(make_tensor<T, dyn, L::shared_gate_up_rows>(ctx, L::shared_ffn > 0 ? most_tokens : 0)),
           latent_sums_(make_tensor<A, dyn, L::c.latent>(ctx, L::c.latent > 0 ? most_tokens : 0)),
@@ -48,6 +50,14 @@ public:
     /// [T, N] Losses add the gradients of their value with respect to the logits here, between forward and backward.
     GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> logit_gradients() {
         return logit_gradients_.view().slice(0, routed(tokens_));
+    }
+    /// [T, N] the deviations of learned noise in training (noisy_top_k; no rows for other routers), and where losses
+    /// add their gradients.
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> deviations() {
+        return deviations_.view().slice(0, learns_noise ? routed(tokens_) : 0);
+    }
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> deviation_gradients() {
+        return deviation_gradients_.view().slice(0, learns_noise ? routed(tokens_) : 0);
     }
     /// [rows, 2F or F] what the activation was given, in plan order.
     GATEFOLD_INLINE basic_view<B, T, dyn, L::gate_up_rows> gate_up() { return gate_up_.view(); }
@@ -73,11 +83,12 @@ private:
     }
     // A dense layer routes nothing, so its tape holds pre-activations only.
     static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
+    static constexpr bool learns_noise = L::c.router.transform == logit_transform::noisy_top_k;
 
     gatefold::plan<L, B> plan_;
     basic_tensor<B, std::int32_t, dyn, L::slots> ids_;
     basic_tensor<B, A, dyn, L::slots> weights_;
-    basic_tensor<B, A, dyn, L::choices> logits_, logit_gradients_;
+    basic_tensor<B, A, dyn, L::choices> logits_, logit_gradients_, deviations_, deviation_gradients_;
     basic_tensor<B, T, dyn, L::gate_up_rows> gate_up_;
     basic_tensor<B, T, dyn, L::shared_gate_up_rows> shared_gate_up_;
     basic_tensor<B, A, dyn, L::c.latent> latent_sums_;

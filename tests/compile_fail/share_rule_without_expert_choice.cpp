@@ -1,0 +1,16 @@
+// EXPECT: gatefold::config: the share rule says how many tokens an expert chooses; set .router.select to
+// selection::expert_choice
+#include <gatefold/config.hpp>
+
+#ifdef GATEFOLD_BAD
+constexpr gatefold::config c{
+    .hidden = 8, .ffn = 8, .experts = 4, .top_k = 2, .capacity = {.rule = gatefold::capacity_rule::share, .factor = 1}};
+#else
+constexpr gatefold::config c{.hidden = 8,
+                             .ffn = 8,
+                             .experts = 4,
+                             .top_k = 2,
+                             .router = {.select = gatefold::selection::expert_choice, .allow_future = true},
+                             .capacity = {.rule = gatefold::capacity_rule::share, .factor = 1}};
+#endif
+static_assert(gatefold::detail::checked<c>::value);
