@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
-#include "plot.hpp"
+#include "../common/plot.hpp"
 
 namespace train_text {
 namespace {
+
+using namespace plot;
 
 const char* const style = R"(
 :root{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#5b6570;--rule:#d9dee4;--card:#f6f8fa;

@@ -4,11 +4,26 @@
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <stdexcept>
 
-namespace train_text {
+#include <gatefold/io/file.hpp>
+
+namespace plot {
 namespace {
 
 constexpr double width = 360, left = 40, right = 350, top = 10, bottom = 186, height = 222;
+
+const char* const file_style = R"(
+svg{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#5b6570;--rule:#d9dee4;--a:#0b62c4;--b:#c2410c;--c:#6d28d9;
+--heat:#0b62c4;--e0:#4e79a7;--e1:#f0a04b;--e2:#d9626b;--e3:#6fb3ae;--e4:#63a355;--e5:#e3c44f;--e6:#ab7fa3;--e7:#9c8577;
+font:11px system-ui,sans-serif}
+@media(prefers-color-scheme:dark){svg{--page:#14181d;--ink:#e6eaee;--soft:#9aa5b1;--rule:#333b44;--a:#6cb0ff;--b:#ff9a5c;
+--c:#c3a3ff;--heat:#6cb0ff}}
+.page{fill:var(--page)}text{fill:var(--ink)}.in{fill:#111;font-weight:600}.grid{stroke:var(--rule)}.axis{stroke:var(--soft)}
+.line{fill:none;stroke-width:2;stroke-linejoin:round}.thin{stroke-width:1;opacity:.55}
+.e0{fill:var(--e0)}.e1{fill:var(--e1)}.e2{fill:var(--e2)}.e3{fill:var(--e3)}.e4{fill:var(--e4)}.e5{fill:var(--e5)}
+.e6{fill:var(--e6)}.e7{fill:var(--e7)}.cell{fill:var(--heat);stroke:var(--rule);stroke-width:.5}
+)";
 
 std::string open_svg(double h, const std::string& title) {
     return format("<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s\">", width, h, escaped(title).c_str());
@@ -171,4 +186,60 @@ std::string heat_map(const std::vector<std::string>& rows, const std::vector<std
     return svg + "</svg>";
 }
 
-}  // namespace train_text
+std::string bar_plot(const std::vector<std::string>& names, const std::vector<std::string>& series,
+                     const std::vector<std::vector<double>>& values, const std::vector<std::vector<double>>& low,
+                     const std::vector<std::vector<double>>& high, const std::string& y_name) {
+    double most = 0;
+    for (const auto* all : {&values, &high})
+        for (const auto& group : *all)
+            for (const double v : group) most = (std::max)(most, v);
+    const double step = round_step((std::max)(most, 1e-3), 5);
+    const axis y{0, std::ceil(most / step) * step, bottom, top};
+    std::string svg = open_svg(height, y_name);
+    for (double v = 0; v <= y.high + 1e-9; v += step) {
+        svg += format("<line class=\"grid\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>", left, right, y(v), y(v));
+        svg += text_at(left - 5, y(v) + 3.5, "end", number_text(v, step));
+    }
+    const double room = (right - left) / static_cast<double>(names.size());
+    const double wide = 0.8 * room / static_cast<double>(series.size());
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        const double x = left + room * (static_cast<double>(i) + 0.1);
+        for (std::size_t j = 0; j < series.size(); ++j) {
+            const double at = x + wide * static_cast<double>(j), v = values[i][j];
+            svg += format("<rect class=\"e%zu\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>", j % 8, at,
+                          y(v), 0.95 * wide, bottom - y(v));
+            if (!low.empty())
+                svg += format("<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
+                              at + 0.475 * wide, at + 0.475 * wide, y(low[i][j]), y(high[i][j]));
+        }
+        svg += text_at(left + room * (static_cast<double>(i) + 0.5), bottom + 14, "middle", names[i]);
+    }
+    svg += format("<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>", left, right, bottom, bottom);
+    svg += text_at(11, (top + bottom) / 2, "middle", y_name,
+                   format(" transform=\"rotate(-90 11 %g)\"", (top + bottom) / 2).c_str());
+    double at = top + 10;
+    for (std::size_t j = 0; series.size() > 1 && j < series.size(); ++j, at += 15) {
+        svg += format("<rect class=\"e%zu\" x=\"%g\" y=\"%g\" width=\"10\" height=\"10\"/>", j % 8, right - 12, at - 9);
+        svg += text_at(right - 18, at, "end", series[j]);
+    }
+    return svg + "</svg>";
+}
+
+void write_svg(const std::string& path, const std::vector<std::string>& plots) {
+    std::string body;
+    double from = 0;
+    for (const std::string& one : plots) {
+        const auto box = one.find("viewBox=\"0 0 ") + 13;
+        double w = width, h = height;
+        if (std::sscanf(one.c_str() + box, "%lf %lf", &w, &h) != 2)
+            throw std::runtime_error("a plot without a viewBox");
+        body += format("<svg y=\"%g\" width=\"%g\" height=\"%g\"", from, w, h) + one.substr(4) + "\n";
+        from += h + 12;
+    }
+    const std::string all =
+        format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %g %g\">\n<style>", width, from) + file_style +
+        "</style>\n<rect class=\"page\" width=\"100%\" height=\"100%\"/>\n" + body + "</svg>\n";
+    gatefold::write_file(path, all);
+}
+
+}  // namespace plot
