@@ -1,6 +1,7 @@
 // Training runs on disk: weights, controller state and optimiser state in one safetensors file, replaced as a whole.
 //
-//     weights, adamw_state ── PREFIX model.NAME, adamw.first.NAME, … ──> file ──> the same bits
+//     weights, adamw_state, numbers of controllers ── model.NAME, adamw.first.NAME, numbers.NAME, … ──> file ──> the
+//     same bits
 //
 // A run that is resumed from such a file gives the bits of one that was never interrupted.
 #pragma once
@@ -9,10 +10,23 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <gatefold/io/safetensors.hpp>
 #include <gatefold/io/safetensors_writer.hpp>
+#include <gatefold/moe/balance.hpp>
 #include <gatefold/train/adamw.hpp>
+
+namespace gatefold::inline v0 {
+
+/// Numbers of a training run that are neither parameters nor the optimiser's, under a name: what a controller remembers
+/// beside the bias, the state of a schedule.
+struct named_numbers {
+    std::string name;
+    std::span<double> values;
+};
+
+}  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
@@ -89,6 +103,14 @@ void read_state(const safetensors_file& file, const std::string& prefix, adamw_s
     state.steps = steps;
 }
 
+/// The errors that a pid_bias remembers, and the coefficient that a relu_coefficient steers.
+inline named_numbers numbers_of(std::string name, std::type_identity_t<view<double, 2, dyn>> history) {
+    return {std::move(name), {history.data(), static_cast<std::size_t>(history.size())}};
+}
+inline named_numbers numbers_of(std::string name, relu_coefficient& controller) {
+    return {std::move(name), {&controller.value, 1}};
+}
+
 /// A whole number among the metadata of a file.
 ///
 /// Throws: file_error where there is no such number.
@@ -104,31 +126,48 @@ inline index_t read_number(const safetensors_file& file, const std::string& key)
     return number;
 }
 
-/// Replaces `path` by a file with the weights and, so that training can go on, the state of the optimiser.
+/// Replaces `path` by a file with the weights and, so that training can go on, the state of the optimiser and `more`
+/// numbers: numbers_of(controller).
 ///
 /// Throws: file_error naming the file and the system's reason; the old file is untouched then.
 template <class W>
-void save(const std::string& path, const W& w, const adamw_state<W>& state, file_metadata notes = {}) {
+void save(const std::string& path, const W& w, const adamw_state<W>& state, std::span<const named_numbers> more,
+          file_metadata notes = {}) {
     safetensors_writer file;
     add_weights(file, "model.", w);
     add_state(file, "adamw.", state);
+    for (const named_numbers& n : more)
+        file.add("numbers." + n.name, std::span<const double>(n.values), {static_cast<index_t>(n.values.size())});
     notes.emplace_back("adamw.steps", std::to_string(state.steps));
     file.write(path, std::move(notes));
 }
+template <class W>
+void save(const std::string& path, const W& w, const adamw_state<W>& state, file_metadata notes = {}) {
+    save(path, w, state, std::span<const named_numbers>{}, std::move(notes));
+}
 
-/// Reads a file of save() into weights and state, which keep what they hold when it throws. Returns its metadata.
+/// Reads a file of save() into weights, state and `more`, which keep what they hold when it throws. Returns its
+/// metadata.
 ///
 /// Throws: file_error naming the file and what is wrong with it.
 template <class W>
-file_metadata load(context<cpu>& ctx, const std::string& path, W& w, adamw_state<W>& state) {
+file_metadata load(context<cpu>& ctx, const std::string& path, W& w, adamw_state<W>& state,
+                   std::span<const named_numbers> more = {}) {
     const auto file = safetensors_file::open(path);
     W weights;
     detail::allocate_slots(weights, ctx);
     read_weights(file, "model.", weights);
     adamw_state<W> moments = make_adamw_state(ctx, weights);
     read_state(file, "adamw.", moments, read_number(file, "adamw.steps"));
+    std::vector<std::vector<double>> numbers;
+    for (const named_numbers& n : more) {
+        std::vector<double>& values = numbers.emplace_back(n.values.size());
+        file.read<double>("numbers." + n.name, values, {static_cast<index_t>(values.size())});
+    }
     w = std::move(weights);
     state = std::move(moments);
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+        for (std::size_t j = 0; j < numbers[i].size(); ++j) more[i].values[j] = numbers[i][j];
     return file.metadata();
 }
 
