@@ -67,5 +67,47 @@ BOOST_AUTO_TEST_CASE(weights_on_inputs_shared_expert_free_experts) {
                   float>>({1, 50}, true);
 }
 
+BOOST_AUTO_TEST_CASE(experts_that_return_a_learned_constant) {
+    compare<gf::layer<gf::config{.hidden = 44,
+                                 .ffn = 16,
+                                 .experts = 3,
+                                 .top_k = 4,
+                                 .shared = {.ffn = 8, .gate = true},
+                                 .free = {.constant = 3, .copy = 1, .zero = 1}},
+                      float>>({1, 50});
+    compare<gf::layer<gf::config{.hidden = 1030, .ffn = 8, .experts = 2, .top_k = 2, .free = {.constant = 2}}, double>>(
+        {3});
+}
+
+BOOST_AUTO_TEST_CASE(experts_on_a_latent_width) {
+    compare<gf::layer<gf::config{.hidden = 40, .ffn = 24, .experts = 5, .top_k = 2, .latent = 12}, float>>({1, 50});
+    compare<gf::layer<gf::config{.hidden = 37,
+                                 .ffn = 24,
+                                 .experts = 5,
+                                 .top_k = 2,
+                                 .router = {.scale = 1.5f, .scaled = gf::scale_at::output},
+                                 .shared = {.ffn = 21, .gate = true},
+                                 .latent = 19,
+                                 .latent_norm = true},
+                      float>>({1, 50}, true);
+}
+
+BOOST_AUTO_TEST_CASE(blend_with_the_token_and_tokens_times_k) {
+    compare<gf::layer<gf::config{.hidden = 20,
+                                 .ffn = 8,
+                                 .experts = 4,
+                                 .router = {.from = gf::score::sigmoid, .acts_on = gf::weight_at::blend},
+                                 .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.7f}},
+                      float>>({1, 50});
+    compare<gf::layer<gf::config{.hidden = 20,
+                                 .ffn = 8,
+                                 .experts = 4,
+                                 .top_k = 2,
+                                 .router = {.input_times_k = true},
+                                 .shared = {.ffn = 8, .gate = true},
+                                 .free = {.constant = 1, .copy = 1}},
+                      float>>({1, 50});
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()

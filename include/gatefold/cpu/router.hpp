@@ -288,8 +288,8 @@ struct routing_impl<cpu> {
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,
                                const routing_view<L>& routing, const view<std::uint8_t, dyn>& kept) {
-        on_cpu::apply_capacity(ctx, in, o, routing, kept,
-                               ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));
+        GATEFOLD_HOST_ONLY(on_cpu::apply_capacity(
+            ctx, in, o, routing, kept, ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));)
     }
 };
 

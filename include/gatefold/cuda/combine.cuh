@@ -11,7 +11,7 @@
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
-template <class T>
+template <class T, class Out = T>
 struct combine_arguments {
     using A = accumulate_t<T>;
     const T* z = nullptr;
@@ -20,10 +20,12 @@ struct combine_arguments {
     const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
     const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
-    const T* gate = nullptr;  ///< weights of the shared expert's gate, [H]
-    const T* x = nullptr;
+    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of the shared expert's gate, [H], and what it reads
+    index_t gate_x_stride = 0;
+    const T* x = nullptr;  ///< what experts that compute nothing return
     index_t x_stride = 0;
-    T* y = nullptr;
+    const T *constant_gate = nullptr, *constant_value = nullptr;  ///< [constants, 2, H] and [constants, H]
+    Out* y = nullptr;
     index_t y_stride = 0;
     int tokens = 0;
     A scale = 1;  ///< of the routed sum
@@ -53,21 +55,29 @@ __device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
     return sum;
 }
 
-/// Experts is the number of those with weights; choices from Copies on return x, from Zeros on nothing.
-template <class T, int Hidden, int Slots, int Copies, int Zeros, bool Free, bool Shared, bool Gate, bool ScaleOutput,
-          int Vector>
-__global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
+/// What a sum is made of: choices from Constants on return a mix of x and a learned vector, from Copies on x, from
+/// Zeros on nothing. Blend: (1 - weight) x is added to what the one expert returns.
+template <int Constants, int Copies, int Zeros, bool Free, bool Shared, bool Gate, bool ScaleOutput, bool Blend>
+struct combine_of {
+    static constexpr int constants = Constants, copies = Copies, zeros = Zeros;
+    static constexpr bool free = Free, mixes = Copies > Constants, shared = Shared, gate = Gate,
+                          scale_output = ScaleOutput, blend = Blend;
+};
+
+template <class T, class Out, int Hidden, int Slots, class What, int Vector>
+__global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a) {
     using A = accumulate_t<T>;
     using vector = vector_of<T, Vector>;
     constexpr int together = combine_tokens<Hidden, Vector>, vectors = combine_vectors<Hidden, Vector>;
     __shared__ std::int32_t rows[std::size_t{together}][std::size_t{Slots}];  // ascending; -1 at the end
     __shared__ A weights[std::size_t{together}][std::size_t{Slots}];
     __shared__ A gates[std::size_t{together}];
+    [[maybe_unused]] __shared__ A mixes[std::size_t{What::mixes ? together : 1}][std::size_t{Slots}][2];
     const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.x) * together;
 
     for (int i = thread; i < together * Slots; i += 256) {
         rows[i / Slots][i % Slots] = -1;
-        if constexpr (Gate)
+        if constexpr (What::gate)
             if (i < together) gates[i] = 0;
     }
     __syncthreads();
@@ -84,16 +94,33 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
         }
         // Rows of experts that compute nothing stand behind the others, marked by what they are.
         std::int32_t mark = row;
-        if constexpr (Free) {
+        if constexpr (What::free) {
             const std::int32_t e = a.ids[pair];
-            if (e >= Copies) mark = e >= Zeros ? -1 : -2;
+            if (e >= What::copies)
+                mark = e >= What::zeros ? -1 : -2;
+            else if (e >= What::constants)
+                mark = -3 - (e - What::constants);
         }
         rows[m][rank] = mark;
         weights[m][rank] = a.weights ? a.weights[pair] : A(1);
     }
-    if constexpr (Gate) {
+    if constexpr (What::mixes) {
+        __syncthreads();
+        for (int i = thread / 32; i < together * Slots; i += 8) {
+            const std::int32_t c = -3 - rows[i / Slots][i % Slots];
+            if (c < 0) continue;
+            const T* x = a.x + (first + i / Slots) * a.x_stride;
+            const T* gate = a.constant_gate + index_t{c} * 2 * Hidden;
+            const A z[2] = {dot_by_warp<A>(x, gate, Hidden), dot_by_warp<A>(x, gate + Hidden, Hidden)};
+            if (thread % 32 != 0) continue;
+            const A m = largest(z, 2), one = softmax_term(z[0], m), two = softmax_term(z[1], m), total = one + two;
+            mixes[i / Slots][i % Slots][0] = share_of(one, total);
+            mixes[i / Slots][i % Slots][1] = share_of(two, total);
+        }
+    }
+    if constexpr (What::gate) {
         for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
-            const A z = dot_by_warp<A>(a.x + (first + m) * a.x_stride, a.gate, Hidden);
+            const A z = dot_by_warp<A>(a.gate_x + (first + m) * a.gate_x_stride, a.gate, Hidden);
             if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
         }
     }
@@ -115,24 +142,38 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
     for (int s = 0; s < Slots; ++s) {
         const std::int32_t row = rows[m][s];
         if (row >= 0) add(weights[m][s], a.z + row * a.z_stride + h);
-        if constexpr (Free)
+        if constexpr (What::free)
             if (row == -2) add(weights[m][s], a.x + t * a.x_stride + h);
+        if constexpr (What::mixes) {
+            if (row < -2) {
+                add(gatefold::mul(weights[m][s], mixes[m][s][0]), a.x + t * a.x_stride + h);
+                add(gatefold::mul(weights[m][s], mixes[m][s][1]), a.constant_value + index_t{-3 - row} * Hidden + h);
+            }
+        }
+        if constexpr (What::blend)
+            if (row >= 0) add(A(1) - weights[m][s], a.x + t * a.x_stride + h);
     }
-    if constexpr (ScaleOutput) {
+    if constexpr (What::scale_output) {
         GATEFOLD_UNROLL
         for (int i = 0; i < Vector; ++i) sum[i] = gatefold::mul(sum[i], a.scale);
     }
-    if constexpr (Shared) add(Gate ? gates[m] : A(1), a.shared + t * a.shared_stride + h);
-    vector* to = reinterpret_cast<vector*>(a.y + t * a.y_stride + h);
-    if (a.accumulate) {
-        const vector old = *to;
+    if constexpr (What::shared) add(What::gate ? gates[m] : A(1), a.shared + t * a.shared_stride + h);
+    if constexpr (std::is_same_v<T, Out>) {
+        vector* to = reinterpret_cast<vector*>(a.y + t * a.y_stride + h);
+        if (a.accumulate) {
+            const vector old = *to;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < Vector; ++i) sum[i] += to_accumulate(old.at[i]);
+        }
+        vector result;
         GATEFOLD_UNROLL
-        for (int i = 0; i < Vector; ++i) sum[i] += to_accumulate(old.at[i]);
+        for (int i = 0; i < Vector; ++i) result.at[i] = from_accumulate<T>(sum[i]);
+        *to = result;
+    } else {
+        static_assert(std::is_same_v<Out, A>);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < Vector; ++i) a.y[t * a.y_stride + h + i] = sum[i];
     }
-    vector result;
-    GATEFOLD_UNROLL
-    for (int i = 0; i < Vector; ++i) result.at[i] = from_accumulate<T>(sum[i]);
-    *to = result;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

@@ -164,3 +164,10 @@ private:
 };
 
 }  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Throws what the last launch was refused for.
+inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

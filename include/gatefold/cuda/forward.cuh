@@ -1,7 +1,7 @@
 // Forward of the layer on CUDA: the launches of one call, in one stream, without a word to the host.
 //
-//     route_tokens ──> (scatter_pairs) ──> up projections, gathered ──> down projections ──> combine ──> y
-//     one expert:      up projection ──> down projection ──> y
+//     route_tokens ──> (scatter_pairs) ──> (capacity) ──> up projections, gathered ──> down projections ──> combine ──>
+//     y one expert:      up projection ──> down projection ──> y
 //
 // Grids depend on the number of tokens alone, never on the routing, so a call can be captured in a graph. Nothing is
 // allocated once the workspace is there.
@@ -10,44 +10,14 @@
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cuda/combine.cuh>
 #include <gatefold/cuda/experts.cuh>
-#include <gatefold/cuda/plan.cuh>
-#include <gatefold/cuda/router.cuh>
+#include <gatefold/cuda/latent.cuh>
+#include <gatefold/cuda/limit.cuh>
+#include <gatefold/cuda/route.cuh>
+#include <gatefold/cuda/support.cuh>
 #include <gatefold/cuda/tensor.cuh>
-#include <gatefold/moe/router.hpp>
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// Refuses what this wing has no kernel for, in a sentence.
-template <layer_type L>
-constexpr bool check_supported() {
-    constexpr router_config r = L::c.router;
-    static_assert(r.group_by != group_key::share_sum && r.renorm != renormalise::norm,
-                  "gatefold: groups by share_sum and division by a norm are not there on CUDA; run on the CPU");
-    static_assert(r.acts_on != weight_at::blend && !r.input_times_k,
-                  "gatefold: a blend with the token, and tokens times k, are not there on CUDA; leave .router.acts_on and "
-                  ".input_times_k out");
-    static_assert(r.select != selection::expert_choice, "gatefold: expert choice is not there on CUDA; run on the CPU");
-    static_assert(r.input == router_input::tokens,
-                  "gatefold: on CUDA a router reads the tokens as they are; set .router.input to router_input::tokens");
-    static_assert(r.logits == projection::linear || r.logits == projection::none,
-                  "gatefold: on CUDA a router has a linear projection or none; set .router.logits");
-    static_assert(r.transform != logit_transform::residual && r.transform != logit_transform::noisy_top_k,
-                  "gatefold: on CUDA logits are not transformed by learned matrices; set .router.transform");
-    static_assert(L::c.latent == 0, "gatefold: experts on a latent width are not there on CUDA; leave .latent out");
-    static_assert(L::c.free.constant == 0,
-                  "gatefold: experts that return a learned constant are not there on CUDA; leave .free.constant out");
-    static_assert(L::c.capacity.rule == capacity_rule::none,
-                  "gatefold: a capacity is not there on CUDA; leave .capacity out");
-    return true;
-}
-
-/// Draws that the configuration makes in training only, on inputs or logits.
-template <layer_type L>
-inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian
-                                          || L::c.router.transform == logit_transform::gumbel
-                                          || L::c.router.select == selection::sinkhorn
-                                          || L::c.router.select == selection::balanced;
 
 /// The workspace of one forward call.
 template <layer_type L>
@@ -64,6 +34,11 @@ struct forward_memory {
     A *weights, *logits;
     tile* tiles;
     T *scaled, *activated, *returned, *shared_activated, *shared_returned;
+    T *given, *multiplied, *latent_x, *latent_normal, *widened;
+    A* latent_sums;
+    route_buffers<L> route;
+    limit_buffers<L> limit;
+    static constexpr bool latent = L::c.latent > 0;
     static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
 
     constexpr forward_memory(carver& memory, index_t tokens)
@@ -80,7 +55,15 @@ struct forward_memory {
           activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
           returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
           shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
-          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)) {}
+          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)),
+          given(memory.take<T>(shares_jitter(L::c) ? tokens * row_pitch(L::hidden) : 0)),
+          multiplied(memory.take<T>(L::c.router.input_times_k ? tokens * row_pitch(L::hidden) : 0)),
+          latent_x(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),
+          latent_normal(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),
+          widened(memory.take<T>(latent ? tokens * row_pitch(L::hidden) : 0)),
+          latent_sums(memory.take<A>(latent ? tokens * L::width : 0)),
+          route(memory, routed(tokens)),
+          limit(memory, routed(tokens)) {}
 };
 
 template <layer_type L>
@@ -90,114 +73,180 @@ constexpr std::size_t forward_bytes(index_t tokens) {
     return count.used();
 }
 
-template <int N>
-void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
-             const std::int32_t* counts, const plan_output& out) {
-    const int each = ceil_div(groups, most_scatter_blocks), blocks = ceil_div(groups, each);
-    scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
-        id_of, pairs, group_pairs, groups, each, experts, counts, out);
-}
-
-/// The plan of given ids.
-template <int N>
-void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
-               std::int32_t* counts) {
-    if (pairs <= pairs_at_once) {
-        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
-    } else {
-        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
-        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
-        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
-    }
-    check_launch("make_plan");
-}
-/// Routes the tokens and, given somewhere to put it, makes their plan. The policy is deduced, since nvcc spells an
-/// alias in the kernel's stub, layer and all.
-template <class P, class W, layer_type L = typename W::layer_type>
-void route(context<cuda>& ctx, P, const W& w, const batch<L, cuda>& in, const options<L>& o,
-           const routing_view<L, cuda>& out, const plan_output* plan, std::int32_t* counts) {
-    constexpr int N = L::choices;
-    check_options("route", o);
-    require(!o.training || !trains_on_the_cpu<L>, "forward", "options.training",
-            "false on CUDA for a router that draws noise for inputs or logits, or assigns over the batch", o.training);
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
-    const auto& x = in.router_x.data() ? in.router_x : in.x;
-    route_arguments<P> a;
-    a.x = x.data();
-    a.x_stride = x.row_stride();
-    if constexpr (L::c.router.logits == projection::linear) a.router = w.router.data();
-    if constexpr (L::c.router.bias) a.router_bias = w.router_bias.data();
-    if constexpr (L::c.router.expert_scale) a.expert_scale = w.expert_scale.data();
-    if constexpr (L::c.router.selection_bias != key_bias::none) a.selection_bias = w.selection_bias.data();
-    a.given = in.chosen.data();
-    a.given_stride = in.chosen.row_stride();
-    a.ids = out.ids.data();
-    a.weights = out.weights.data();
-    a.logits = out.logits.data();
-    a.ids_stride = out.ids.row_stride();
-    a.weights_stride = out.weights.row_stride();
-    a.logits_stride = out.logits.row_stride();
-    a.numbers = {o.scale,       o.epsilon,  o.noise,
-                 o.threshold,   o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)},
-                 in.first_token};
-    a.control = ctx.control();
-    const bool small = pairs <= pairs_at_once;
-    if (plan) {
-        a.plan = *plan;
-        a.plans = small;
-        a.counts = small ? nullptr : counts;
-    }
-    const auto launch = [&]<class Shape>(Shape) {
-        constexpr int most = device_control::groups * Shape::tokens;
-        for (index_t first = 0; first < tokens; first += most) {
-            a.first = static_cast<int>(first);
-            a.tokens = static_cast<int>(tokens - first < most ? tokens : first + most);
-            const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens - a.first, int{Shape::tokens})),
-                            unsigned{ceil_div(N, int{Shape::experts})});
-            route_tokens<P, Shape><<<grid, plan_threads, 0, ctx.stream()>>>(a);
-            check_launch("route");
-        }
-        if (plan && !small) {
-            const int groups = static_cast<int>(ceil_div(tokens, index_t{Shape::tokens}));
-            scatter<N>(ctx, {a.ids, nullptr}, pairs, Shape::tokens * L::slots, groups, L::experts, counts, *plan);
-            check_launch("make_plan");
-        }
-    };
-    if (tokens < many_from)
-        launch(few_tokens{});
-    else
-        launch(many_tokens{});
-}
-
-/// Memory that the device can read: a host pointer in a device view would only fail later, and elsewhere.
-inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
-    cudaPointerAttributes found{};
-    const cudaError_t status = cudaPointerGetAttributes(&found, p);
-    if (status != cudaSuccess) cudaGetLastError();
-    const bool reachable =
-        status == cudaSuccess && (found.type == cudaMemoryTypeManaged || found.type == cudaMemoryTypeDevice);
-    require(reachable, function, argument, "device memory", "host memory");
-    require(found.type == cudaMemoryTypeManaged || found.device == device, function, argument,
-            "memory of device " + std::to_string(device), found.device);
-}
-
-template <layer_type L>
-void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_type>& a) {
-    using T = typename L::value_type;
-    constexpr int copies = L::experts + L::c.free.constant, zeros = copies + L::c.free.copy, H = L::hidden;
+template <int Hidden, int Slots, class What, class T, class Out>
+void run_combine(context<cuda>& ctx, What, const combine_arguments<T, Out>& a) {
     const auto launch = [&]<int Vector>() {
-        constexpr int together = combine_tokens<H, Vector>, vectors = combine_vectors<H, Vector>;
+        constexpr int together = combine_tokens<Hidden, Vector>, vectors = combine_vectors<Hidden, Vector>;
         const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens, int{together})),
                         unsigned{together > 1 ? 1 : ceil_div(int{vectors}, 256)});
-        combine<T, H, L::slots, copies, zeros, (L::choices > L::experts), (L::shared_ffn > 0), L::c.shared.gate,
-                L::c.router.scaled == scale_at::output, Vector><<<grid, 256, 0, ctx.stream()>>>(a);
-        check_launch("forward: combine");
+        combine<T, Out, Hidden, Slots, What, Vector><<<grid, 256, 0, ctx.stream()>>>(a);
+        check_kernel("forward: combine");
     };
     constexpr int wide = static_cast<int>(16 / sizeof(T));
-    if (H % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
-        launch.template operator()<(H % wide == 0 ? wide : 1)>();
+    if (Hidden % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
+        launch.template operator()<(Hidden % wide == 0 ? wide : 1)>();
     else
         launch.template operator()<1>();
+}
+/// The last step of a layer: what rows add up to, and the shared expert.
+template <layer_type L, bool Routed>
+using combine_for =
+    combine_of<Routed ? L::experts : 0, Routed ? L::experts + L::c.free.constant : 0,
+               Routed ? L::experts + L::c.free.constant + L::c.free.copy : 0, (Routed && L::choices > L::experts),
+               (L::shared_ffn > 0 && (!Routed || L::c.latent == 0)), L::c.shared.gate && (!Routed || L::c.latent == 0),
+               Routed && L::c.router.scaled == scale_at::output, Routed && L::c.router.acts_on == weight_at::blend>;
+
+/// A dense layer: both projections, and an addition where y is added to.
+template <class W, layer_type L = typename W::layer_type>
+void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::value_type> p,
+                   combine_arguments<typename L::value_type> c, const forward_memory<L>& memory, index_t tokens) {
+    using T = typename L::value_type;
+    p.rows = static_cast<int>(tokens);
+    const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
+    stage_output<T> to{memory.activated, c.y, c.y_stride, true};
+    if (c.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
+    run_experts<routed_kind<L>, is_packed<W>, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+    if (!c.accumulate) return;
+    c.z = memory.returned;
+    c.z_stride = row_pitch(L::width);
+    run_combine<L::hidden, 1>(ctx, combine_for<L, false>{}, c);
+}
+
+/// Tokens as experts read them: with noise that they share with the router, in training.
+template <layer_type L>
+basic_view<cuda, const typename L::value_type, dyn, L::hidden> given_rows(context<cuda>& ctx, const batch<L, cuda>& in,
+                                                                          const options<L>& o,
+                                                                          const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    constexpr int H = L::hidden;
+    if constexpr (shares_jitter(L::c)) {
+        if (is_disturbed(o)) {
+            const T* scale = nullptr;
+            move_rows<T, T, T, H, router_input::tokens, L::c.router.noise_on, true>
+                <<<static_cast<unsigned>(ceil_div(in.x.extent(0), index_t{8})), 256, 0, ctx.stream()>>>(
+                    in.x.data(), in.x.row_stride(), scale, memory.given, row_pitch(H), static_cast<int>(in.x.extent(0)),
+                    o.noise, draws_of(o), in.first_token);
+            check_kernel("forward: noise");
+            return {memory.given, {in.x.extent(0), H}, row_pitch(H)};
+        }
+    }
+    return in.x;
+}
+
+/// The routing and the plan of its kept pairs, on the tape or in the workspace.
+template <class W, layer_type L = typename W::layer_type>
+plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
+                           const routing_view<L, cuda>& routing, tape<L, cuda>* saved, const forward_memory<L>& memory,
+                           int tile_rows) {
+    plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
+    if (saved) {
+        const plan_view<cuda> kept = saved->plan();
+        plan.offsets = kept.offsets.data();
+        plan.rows = kept.rows.data();
+        plan.place = kept.place.data();
+    }
+    typename L::accumulate_type* deviations = nullptr;
+    if constexpr (L::c.router.transform == logit_transform::noisy_top_k)
+        if (saved) deviations = saved->deviations().data();
+    if constexpr (drops(L::c)) {
+        const plan_output all{memory.limit.offsets, memory.limit.rows, plan.place};
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations});
+        limit_pairs(ctx, policy_of<L>{}, in, o, routing, memory.limit,
+                    limit_buffers<L>::settles ? memory.limit.kept : nullptr, &plan);
+    } else {
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations});
+    }
+    return plan;
+}
+
+template <class W, layer_type L = typename W::layer_type>
+void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, tape<L, cuda>* saved, const options<L>& o,
+                    grouped_product<typename L::value_type> p, combine_arguments<typename L::value_type> c,
+                    const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input, packed = is_packed<W>, latent = L::c.latent > 0;
+    constexpr int H = L::hidden, D = L::width;
+    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    const routing_view<L, cuda> routing = saved ? saved->routing()
+                                                : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
+                                                                        {memory.weights, {tokens, L::slots}},
+                                                                        {memory.logits, {tokens, L::choices}}};
+    const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
+    const plan_output plan = route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows);
+
+    const auto given = given_rows(ctx, in, o, memory);
+    p.in = c.x = c.gate_x = given.data();
+    p.in_stride = c.x_stride = c.gate_x_stride = given.row_stride();
+    if constexpr (L::c.router.input_times_k) {
+        multiply_rows<T, H><<<static_cast<unsigned>(tokens), 256, 0, ctx.stream()>>>(
+            given.data(), given.row_stride(), memory.multiplied, static_cast<A>(L::top_k));
+        check_kernel("forward: tokens times k");
+        p.in = c.x = memory.multiplied;
+        p.in_stride = c.x_stride = row_pitch(H);
+    }
+    if constexpr (latent) {
+        run_dense<T, D, H, L::c.router.input_times_k, false>(ctx, p.in, p.in_stride, w.latent_down.data(),
+                                                             memory.latent_x, row_pitch(D), tokens,
+                                                             "forward: latent input");
+        p.in = memory.latent_x;
+        p.in_stride = row_pitch(D);
+    }
+    p.tiles = plan.tiles;
+    p.tile_count = plan.tile_count;
+    p.pairs = plan.rows;
+    p.slots = L::slots;
+    if constexpr (on_input) p.factor = routing.weights.data();
+    run_experts<routed_kind<L>, packed, on_input>(
+        ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
+        {memory.activated, memory.returned, row_pitch(D), false, memory.scaled, plan.offsets + L::experts});
+    if constexpr (L::shared_ffn > 0) {
+        grouped_product<T> s;
+        s.in = given.data();
+        s.in_stride = given.row_stride();
+        s.rows = static_cast<int>(tokens);
+        s.limit = static_cast<A>(o.shared_limit);
+        if (saved) s.pre = saved->shared_gate_up().data();
+        run_experts<shared_kind<L>, packed, false>(
+            ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+            {memory.shared_activated, memory.shared_returned, row_pitch(H), false});
+        c.shared = memory.shared_returned;
+        c.shared_stride = row_pitch(H);
+        if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+    }
+    if constexpr (L::c.free.constant > 0) {
+        c.constant_gate = w.constant_gate.data();
+        c.constant_value = w.constant_value.data();
+    }
+    combine_arguments<T, std::conditional_t<latent, A, T>> r;
+    r.z = memory.returned;
+    r.z_stride = row_pitch(D);
+    r.tokens = c.tokens;
+    r.scale = static_cast<A>(o.scale);
+    if constexpr (!on_input) r.weights = routing.weights.data();
+    r.place = plan.place;
+    r.ids = routing.ids.data();
+    if constexpr (latent) {
+        A* sums = saved ? saved->latent_sums().data() : memory.latent_sums;
+        r.y = sums;
+        r.y_stride = D;
+        run_combine<D, L::slots>(ctx, combine_for<L, true>{}, r);
+        const bool adds = L::shared_ffn > 0 || c.accumulate;
+        latent_outputs(ctx, w, sums, memory.latent_normal, tokens, adds ? memory.widened : c.y,
+                       adds ? row_pitch(H) : c.y_stride, !adds);
+        if (!adds) return;
+        c.z = memory.widened;
+        c.z_stride = row_pitch(H);
+        run_combine<H, 1>(ctx, combine_for<L, false>{}, c);
+    } else {
+        c.z = r.z;
+        c.z_stride = r.z_stride;
+        c.scale = r.scale;
+        c.weights = r.weights;
+        c.place = r.place;
+        c.ids = r.ids;
+        run_combine<H, L::slots>(ctx, combine_for<L, true>{}, c);
+    }
 }
 
 template <class W, layer_type L = typename W::layer_type>
@@ -209,85 +258,37 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     const device_scope scope(ctx.device());
     check_device_pointer("forward", "x", in.x.data(), ctx.device());
     check_device_pointer("forward", "y", y.data(), ctx.device());
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    const index_t tokens = in.x.extent(0);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
     const forward_memory<L> memory(arrays, tokens);
-    constexpr bool packed = is_packed<W>;
     if constexpr (sizeof(T) == 2 && L::hidden % 8 == 0) {
         require(in.x.row_stride() % 8 == 0 || tokens == 1, "forward", "x", "rows that begin at multiples of 16 bytes",
                 in.x.row_stride());
         require(y.row_stride() % 8 == 0 || tokens == 1, "forward", "y", "rows that begin at multiples of 16 bytes",
                 y.row_stride());
     }
-
     grouped_product<T> p;
     p.in = in.x.data();
     p.in_stride = in.x.row_stride();
     p.limit = static_cast<A>(o.limit);
     if (saved) p.pre = saved->gate_up().data();
     combine_arguments<T> c;
-    c.z = memory.returned;
-    c.z_stride = row_pitch(L::width);
-    c.x = in.x.data();
-    c.x_stride = in.x.row_stride();
     c.y = y.data();
     c.y_stride = y.row_stride();
     c.tokens = static_cast<int>(tokens);
-    c.scale = static_cast<A>(o.scale);
     c.accumulate = o.accumulate;
     if constexpr (L::is_dense) {
-        p.rows = static_cast<int>(tokens);
-        const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
-        stage_output<T> to{memory.activated, y.data(), y.row_stride(), true};
-        if (o.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
-        run_experts<routed_kind<L>, packed, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
-        if (o.accumulate) run_combine<L>(ctx, c);
+        dense_forward(ctx, w, p, c, memory, tokens);
     } else {
-        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-        const routing_view<L, cuda> routing = saved ? saved->routing()
-                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
-                                                                            {memory.weights, {tokens, L::slots}},
-                                                                            {memory.logits, {tokens, L::choices}}};
-        const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
-        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
-        if (saved) {
-            const plan_view<cuda> kept = saved->plan();
-            plan.offsets = kept.offsets.data();
-            plan.rows = kept.rows.data();
-            plan.place = kept.place.data();
-        }
-        route(ctx, policy_of<L>{}, w, in, o, routing, &plan, memory.counts);
-
-        p.tiles = plan.tiles;
-        p.tile_count = plan.tile_count;
-        p.pairs = plan.rows;
-        p.slots = L::slots;
-        if constexpr (on_input) p.factor = routing.weights.data();
-        run_experts<routed_kind<L>, packed, on_input>(
-            ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
-            {memory.activated, memory.returned, row_pitch(L::width), false, memory.scaled, plan.offsets + L::experts});
-        if constexpr (L::shared_ffn > 0) {
-            grouped_product<T> s;
-            s.in = in.x.data();
-            s.in_stride = in.x.row_stride();
-            s.rows = static_cast<int>(tokens);
-            s.limit = static_cast<A>(o.shared_limit);
-            if (saved) s.pre = saved->shared_gate_up().data();
-            run_experts<shared_kind<L>, packed, false>(
-                ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
-                {memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
-            c.shared = memory.shared_returned;
-            c.shared_stride = row_pitch(L::hidden);
-            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
-        }
-        if constexpr (!on_input) c.weights = routing.weights.data();
-        c.place = plan.place;
-        c.ids = routing.ids.data();
-        run_combine<L>(ctx, c);
-        if (saved)
-            check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
-                                  static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
+        routed_forward(ctx, w, in, saved, o, p, c, memory);
+        const auto zero = [&](const auto& v) {
+            check(cudaMemsetAsync(v.data(), 0, static_cast<std::size_t>(v.size()) * sizeof(A), ctx.stream()),
                   "forward: tape");
+        };
+        if (saved) {
+            zero(saved->logit_gradients());
+            if constexpr (L::c.router.transform == logit_transform::noisy_top_k) zero(saved->deviation_gradients());
+        }
     }
 }
 

@@ -12,18 +12,22 @@
 #include <gatefold/cuda/gemm_simt.cuh>
 #include <gatefold/cuda/plan.cuh>
 #include <gatefold/cuda/router_token.cuh>
+#include <gatefold/cuda/router_transform.cuh>
+#include <gatefold/cuda/router_weigh.cuh>
+#include <gatefold/moe/router_mixer.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 template <class P>
 struct route_arguments {
-    using T = typename P::value_type;
     using A = typename P::accumulate_type;
     using R = typename P::router_type;
-    const T* x = nullptr;
+    const typename P::input_type* x = nullptr;
     index_t x_stride = 0;
-    const R *router = nullptr, *router_bias = nullptr, *expert_scale = nullptr;
-    const A* selection_bias = nullptr;
+    const typename P::matrix_type* router = nullptr;
+    const R *router_bias = nullptr, *expert_scale = nullptr;
+    const A *selection_bias = nullptr, *temperature = nullptr;
+    transform_inputs<P> transform = {};
     const std::int32_t* given = nullptr;  ///< ids from outside
     index_t given_stride = 0;
     std::int32_t* ids = nullptr;
@@ -63,18 +67,11 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
         const int e = i * 32 + s.lane;
         s.z[i] = e < P::choices ? logit(e) : -real_format<A>::infinity;
     }
-    if constexpr (r.transform == logit_transform::normalised) {
-        constexpr A n = static_cast<A>(P::choices);
-        const A mean = s.over_logits([&](int i) { return s.z[i]; }) / n;
-        const A square = s.over_logits([&](int i) { return gatefold::mul(s.z[i] - mean, s.z[i] - mean); });
-        const A deviation = gatefold::sqrt(square / n);
+    const index_t token = a.numbers.first_token + t;
+    if (transform_logits(s, a.transform, a.numbers, t, token)) {
         GATEFOLD_UNROLL
-        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
-            const int e = i * 32 + s.lane;
-            if (e >= P::choices) continue;
-            s.z[i] = gatefold::mul(share_of(s.z[i] - mean, deviation), static_cast<A>(a.numbers.noise));
-            logits[e] = s.z[i];
-        }
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i)
+            if (const int e = i * 32 + s.lane; e < P::choices) logits[e] = s.z[i];
         __threadfence_block();
         __syncwarp();
     }
@@ -93,7 +90,6 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     found[1] += infinities;
     found[2] += undecided ? 1u : 0u;
 
-    const index_t token = a.numbers.first_token + t;
     GATEFOLD_UNROLL
     for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
         const int slot = q * 32 + s.lane;
@@ -141,7 +137,8 @@ template <class P, class Shape>
 __global__ void __launch_bounds__(plan_threads) route_tokens(const route_arguments<P> a) {
     using T = typename P::value_type;
     using A = typename P::accumulate_type;
-    using R = typename P::router_type;
+    using X = typename P::input_type;
+    using M = typename P::matrix_type;
     constexpr int N = P::choices;
     using product = simt_tile<A, Shape::tokens, Shape::experts, Shape::depth, plan_threads, Shape::rows_each>;
     union memory {
@@ -158,13 +155,14 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
 
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
-    if constexpr (P::c.router.logits == projection::linear)
-        simt_product<product, P::hidden, plan_threads, T, R>(
-            shared.tile, acc, [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
-            [&](int n) -> const R* {
-                return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::hidden : nullptr;
+    if constexpr (P::c.router.logits != projection::none) {
+        simt_product<product, P::depth, plan_threads, X, M>(
+            shared.tile, acc, [&](int m) -> const X* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
+            [&](int n) -> const M* {
+                return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::depth : nullptr;
             },
             no_factor{});
+    }
     GATEFOLD_UNROLL
     for (int i = 0; i < product::rows_each; ++i) {
         GATEFOLD_UNROLL
@@ -173,6 +171,7 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
             const int e = expert + thread % product::columns_apart + j * product::columns_apart;
             if (m >= tokens || e >= N) continue;
             A z = P::c.router.logits == projection::none ? A(0) : acc[i][j];
+            if constexpr (P::c.router.logits == projection::cosine) z = z / temperature_floor(*a.temperature);
             if constexpr (P::c.router.bias) z += to_accumulate(a.router_bias[e]);
             if constexpr (P::c.router.logits_in == precision::storage) z = to_accumulate(from_accumulate<T>(z));
             a.logits[(first + m) * a.logits_stride + e] = z;

@@ -54,13 +54,14 @@ struct impl<cuda> {
     }
 
     template <layer_type L>
-    static void make_plan(context<cuda>& ctx, const std::int32_t* ids, const plan_view<cuda>& out) {
+    static void make_plan(context<cuda>& ctx, const std::int32_t* ids, const std::uint8_t* kept,
+                          const plan_view<cuda>& out) {
         const device_scope scope(ctx.device());
         const index_t pairs = out.tokens * out.slots;
         const auto groups = ceil_div(pairs, index_t{on_cuda::counted_pairs});
         auto* counts = reinterpret_cast<std::int32_t*>(
             ctx.workspace(static_cast<std::size_t>(groups * L::choices) * sizeof(std::int32_t)));
-        on_cuda::make_plan<L::choices>(ctx, {ids, nullptr}, pairs, L::experts,
+        on_cuda::make_plan<L::choices>(ctx, {ids, kept}, pairs, L::experts,
                                        {out.offsets.data(), out.rows.data(), out.place.data()}, counts);
     }
 };
@@ -72,7 +73,15 @@ struct routing_impl<cuda> {
                       const routing_view<L, cuda>& out) {
         static_assert(on_cuda::check_supported<L>());
         const device_scope scope(ctx.device());
-        on_cuda::route(ctx, on_cuda::policy_of<L>{}, w, in, o, out, nullptr, nullptr);
+        carver arrays(ctx.workspace(on_cuda::route_bytes<L>(in.x.extent(0))));
+        const on_cuda::route_buffers<L> memory(arrays, in.x.extent(0));
+        on_cuda::route(ctx, on_cuda::route_call<W>{w, in, o, out, memory, nullptr, nullptr, nullptr});
+    }
+    template <layer_type L>
+    static void apply_capacity(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
+                               const routing_view<L, cuda>& routing, const basic_view<cuda, std::uint8_t, dyn>& kept) {
+        const device_scope scope(ctx.device());
+        on_cuda::apply_capacity(ctx, in, o, routing, kept.data());
     }
 };
 
