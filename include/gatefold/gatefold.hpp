@@ -14,6 +14,8 @@
 #include <gatefold/cuda/layout.hpp>
 #include <gatefold/moe/backward.hpp>
 #include <gatefold/moe/balance.hpp>
+#include <gatefold/moe/combine.hpp>
+#include <gatefold/moe/experts.hpp>
 #include <gatefold/moe/forward.hpp>
 #include <gatefold/moe/layer.hpp>
 #include <gatefold/moe/losses.hpp>

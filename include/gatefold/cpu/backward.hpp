@@ -49,7 +49,7 @@ struct backward_memory {
 };
 
 template <layer_type L>
-std::size_t backward_bytes(index_t tokens, int threads) {
+constexpr std::size_t backward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     backward_memory<L> memory(count, tokens, threads);
     return count.used();

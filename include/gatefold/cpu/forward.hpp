@@ -69,7 +69,7 @@ private:
 };
 
 template <layer_type L>
-std::size_t forward_bytes(index_t tokens, int threads) {
+constexpr std::size_t forward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     forward_memory<L> memory(count, tokens, threads);
     return count.used();
@@ -150,6 +150,47 @@ void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
     build_plan(ctx, routing.ids.data(), kept, L::choices, plan, memory.plan);
 }
 
+/// What the routed experts read: the rows of a plan, times their weight where weights act on inputs.
+template <class W, layer_type L = typename W::layer_type>
+rows_of<typename L::value_type> routed_rows(context<cpu>& ctx, const W& w, const batch<L>& read,
+                                            const plan_view<cpu>& plan, const typename L::accumulate_type* weights,
+                                            const forward_memory<L>& memory) {
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    rows_of<typename L::value_type> x{read.x.data(), read.x.row_stride(), plan.rows.data(), L::slots,
+                                      on_input ? weights : nullptr};
+    if constexpr (L::c.latent > 0) {
+        latent_inputs(ctx, memory.products, w, read, memory.latent_x);
+        x.data = memory.latent_x;
+        x.stride = L::width;
+    }
+    return x;
+}
+
+/// What follows the weighted sums of the routed experts: free experts, blend, scale, and from a latent width back to
+/// the hidden one. `given` is what experts_batch, `read` what routed_batch made of the batch.
+template <class W, layer_type L = typename W::layer_type>
+void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const batch<L>& read,
+                   const plan_view<cpu>& plan, const routing_view<L>& routing, typename L::accumulate_type* routed,
+                   index_t routed_stride, typename L::accumulate_type* sums, index_t stride, const options<L>& o,
+                   const forward_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = given.x.extent(0);
+    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, read, plan, routing, routed, routed_stride);
+    if constexpr (L::c.router.acts_on == weight_at::blend)
+        blend_forward(ctx, given, plan, routing, routed, routed_stride);
+    if constexpr (L::c.router.scaled == scale_at::output) {
+        for (index_t t = 0; t < tokens; ++t)
+            for (index_t h = 0; h < L::width; ++h) {
+                A& sum = routed[t * routed_stride + h];
+                sum = gatefold::mul(sum, static_cast<A>(o.scale));
+            }
+    }
+    if constexpr (L::c.latent > 0) {
+        latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
+        latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
+    }
+}
+
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
 /// `in`.
 template <class W, layer_type L = typename W::layer_type>
@@ -176,39 +217,40 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
         for (index_t i = 0; i < saved->deviations().size(); ++i) saved->deviation_gradients().data()[i] = 0;
     }
     const batch<L> read = routed_batch(ctx, given, memory);
-
     const A* weights = routing.weights.data();
     kept_activations<T> keep;
     if (saved) keep.pre = saved->gate_up().data();
     A* routed = sums;
     index_t routed_stride = stride;
-    rows_of<T> x{read.x.data(), read.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
     if constexpr (L::c.latent > 0) {
-        latent_inputs(ctx, memory.products, w, read, memory.latent_x);
-        x.data = memory.latent_x;
-        x.stride = L::width;
         routed = saved ? saved->latent_sums().data() : memory.latent_sums;
         routed_stride = L::width;
     }
-    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, x};
+    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
     run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
                                   keep, target);
-    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, read, plan, routing, routed, routed_stride);
-    if constexpr (L::c.router.acts_on == weight_at::blend)
-        blend_forward(ctx, given, plan, routing, routed, routed_stride);
-    if constexpr (L::c.router.scaled == scale_at::output) {
-        for (index_t t = 0; t < tokens; ++t)
-            for (index_t h = 0; h < L::width; ++h) {
-                A& sum = routed[t * routed_stride + h];
-                sum = gatefold::mul(sum, static_cast<A>(o.scale));
+    finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
+}
+
+/// Rounds the tokens' sums to y, or adds them to it.
+template <layer_type L>
+void deliver_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
+                  const view<typename L::value_type, dyn, L::hidden>& y, bool accumulate) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = y.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            for (index_t h = 0; h < L::hidden; h += lanes<A>) {
+                const index_t left = L::hidden - h;
+                vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
+                if (accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
+                store_first(y.row(t) + h, sum, left);
             }
-    }
-    if constexpr (L::c.latent > 0) {
-        latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
-        latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
-    }
+    });
 }
 
 template <class W, layer_type L = typename W::layer_type>
@@ -236,19 +278,7 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
         add_routed(ctx, w, in, given, sums, stride, saved, o, memory);
         if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory);
     }
-    if (sums == memory.sums) {
-        const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
-        ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(tokens, part, parts);
-            for (index_t t = mine.begin; t < mine.end; ++t)
-                for (index_t h = 0; h < L::hidden; h += lanes<A>) {
-                    const index_t left = L::hidden - h;
-                    vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
-                    if (o.accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
-                    store_first(y.row(t) + h, sum, left);
-                }
-        });
-    }
+    if (sums == memory.sums) deliver_sums<L>(ctx, sums, y, o.accumulate);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

@@ -7,6 +7,8 @@
 #include <gatefold/cpu/forward.hpp>
 #include <gatefold/cpu/losses.hpp>
 #include <gatefold/cpu/plan.hpp>
+#include <gatefold/cpu/stages.hpp>
+#include <gatefold/moe/experts.hpp>
 #include <gatefold/moe/seam.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
@@ -19,7 +21,7 @@ struct impl<cpu> {
         GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
     }
     template <layer_type L>
-    static std::size_t forward_bytes(index_t tokens, int threads) {
+    static constexpr std::size_t forward_bytes(index_t tokens, int threads) {
         return on_cpu::forward_bytes<L>(tokens, threads);
     }
 
@@ -29,7 +31,7 @@ struct impl<cpu> {
         GATEFOLD_HOST_ONLY(on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);)
     }
     template <layer_type L>
-    static std::size_t training_bytes(index_t tokens, int threads) {
+    static constexpr std::size_t training_bytes(index_t tokens, int threads) {
         const std::size_t forward = on_cpu::forward_bytes<L>(tokens, threads);
         const std::size_t backward = on_cpu::backward_bytes<L>(tokens, threads);
         return forward > backward ? forward : backward;
@@ -59,10 +61,24 @@ struct impl<cpu> {
         on_cpu::pack_layer<L>(ctx, p, w);
     }
 
+    template <class W, layer_type L = typename W::layer_type>
+    static void experts(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                        const routing_view<L>& routing, const view<expert_sum<L>, dyn, L::width>& z,
+                        const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::experts_stage(ctx, w, in, plan, routing, z, o);)
+    }
+    template <class W, layer_type L = typename W::layer_type>
+    static void combine(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                        const routing_view<L>& routing, const view<const expert_sum<L>, dyn, L::width>& z,
+                        const output_of<W>& y, const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::combine_stage(ctx, w, in, plan, routing, z, y, o);)
+    }
+
     template <layer_type L>
-    static void make_plan(context<cpu>& ctx, const std::int32_t* ids, const plan_view<cpu>& out) {
+    static void make_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept,
+                          const plan_view<cpu>& out) {
         std::byte* scratch = ctx.workspace(on_cpu::plan_scratch_bytes(L::choices, ctx.threads()));
-        on_cpu::build_plan(ctx, ids, nullptr, L::choices, out, scratch);
+        on_cpu::build_plan(ctx, ids, kept, L::choices, out, scratch);
     }
 };
 

@@ -14,12 +14,12 @@
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// Bytes of workspace that forward over `tokens` tokens takes.
 template <layer_type L, backend B = cpu>
-std::size_t forward_workspace_bytes(index_t tokens, int threads) {
+constexpr std::size_t forward_workspace_bytes(index_t tokens, int threads) {
     return detail::impl<B>::template forward_bytes<L>(tokens, threads);
 }
 /// Bytes of workspace that forward and backward over `tokens` tokens take.
 template <layer_type L, backend B = cpu>
-std::size_t training_workspace_bytes(index_t tokens, int threads) {
+constexpr std::size_t training_workspace_bytes(index_t tokens, int threads) {
     return detail::impl<B>::template training_bytes<L>(tokens, threads);
 }
 

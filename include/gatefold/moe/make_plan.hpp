@@ -6,13 +6,15 @@
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// Fills `out` with the plan of `ids`: stable by expert, pairs with id -1 left out.
+/// Fills `out` with the plan of `ids`: stable by expert, pairs with id -1 left out, and those that are not kept where
+/// apply_capacity filled `kept`.
 ///
-/// Shapes:  ids [T, S]; out.offsets [N + 1], out.rows and out.place [T * S], out.tokens T, out.slots S.
-/// Throws:  argument_error for extents that do not fit, or (CPU) ids outside [-1, N); out is untouched then.
+/// Shapes:  ids [T, S]; kept [T * S] or none; out.offsets [N + 1], out.rows and out.place [T * S], out.tokens T,
+/// out.slots S. Throws:  argument_error for extents that do not fit, or (CPU) ids outside [-1, N); out is untouched
+/// then.
 template <layer_type L, backend B>
 void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::int32_t, dyn, L::slots>> ids,
-               const plan_view<B>& out) {
+               const plan_view<B>& out, std::type_identity_t<basic_view<B, const std::uint8_t, dyn>> kept = {}) {
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
     detail::check_view("make_plan", "ids", ids, tokens);
     if (!(tokens <= most_tokens(L::c))) [[unlikely]]
@@ -25,6 +27,7 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
     detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     detail::check_view("make_plan", "rows", out.rows, pairs);
     detail::check_view("make_plan", "place", out.place, pairs);
+    if (kept.data()) detail::check_view("make_plan", "kept", kept, pairs);
     detail::check_disjoint("make_plan", "rows", out.rows, "ids", ids);
     detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
     if constexpr (__is_same(B, cpu)) {
@@ -33,7 +36,7 @@ void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::in
                 detail::reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1),
                                ids.data()[p]);
     }
-    detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
+    detail::impl<B>::template make_plan<L>(ctx, ids.data(), kept.data(), out);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER

@@ -12,7 +12,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 /// The stages of a layer on backend B:
 ///     forward(ctx, w, in, y, tape or nullptr, options)       forward_bytes<L>(tokens, threads)
 ///     backward(ctx, w, in, tape, dy, dx, gradients, options) training_bytes<L>(tokens, threads)
-///     make_plan<L>(ctx, ids, plan)
+///     make_plan<L>(ctx, ids, kept or nullptr, plan)
+///     experts(ctx, w, in, plan, routing, z, options)         combine(ctx, w, in, plan, routing, z, y, options)
 template <backend B>
 struct impl;
 
