@@ -15,10 +15,13 @@ struct block {
     std::string family;
     gatefold::config c;
     int layers = 0;                  ///< blocks of the decoder
-    int sparse = 0;                  ///< those of them with experts
+    int sparse = 0;                  ///< those of them with experts; none of a model without
     bool per_sequence = false;       ///< a capacity is that of one sequence
     std::vector<std::string> notes;  ///< what the type does not express, or leaves to the caller
 };
+
+/// The text of a config.json as a value. Throws config_fault for text that is not JSON or has a name twice.
+nlohmann::json parse_config(const std::string& text);
 
 /// Reads the configuration of any known family. Throws config_fault for unknown families and fields, missing or
 /// contradictory ones, and for what no type expresses.

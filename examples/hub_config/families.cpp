@@ -7,6 +7,7 @@
 #include <gatefold/moe/routers.hpp>
 
 #include "block.hpp"
+#include "elsewhere.hpp"
 #include "fields.hpp"
 
 namespace hub_config {
@@ -18,44 +19,6 @@ using gf::key_bias;
 using gf::renormalise;
 using R = gf::router_config;
 
-constexpr const char* elsewhere[] = {
-    // The model and its text.
-    "_name_or_path", "architectures", "auto_map", "bos_token_id", "chunk_size_feed_forward", "decoder_start_token_id",
-    "dtype", "eos_token_id", "id2label", "init_std", "initializer_factor", "initializer_range", "is_decoder",
-    "is_encoder_decoder", "label2id", "model_max_length", "model_type", "num_logits_to_keep", "output_attentions",
-    "output_hidden_states", "output_router_logits", "pad_token_id", "pretraining_tp", "problem_type", "return_dict",
-    "tie_word_embeddings", "torch_dtype", "transformers_version", "use_cache", "vocab_size", "word_embed_proj_dim",
-    // Attention, rotation, recurrent mixers.
-    "_sliding_window_pattern", "add_cross_attention", "attention_bias", "attention_chunk_size", "attention_dropout",
-    "attention_k_eq_v", "attention_multiplier", "attention_value_scale", "attn_config", "attn_layer_offset",
-    "attn_layer_period", "attn_logit_softcapping", "attn_scale", "attn_temperature_tuning", "block_size", "chunk_size",
-    "clip_qkv", "compress_rates", "compress_rope_theta", "conv_L_cache", "conv_bias", "conv_kernel", "d_kv",
-    "decoder_attention_heads", "encoder_attention_heads", "expand", "floor_scale", "full_attn_alpha_factor",
-    "full_attn_beta_factor", "head_dim", "index_block_size", "index_head_dim", "index_local_blocks", "index_n_heads",
-    "index_topk", "index_topk_blocks", "kv_lora_rank", "layer_types", "linear_attn_alpha_factor",
-    "linear_attn_beta_factor", "linear_conv_kernel_dim", "linear_head_dim", "linear_key_head_dim", "linear_num_heads",
-    "linear_num_key_heads", "linear_num_value_heads", "linear_value_head_dim", "mamba_conv_bias", "mamba_d_conv",
-    "mamba_d_state", "mamba_dt_rank", "mamba_expand", "mamba_head_dim", "mamba_hidden_act", "mamba_num_heads",
-    "mamba_proj_bias", "mamba_ssm_cache_dtype", "max_position_embeddings", "max_seq_len", "max_window_layers",
-    "n_groups", "n_heads", "no_rope_layer_interval", "no_rope_layers", "num_attention_heads", "num_heads",
-    "num_key_value_heads", "num_kv_shared_layers", "o_groups", "o_lora_rank", "partial_rotary_factor",
-    "per_layer_config", "q_lora_rank", "qk_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "query_pre_attn_scalar",
-    "relative_attention_max_distance", "relative_attention_num_buckets", "rope_interleave", "rope_parameters",
-    "rope_scaling", "rope_theta", "rotary_dim", "sliding_window", "ssm_state_size", "time_step_floor",
-    "time_step_limit", "time_step_max", "time_step_min", "use_associative_scan", "use_bidirectional_attention",
-    "use_conv_bias", "use_mamba_kernels", "use_mambapy", "use_qk_norm", "use_sliding_window", "v_head_dim",
-    // Residual stream, embedding, norms, dense layers, dropout, extra prediction layers.
-    "activation_dropout", "dropout", "dropout_rate", "decoder_layerdrop", "emb_pdrop", "embedding_multiplier",
-    "encoder_layerdrop", "encoder_layers", "encoder_sparse_step", "final_logit_softcapping", "hc_eps", "hc_mult",
-    "hc_sinkhorn_iters", "hidden_dropout", "hidden_size_per_layer_input", "layer_norm_epsilon", "lm_head_bias",
-    "logits_scaling", "mlp_alpha_factor", "mlp_beta_factor", "mtp_layers_block_type", "norm_eps",
-    "num_nextn_predict_layers", "num_sparse_encoder_layers", "rescale_prenorm_residual", "resid_pdrop",
-    "residual_in_fp32", "residual_multiplier", "rms_norm_eps", "scale_embedding", "use_double_wide_mlp",
-    "vocab_size_per_layer_input",
-    // Losses are arguments of a call, storage is the file's.
-    "aux_loss_alpha", "moe_loss_weight", "quantization_config", "router_aux_loss_coef", "router_ignore_padding_tokens",
-    "router_z_loss_coef", "seq_aux"};
-
 /// The activation of gated experts under its name in configurations.
 activation gated(fields& f, const std::string& name) {
     const std::string act = f.text(name);
@@ -63,6 +26,11 @@ activation gated(fields& f, const std::string& name) {
     if (act == "gelu_pytorch_tanh" || act == "gelu_new") return activation::geglu_tanh;
     if (act == "gelu") return activation::geglu_erf;
     if (act == "relu") return activation::reglu;
+    if (act == "situ") {
+        f.expect("activation_situ_beta", 4.0);
+        f.expect("activation_situ_linear_beta", 25.0);
+        return activation::situ;
+    }
     if (!act.empty()) f.fault(name, "no gated activation of the library is called " + act);
     return activation::swiglu;
 }
@@ -77,57 +45,61 @@ activation plain(fields& f, const std::string& name) {
     return activation::relu;
 }
 
-/// Blocks of the decoder and those with experts, however a family counts them.
+/// Counts the layers whose entry in a list of one entry per layer stands for experts.
+template <class Test>
+int count_in(fields& f, const char* name, int layers, Test&& is_sparse) {
+    int sparse = 0;
+    for (const auto& entry : f.list(name)) sparse += is_sparse(entry) ? 1 : 0;
+    if (static_cast<int>(f.list(name).size()) != layers)
+        f.fault(name, "expected one entry per layer, got " + std::to_string(f.list(name).size()));
+    return sparse;
+}
+
+/// Blocks of the decoder and those with experts, however a family counts them. Several ways must agree.
 void count_layers(fields& f, block& b, const char* layers = "num_hidden_layers") {
     b.layers = f.integer(layers);
     b.sparse = b.layers;
-    int ways = 0;
-    const auto set = [&](int sparse) {
-        if (ways++ > 0 && sparse != b.sparse)
-            f.fault(layers, "fields disagree about the number of blocks with experts");
+    std::string first;
+    const auto set = [&](const char* name, int sparse) {
+        if (!first.empty() && sparse != b.sparse)
+            f.fault(name, "counts " + std::to_string(sparse) + " blocks with experts, " + first + " " +
+                              std::to_string(b.sparse));
+        if (sparse < 0 || sparse > b.layers) f.fault(name, "contradicts " + std::string(layers));
+        first = name;
         b.sparse = sparse;
     };
+    const auto set_each = [&](const char* name, auto&& is_sparse) {
+        int sparse = 0;
+        for (int l = 0; l < b.layers; ++l) sparse += is_sparse(l) ? 1 : 0;
+        set(name, sparse);
+    };
     for (const char* name : {"first_k_dense_replace", "num_dense_layers"})
-        if (f.has(name)) set(b.layers - f.integer_or(name, 0));
-    if (f.has("mlp_layer_types")) {
-        int sparse = 0;
-        for (const auto& type : f.at("mlp_layer_types")) sparse += type != "dense" ? 1 : 0;
-        if (static_cast<int>(f.at("mlp_layer_types").size()) != b.layers)
-            f.fault("mlp_layer_types", "expected one entry per layer");
-        set(sparse);
-    }
-    if (f.has("layers_block_type")) {
-        int sparse = 0;
-        for (const auto& type : f.at("layers_block_type")) sparse += type == "moe" ? 1 : 0;
-        set(sparse);
-    }
-    if (f.has("moe_layers")) set(static_cast<int>(f.at("moe_layers").size()));
-    if (f.has("interleave_moe_layer_step")) {
-        const int step = f.integer("interleave_moe_layer_step");
-        set(b.layers / step);
-    }
+        if (f.has(name)) set(name, b.layers - f.integer_or(name, 0));
+    if (f.has("mlp_layer_types"))
+        set("mlp_layer_types",
+            count_in(f, "mlp_layer_types", b.layers, [](const auto& type) { return type != "dense"; }));
+    if (f.has("moe_layers")) set("moe_layers", static_cast<int>(f.list("moe_layers").size()));
+    if (f.has("interleave_moe_layer_step"))
+        set("interleave_moe_layer_step", b.layers / f.integer("interleave_moe_layer_step"));
     if (f.has("expert_layer_period")) {
         const int period = f.integer("expert_layer_period"), offset = f.integer("expert_layer_offset", 0);
-        int sparse = 0;
-        for (int l = 0; l < b.layers; ++l) sparse += l % period == offset ? 1 : 0;
-        set(sparse);
+        set_each("expert_layer_period", [&](int l) { return l % period == offset; });
     }
     if (f.has("moe_layer_interval")) {
         const int interval = f.integer("moe_layer_interval"), start = f.integer("moe_layer_start_index", 0),
                   end = f.integer_or("moe_layer_end_index", b.layers - 1, -1);
-        int sparse = 0;
-        for (int l = 0; l < b.layers; ++l)
-            sparse += (l + 1) % interval == 0 && l >= start && (l <= end || end < 0) ? 1 : 0;
-        set(sparse);
+        set_each("moe_layer_interval",
+                 [&](int l) { return (l + 1) % interval == 0 && l >= start && (l <= end || end < 0); });
     }
-    if (f.has("moe_layer_freq")) f.expect("moe_layer_freq", 1);
-    if (f.has("decoder_sparse_step")) {
-        const int step = f.integer("decoder_sparse_step");
-        const auto& dense = f.at("mlp_only_layers");
-        int sparse = 0;
-        for (int l = 0; l < b.layers; ++l)
-            sparse += (l + 1) % step == 0 && std::find(dense.begin(), dense.end(), l) == dense.end() ? 1 : 0;
-        set(sparse);
+    if (f.has("moe_layer_freq") && f.at("moe_layer_freq").is_array())
+        set("moe_layer_freq", count_in(f, "moe_layer_freq", b.layers, [](const auto& entry) { return entry != 0; }));
+    else
+        f.expect("moe_layer_freq", 1);
+    if (f.has("decoder_sparse_step") || f.has("mlp_only_layers")) {
+        const int step = f.integer_or("decoder_sparse_step", 1, 1);
+        const auto& dense = f.list("mlp_only_layers");
+        set_each("decoder_sparse_step",
+                 [&](int l) { return (l + 1) % step == 0 && std::find(dense.begin(), dense.end(), l) == dense.end(); });
     }
 }
 
@@ -154,6 +126,7 @@ void shared_jitter(fields& f, block& b) {
 
 void shared_experts(fields& f, block& b, const char* count, int width) {
     const int n = f.integer_or(count, 0);
+    if (n > most / width) return f.fault(count, "too many of this width");
     if (n > 0) b.c.shared = {.ffn = n * width, .act = b.c.act, .limit = b.c.limit};
 }
 
@@ -180,11 +153,18 @@ void mixtral(fields& f, block& b) {
     shared_jitter(f, b);
 }
 
+void minimax_01(fields& f, block& b) {
+    mixtral(f, b);
+    f.expect("shared_intermediate_size", 0);
+    f.expect("shared_moe_mode", "sigmoid");  // of the shared expert that there is none of
+}
+
 void arctic(fields& f, block& b) {
     mixtral(f, b);
-    f.ignore(std::initializer_list<const char*>{
-        "use_residual", "parallel_attn_mlp_res", "moe_layer_frequency", "moe_eval_capacity_factor",
-        "moe_train_capacity_factor", "moe_min_capacity", "moe_token_dropping", "enable_expert_tensor_parallelism"});
+    f.ignore(std::initializer_list<const char*>{"use_residual", "parallel_attn_mlp_res", "moe_layer_frequency",
+                                                "moe_eval_capacity_factor", "moe_train_capacity_factor",
+                                                "moe_min_capacity", "moe_token_dropping",
+                                                "enable_expert_tensor_parallelism", "enc_index", "quantization"});
     b.notes.push_back("the dense residual branch is a layer of its own beside this one");
 }
 
@@ -260,6 +240,20 @@ void gpt_oss(fields& f, block& b) {
     f.ignore(std::initializer_list<const char*>{"initial_context_length"});
 }
 
+void deepseek(fields& f, block& b) {
+    count_layers(f, b);
+    shape(f, b, "moe_intermediate_size", {"n_routed_experts"});
+    f.ignore(std::initializer_list<const char*>{"intermediate_size"});
+    f.expect("scoring_func", "softmax");
+    b.c.act = gated(f, "hidden_act");
+    b.c.router = gf::routers::deepseek_moe;
+    if (f.flag("norm_topk_prob")) {
+        b.c.router.renorm = renormalise::sum_plus;
+        b.c.router.epsilon = 1e-20f;
+    }
+    shared_experts(f, b, "n_shared_experts", b.c.ffn);
+}
+
 void deepseek_v2(fields& f, block& b) {
     count_layers(f, b);
     shape(f, b, "moe_intermediate_size", {"n_routed_experts"});
@@ -288,16 +282,26 @@ void ernie(fields& f, block& b) {
     b.c.act = gated(f, "hidden_act");
     b.c.bias = f.flag_or("use_bias", false);
     b.c.router = gf::routers::ernie;
-    b.c.router.epsilon = static_cast<float>(f.number("moe_norm_min"));
+    f.expect("moe_gate", "topk");
+    f.expect("moe_use_aux_free", true);
+    // Configurations of the original code leave out what it has as a constant.
+    b.c.router.epsilon = static_cast<float>(f.number_or("moe_norm_min", 1e-12));
+    if (f.has("moe_capacity")) b.notes.push_back("moe_capacity: of training; the type has none");
     shared_experts(f, b, "moe_num_shared_experts", b.c.ffn);
     b.c.shared.bias = b.c.bias && b.c.shared.ffn > 0;
 }
 
+void dense(fields& f, block& b);
+
 void gemma4(fields& f, block& b) {
+    if (!f.flag("enable_moe_block")) {
+        for (const char* name : {"num_experts", "top_k_experts", "moe_intermediate_size", "expert_intermediate_size"})
+            if (f.has(name)) f.fault(name, "contradicts enable_moe_block");
+        return dense(f, b);
+    }
     count_layers(f, b);
     shape(f, b, "moe_intermediate_size", {"num_experts"}, {"top_k_experts"});
     f.ignore(std::initializer_list<const char*>{"intermediate_size"});
-    f.expect("enable_moe_block", true);
     b.c.act = gated(f, "hidden_activation");
     b.c.router = gf::routers::gemma4;
     b.notes.push_back("the router reads the residual (batch::router_x); the dense branch is a layer of its own");
@@ -310,7 +314,8 @@ void longcat(fields& f, block& b) {
     f.expect("zero_expert_type", "identity");
     f.expect("norm_topk_prob", false);
     f.expect("router_bias", false);
-    b.c.act = gated(f, "hidden_act");
+    // The original configuration leaves it out: its code knows one activation.
+    b.c.act = f.has("hidden_act") ? gated(f, "hidden_act") : activation::swiglu;
     b.c.router = gf::routers::longcat;
     b.c.free.copy = f.integer("zero_expert_num", 0);
     scale(f, b);
@@ -323,7 +328,11 @@ void hunyuan(fields& f, block& b) {
           {"moe_topk"});
     f.ignore(std::initializer_list<const char*>{"intermediate_size", "use_mixed_mlp_moe",
                                                 "moe_random_routing_dropped_token", "capacity_factor",
-                                                "moe_drop_tokens", "moe_layer_num_skipped"});
+                                                "moe_drop_tokens"});
+    f.expect("moe_layer_num_skipped", 0);
+    f.expect("group_limited_greedy", false);
+    f.expect("norm_topk_prob", true);
+    f.expect("routed_scaling_factor", 1.0);
     b.c.act = gated(f, "hidden_act");
     b.c.router = gf::routers::hunyuan;
     shared_experts(f, b, "num_shared_expert", b.c.ffn);
@@ -353,8 +362,10 @@ void grok(fields& f, block& b) {
 
 void deepseek_v3(fields& f, block& b) {
     count_layers(f, b);
-    shape(f, b, "moe_intermediate_size", {"n_routed_experts"});
+    shape(f, b, "moe_intermediate_size", {"n_routed_experts", "num_experts"});
     f.ignore(std::initializer_list<const char*>{"intermediate_size", "ep_size"});
+    f.expect("mlp_bias", false);
+    f.expect("moe_router_dtype", "float32");
     f.expect("scoring_func", "sigmoid");
     f.expect("topk_method", "noaux_tc");
     b.c.act = gated(f, "hidden_act");
@@ -364,8 +375,35 @@ void deepseek_v3(fields& f, block& b) {
         b.c.router.epsilon = 0;
     }
     groups(f, b, "n_group", gf::group_key::top2_sum);
-    scale(f, b);
+    // MiMo has null for a scale of 1.
+    if (b.family != "mimo_v2_flash" || f.has("routed_scaling_factor"))
+        scale(f, b);
+    else
+        b.c.router.scale = 1;
     shared_experts(f, b, "n_shared_experts", b.c.ffn);
+}
+
+/// Step-3.5 and 3.7.
+void step3(fields& f, block& b) {
+    count_layers(f, b);
+    shape(f, b, "moe_intermediate_size", {"num_experts", "moe_num_experts"}, {"num_experts_per_tok", "moe_top_k"});
+    f.ignore(std::initializer_list<const char*>{"intermediate_size"});
+    f.expect("scoring_func", "sigmoid");
+    f.expect("moe_router_activation", "sigmoid");
+    f.expect("use_moe_router_bias", true);
+    f.expect("norm_expert_weight", true);
+    b.c.act = f.has("hidden_act") ? gated(f, "hidden_act") : activation::swiglu;
+    b.c.router = gf::routers::step3;
+    b.c.router.scale = f.number("moe_router_scaling_factor");
+    f.expect("n_shared_experts", 1);
+    b.c.shared = {.ffn = f.one_of({"share_expert_dim", "share_expert_dims"}), .act = b.c.act};
+    for (const char* name : {"swiglu_limits", "swiglu_limits_shared"}) {
+        int limited = 0;
+        for (const auto& limit : f.list(name)) limited += limit.is_number() && limit != 0 ? 1 : 0;
+        if (limited > 0)
+            b.notes.push_back(std::string(name) + ": " + std::to_string(limited) +
+                              " layers clamp: types of their own, with activation::limited_swiglu and their limit");
+    }
 }
 
 void kimi_linear(fields& f, block& b) {
@@ -374,7 +412,10 @@ void kimi_linear(fields& f, block& b) {
     f.ignore(std::initializer_list<const char*>{"intermediate_size", "use_grouped_topk"});
     f.expect("moe_router_activation_func", "sigmoid");
     f.expect("moe_renormalize", true);
+    f.expect("topk_method", "noaux_tc");
     b.c.act = gated(f, "hidden_act");
+    b.c.latent = f.integer_or("routed_expert_hidden_size", 0);
+    b.c.latent_norm = f.flag_or("latent_moe_use_norm", false);
     b.c.router = gf::routers::deepseek_v3;
     groups(f, b, "num_expert_group", gf::group_key::top2_sum);
     scale(f, b);
@@ -419,9 +460,13 @@ void minimax_m3(fields& f, block& b) {
     count_layers(f, b);
     shape(f, b, "intermediate_size", {"num_local_experts"});
     f.ignore(std::initializer_list<const char*>{"dense_intermediate_size"});
-    f.expect("hidden_act", "silu");
+    f.expect("moe_intermediate_size", b.c.ffn);
+    if (const std::string act = f.text("hidden_act"); act != "silu" && act != "swigluoai")
+        f.fault("hidden_act", "expected silu or swigluoai, got " + act);
     f.expect("swiglu_alpha", 1.702);
     f.expect("scoring_func", "sigmoid");
+    f.expect("use_routing_bias", true);
+    f.expect("n_shared_experts", 1);
     b.c.act = activation::clamped_swiglu;
     b.c.limit = static_cast<float>(f.number("swiglu_limit"));
     b.c.router = gf::routers::minimax_m3;
@@ -444,27 +489,32 @@ void deepseek_v4(fields& f, block& b) {
     jitter(f, b);
     scale(f, b);
     shared_experts(f, b, "n_shared_experts", b.c.ffn);
-    int tables = 0;
-    for (const auto& type : f.at("mlp_layer_types")) tables += type == "hash_moe" ? 1 : 0;
+    f.expect("topk_method", "noaux_tc");
+    int tables = f.integer_or("num_hash_layers", 0), listed = 0;
+    for (const auto& type : f.list("mlp_layer_types")) listed += type == "hash_moe" ? 1 : 0;
+    if (f.has("num_hash_layers") && f.has("mlp_layer_types") && tables != listed)
+        f.fault("num_hash_layers",
+                "contradicts mlp_layer_types (" + std::to_string(tables) + " and " + std::to_string(listed) + ")");
+    tables = (std::max)(tables, listed);
     if (tables > 0)
         b.notes.push_back(std::to_string(tables) +
                           " layers take their experts from a table: routers::deepseek_v4_hash and batch::chosen");
 }
 
 void nemotron_h(fields& f, block& b) {
-    // Older configurations count layers by the list of their kinds alone.
-    if (f.has("num_hidden_layers")) {
-        count_layers(f, b);
-    } else {
-        for (const auto& type : f.at("layers_block_type")) {
-            ++b.layers;
-            b.sparse += type == "moe" ? 1 : 0;
-        }
-        if (b.layers == 0) f.fault("layers_block_type", "missing");
-    }
+    // One letter or one name per layer: M mamba, * attention, - dense, E experts.
+    const std::string pattern = f.text_or("hybrid_override_pattern", "");
+    const auto& types = f.list("layers_block_type");
+    const auto in_types = std::count(types.begin(), types.end(), "moe");
+    const auto in_pattern = std::count(pattern.begin(), pattern.end(), 'E');
+    if (pattern.empty() && types.empty()) f.fault("layers_block_type", "missing, and hybrid_override_pattern too");
+    if (!pattern.empty() && !types.empty() && (pattern.size() != types.size() || in_types != in_pattern))
+        f.fault("hybrid_override_pattern", "contradicts layers_block_type");
+    b.layers = static_cast<int>((std::max)(pattern.size(), types.size()));
+    b.sparse = static_cast<int>((std::max)(in_types, in_pattern));
+    f.expect("num_hidden_layers", b.layers);
     shape(f, b, "moe_intermediate_size", {"n_routed_experts"});
-    f.ignore(std::initializer_list<const char*>{"intermediate_size", "moe_shared_expert_overlap", "use_bias",
-                                                "hybrid_override_pattern"});
+    f.ignore(std::initializer_list<const char*>{"intermediate_size", "moe_shared_expert_overlap", "use_bias"});
     b.c.act = plain(f, "mlp_hidden_act");
     b.c.bias = f.flag_or("mlp_bias", false);
     b.c.router = gf::routers::deepseek_v3;
@@ -490,8 +540,11 @@ void switch_transformers(fields& f, block& b) {
     b.c.ffn = f.integer("d_ff");
     b.c.experts = f.integer("num_experts");
     b.c.top_k = 1;
-    b.c.act = plain(f, "dense_act_fn");
-    f.expect("is_gated_act", false);
+    b.c.act = f.flag_or("is_gated_act", false) ? gated(f, "dense_act_fn") : plain(f, "dense_act_fn");
+    if (f.has("feed_forward_proj"))  // what the other two were made of
+        f.expect("feed_forward_proj", std::string(gf::is_gated(b.c.act) ? "gated-" : "") +
+                                          (f.text("dense_act_fn") == "gelu_new" ? "gelu" : f.text("dense_act_fn")));
+    f.expect("batch_prioritized_routing", false);
     f.expect("router_dtype", "float32");
     b.c.router = gf::routers::switch_transformer;
     b.c.router.bias = f.flag_or("router_bias", false);
@@ -504,6 +557,8 @@ void switch_transformers(fields& f, block& b) {
 void nllb(fields& f, block& b) {
     b.layers = f.integer("decoder_layers");
     b.sparse = b.layers / f.integer("decoder_sparse_step");
+    f.expect("num_hidden_layers", b.layers);
+    f.ignore(std::initializer_list<const char*>{"router_type"});
     b.c.hidden = f.integer("d_model");
     b.c.ffn = f.integer("decoder_ffn_dim");
     f.expect("encoder_ffn_dim", b.c.ffn);
@@ -535,10 +590,26 @@ void nllb(fields& f, block& b) {
                           std::to_string(f.integer("expert_capacity")));
 }
 
+// ---- how the weights are stored
+
+/// load_block decodes FP8 with scales of 128 x 128 blocks and MXFP4; of other quantisations it is said by name.
+void note_storage(fields& f, block& b) {
+    const auto note = [&](const std::string& what, bool decoded) {
+        b.notes.push_back(what + ": load_block " + (decoded ? "decodes it" : "cannot decode it"));
+    };
+    if (f.has("expert_dtype")) note("expert_dtype " + f.text("expert_dtype"), f.text("expert_dtype") != "fp4");
+    if (!f.has("quantization_config")) return;
+    const auto& q = f.at("quantization_config");
+    const std::string method = q.is_object() ? q.value("quant_method", nlohmann::json("unnamed")).dump() : q.dump();
+    const bool blocks = q.is_object() && q.value("weight_block_size", nlohmann::json()) == nlohmann::json({128, 128});
+    note("quantization_config " + method, method == "\"mxfp4\"" || (method == "\"fp8\"" && blocks));
+}
+
 // ---- models without experts
 
 void dense(fields& f, block& b) {
     b.layers = f.integer("num_hidden_layers");
+    f.expect("mlp_only_layers", nlohmann::json::array());
     b.c.hidden = f.integer("hidden_size");
     b.c.ffn = f.integer("intermediate_size");
     b.c.act = gated(f, f.has("hidden_activation") ? "hidden_activation" : "hidden_act");
@@ -550,6 +621,7 @@ const std::map<std::string, reader>& readers() {
     static const std::map<std::string, reader> all = {
         {"arctic", arctic},
         {"dbrx", dbrx},
+        {"deepseek", deepseek},
         {"deepseek_v2", deepseek_v2},
         {"deepseek_v3", deepseek_v3},
         {"deepseek_v32", deepseek_v3},
@@ -558,6 +630,7 @@ const std::map<std::string, reader>& readers() {
         {"gemma3_text", dense},
         {"gemma4_text", gemma4},
         {"glm4_moe", deepseek_v3},
+        {"glm4_moe_lite", deepseek_v3},
         {"glm_moe_dsa", deepseek_v3},
         {"gpt_oss", gpt_oss},
         {"granitemoe", granite},
@@ -572,9 +645,12 @@ const std::map<std::string, reader>& readers() {
         {"llama4_text", llama4},
         {"longcat_flash", longcat},
         {"mimo_v2_flash", deepseek_v3},
-        {"minimax", mixtral},
+        {"minimax", minimax_01},
+        {"minimax_m1", minimax_01},
         {"minimax_m2", minimax_m2},
+        {"minimax_m3", minimax_m3},
         {"minimax_m3_vl_text", minimax_m3},
+        {"minimax_text_01", minimax_01},
         {"mistral", dense},
         {"mixtral", mixtral},
         {"nemotron_h", nemotron_h},
@@ -584,9 +660,14 @@ const std::map<std::string, reader>& readers() {
         {"qwen2_moe", qwen},
         {"qwen3", dense},
         {"qwen3_5_moe_text", qwen},
+        {"qwen3_5_text", dense},
         {"qwen3_moe", qwen},
         {"qwen3_next", qwen},
+        {"qwen3_vl_moe_text", qwen},
+        {"qwen3_vl_text", dense},
         {"smollm3", dense},
+        {"step3p5", step3},
+        {"step3p7", step3},
         {"switch_transformers", switch_transformers},
     };
     return all;
@@ -602,22 +683,25 @@ std::vector<std::string> families() {
 
 block read_block(const nlohmann::json& config) {
     // Models of text and pictures keep the decoder's part apart.
-    if (config.is_object() && config.contains("text_config")) return read_block(config.at("text_config"));
+    if (config.is_object() && config.contains("text_config") && !config.at("text_config").contains("text_config"))
+        return read_block(config.at("text_config"));
     fields f(config);
     block b;
-    b.family = f.text_or("model_type", "");
+    b.family = f.text("model_type");
     const auto found = readers().find(b.family);
     if (found == readers().end())
         throw config_fault("model_type: no family of this reader is called \"" + b.family + "\"");
     f.ignore(elsewhere);
     found->second(f, b);
-    if (f.has("quantization_config")) b.notes.push_back("quantization_config: load_block decodes MXFP4 and FP8");
+    note_storage(f, b);
     f.finish(b.family);
     if (gf::is_dense(b.c)) {
         b.c.router = {};
         b.c.capacity = {};
     }
     if (const char* fault = gf::fault(b.c)) throw config_fault(fault);
+    const double largest = 4.0 * b.c.hidden * (1.0 * b.c.experts * b.c.ffn + b.c.shared.ffn + b.c.experts + b.c.latent);
+    if (largest * b.layers > 4e18) throw config_fault("config: more parameters than can be counted");
     return b;
 }
 

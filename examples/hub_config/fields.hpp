@@ -18,6 +18,15 @@ struct config_fault : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+/// The largest extent or number of layers that is believed: products of four of them can be counted.
+inline constexpr int most = 1 << 20;
+
+/// A value as text, cut where it is long.
+inline std::string shown(const nlohmann::json& value) {
+    const std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    return text.size() <= 200 ? text : text.substr(0, 200) + "...";
+}
+
 /// Reads the members of one JSON object and remembers which were looked at.
 class fields {
 public:
@@ -37,6 +46,15 @@ public:
     const nlohmann::json& at(const std::string& name) {
         static const nlohmann::json none;
         return has(name) ? object_.at(name) : none;
+    }
+
+    /// A list; an empty one where it is missing or something else.
+    const nlohmann::json& list(const std::string& name) {
+        static const nlohmann::json none = nlohmann::json::array();
+        if (!has(name)) return none;
+        if (object_.at(name).is_array()) return object_.at(name);
+        fault(name, "expected a list, got " + shown(object_.at(name)));
+        return none;
     }
 
     /// A whole number of at least `least`. A list counts when all its numbers are equal: Hunyuan names one per layer.
@@ -70,9 +88,9 @@ public:
     }
     double number_or(const std::string& name, double otherwise) {
         if (!has(name)) return otherwise;
-        if (!object_.at(name).is_number())
-            return fault(name, "expected a number, got " + object_.at(name).dump()), otherwise;
-        return object_.at(name).get<double>();
+        const double value = object_.at(name).is_number() ? object_.at(name).get<double>() : 1e300;
+        if (value >= -1e9 && value <= 1e9) return value;
+        return fault(name, "expected a number of at most 1e9, got " + shown(object_.at(name))), otherwise;
     }
     bool flag(const std::string& name) {
         if (!has(name)) return missing(name), false;
@@ -81,13 +99,13 @@ public:
     bool flag_or(const std::string& name, bool otherwise) {
         if (!has(name)) return otherwise;
         if (!object_.at(name).is_boolean())
-            return fault(name, "expected true or false, got " + object_.at(name).dump()), otherwise;
+            return fault(name, "expected true or false, got " + shown(object_.at(name))), otherwise;
         return object_.at(name).get<bool>();
     }
     std::string text_or(const std::string& name, const std::string& otherwise) {
         if (!has(name)) return otherwise;
         if (!object_.at(name).is_string())
-            return fault(name, "expected a text, got " + object_.at(name).dump()), otherwise;
+            return fault(name, "expected a text, got " + shown(object_.at(name))), otherwise;
         return object_.at(name).get<std::string>();
     }
     std::string text(const std::string& name) {
@@ -99,7 +117,7 @@ public:
     template <class T>
     void expect(const std::string& name, const T& value) {
         if (has(name) && object_.at(name) != nlohmann::json(value))
-            fault(name, "expected " + nlohmann::json(value).dump() + ", got " + object_.at(name).dump());
+            fault(name, "expected " + shown(value) + ", got " + shown(object_.at(name)));
     }
     /// Whether nothing was wrong so far, so that fields can be compared with each other.
     bool is_sound() const { return faults_.empty(); }
@@ -123,11 +141,15 @@ public:
 private:
     void missing(const std::string& name) { fault(name, "missing"); }
     int integer_of(const std::string& name, const nlohmann::json& value, int least) {
-        if (value.is_array() && !value.empty() &&
-            std::all_of(value.begin(), value.end(), [&](const auto& v) { return v == value.front(); }))
-            return integer_of(name, value.front(), least);
-        if (value.is_number_integer() && value >= least && value <= INT32_MAX) return value.get<int>();
-        fault(name, "expected a whole number of at least " + std::to_string(least) + ", got " + value.dump());
+        const bool one = value.is_array() && !value.empty() &&
+                         std::all_of(value.begin(), value.end(), [&](const auto& v) { return v == value.front(); });
+        const nlohmann::json& number = one ? value.front() : value;
+        // As doubles: the library compares 2^64 - 1 as -1.
+        const double value_of = number.is_number_integer() ? number.get<double>() : -1e300;
+        if (value_of >= least && value_of <= most) return number.get<int>();
+        fault(name, "expected a whole number of at " +
+                        (value_of > most ? "most " + std::to_string(most) : "least " + std::to_string(least)) +
+                        ", got " + shown(value));
         return least;
     }
 

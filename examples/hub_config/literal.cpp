@@ -15,16 +15,20 @@ using R = gf::router_config;
 
 std::string text_of(bool value) { return value ? "true" : "false"; }
 std::string text_of(int value) { return std::to_string(value); }
+bool is_whole(double value) {
+    return value > -1e6 && value < 1e6 && value == static_cast<double>(static_cast<int>(value));
+}
 /// The shortest number that is the same float.
 std::string text_of(float value) {
-    if (value == static_cast<float>(static_cast<int>(value))) return std::to_string(static_cast<int>(value));
+    if (is_whole(value)) return std::to_string(static_cast<int>(value));
     char text[32];
     const auto result = std::to_chars(text, text + sizeof text, value);
     return std::string(text, result.ptr) + "f";
 }
 
+/// The shortest number that is the same double.
 std::string text_of(double value) {
-    if (value == static_cast<double>(static_cast<int>(value))) return std::to_string(static_cast<int>(value));
+    if (is_whole(value)) return std::to_string(static_cast<int>(value));
     char text[32];
     return std::string(text, std::to_chars(text, text + sizeof text, value).ptr);
 }
@@ -126,7 +130,7 @@ constexpr named_router named[] = {
     {"olmoe", gf::routers::olmoe, "olmoe"},
     {"qwen2_moe", gf::routers::qwen2_moe, "qwen2_moe"},
     {"jamba", gf::routers::jamba, "jamba"},
-    {"deepseek_moe", gf::routers::deepseek_moe},
+    {"deepseek_moe", gf::routers::deepseek_moe, "deepseek"},
     {"deepseek_v2", gf::routers::deepseek_v2, "deepseek_v2"},
     {"deepseek_v2_lite", gf::routers::deepseek_v2_lite, "deepseek_v2"},
     {"grok", gf::routers::grok, "grok"},
@@ -144,6 +148,7 @@ constexpr named_router named[] = {
     {"nemotron3", gf::routers::nemotron3, "nemotron"},
     {"nemotron3_super", gf::routers::nemotron3_super, "nemotron"},
     {"kimi_k2", gf::routers::kimi_k2, "kimi"},
+    {"kimi_k3", gf::routers::kimi_k3, "kimi"},
     {"step3", gf::routers::step3, "step3"},
     {"minimax_m2", gf::routers::minimax_m2, "minimax_m2"},
     {"minimax_m3", gf::routers::minimax_m3, "minimax_m3"},
@@ -164,8 +169,9 @@ std::string router_text(const R& router, const std::string& family) {
     for (const named_router& candidate : named) {
         int differences = 0;
         each_router_field([&](const char*, auto field) { differences += candidate.router.*field != router.*field; });
+        // Of equally near ones that with the longest own name: qwen3_next and not qwen3.
         const bool is_own = !candidate.family.empty() && family.starts_with(candidate.family);
-        const int distance = 2 * differences + (is_own ? 0 : 1);
+        const int distance = 64 * differences + (is_own ? 63 - static_cast<int>(candidate.family.size()) : 63);
         if (nearest != nullptr && distance >= least) continue;
         nearest = &candidate;
         least = distance;

@@ -8,6 +8,7 @@
 // ctest: --families
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include <gatefold/moe/accounting.hpp>
@@ -19,20 +20,22 @@ namespace gf = gatefold;
 namespace {
 
 void print(const char* what, long long value, const char* unit = "") {
-    std::printf("%-22s %lld%s\n", what, value, unit);
+    std::printf("%-24s %lld%s\n", what, value, unit);
 }
 
 void print(const hub_config::block& b) {
     const gf::config& c = b.c;
-    std::printf("// %s: %d of %d layers\n%s\n\n", b.family.c_str(), gf::is_dense(c) ? b.layers : b.sparse, b.layers,
+    const int layers = gf::is_dense(c) ? b.layers : b.sparse;
+    const int visited = gf::is_dense(c) ? 1 : (gf::slots(c) < c.experts ? gf::slots(c) : c.experts);
+    std::printf("// %s: %d of %d layers\n%s\n\n", b.family.c_str(), layers, b.layers,
                 hub_config::literal_of(c, b.family).c_str());
-    const int visited = gf::is_dense(c) ? 1 : (c.top_k < c.experts ? c.top_k : c.experts);
-    print("parameters", gf::parameters(c));
-    print("active per token", gf::active_parameters(c));
-    if (b.sparse > 0) print("in all such layers", b.sparse * gf::parameters(c));
-    print("FLOPs per token", gf::flops(c));
-    print("bytes of one token", gf::minimum_bytes(c, 1, visited, 2), " (bf16: its experts, router and shared weights)");
-    print("bytes of all weights", 2 * gf::parameters(c), " (bf16)");
+    print("parameters", gf::parameters(c), " a layer");
+    print("active parameters", gf::active_parameters(c), " a layer and token");
+    print("parameters, all", layers * gf::parameters(c));
+    print("active parameters, all", layers * gf::active_parameters(c));
+    print("FLOPs", gf::flops(c), " a layer and token");
+    print("bytes", gf::minimum_bytes(c, 1, visited, 2), " a layer and token (bf16; weights, input and output once)");
+    print("bytes of weights", 2 * gf::parameters(c), " a layer (bf16)");
     for (const std::string& note : b.notes) std::printf("note: %s\n", note.c_str());
 }
 
@@ -54,7 +57,8 @@ int main(int count, char** arguments) {
         return 1;
     }
     try {
-        print(hub_config::read_block(nlohmann::json::parse(file)));
+        const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+        print(hub_config::read_block(hub_config::parse_config(text)));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "hub_config: %s: %s\n", argument.c_str(), e.what());
         return 1;

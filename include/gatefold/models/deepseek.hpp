@@ -53,7 +53,7 @@ inline constexpr published_model kimi_k2{
               .experts = 384,
               .top_k = 8,
               .router = with(routers::deepseek_v3, &router_config::groups, 1, &router_config::kept_groups, 1,
-                             &router_config::group_by, group_key::none, &router_config::scale, 2.827f),
+                             &router_config::group_by, group_key::none, &router_config::scale, 2.827),
               .shared = {.ffn = 2048}},
     .dense_layers = 1,
     .dense_ffn = 18432};
