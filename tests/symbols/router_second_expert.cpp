@@ -1,0 +1,47 @@
+// Routers that judge the second expert, without their capacity.
+// ABSENT: on_cpu::(apply_capacity|fill_group|importance_of)[<(]
+// ABSENT: on_cpu::(assign_(expert_choice|sinkhorn|balanced)|take_best_tokens)[<(]
+// ABSENT: on_cpu::(score_columns|columns_backward|weigh_by_column)[<(]
+// ABSENT: on_cpu::(compute_features|prepare_directions)[<(]
+// ABSENT: on_cpu::(move_input|input_row_backward)[<(]
+// ABSENT: on_cpu::disturb_rows[<(]
+// ABSENT: on_cpu::normalised_backward[<(]
+// ABSENT: on_cpu::choose_top_p[<(]
+// PRESENT: on_cpu::second_stays[<(]
+// ABSENT: on_cpu::expert_scale_backward[<(]
+// ABSENT: on_cpu::free_experts_(forward|backward)[<(]
+// ABSENT: on_cpu::constant_(mix|backward)[<(]
+// ABSENT: on_cpu::blend_(forward|backward)[<(]
+// ABSENT: on_cpu::latent_\w+[<(]
+// ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
+#include <gatefold/gatefold.hpp>
+
+namespace gf = gatefold;
+
+template <gf::config C>
+void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
+          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
+          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
+          gf::gradients<gf::layer<C, float>>& g) {
+    gf::forward(ctx, w, in, y, tape);
+    gf::backward(ctx, w, in, tape, dy, dx, g);
+}
+
+constexpr gf::config gshard{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::gshard};
+constexpr gf::config mesh_threshold{
+    .hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::mesh_threshold};
+constexpr gf::config nllb_random{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::nllb_random};
+template void step<gshard>(gf::context<gf::cpu>&, const gf::weights<gf::layer<gshard, float>>&,
+                           const gf::batch<gf::layer<gshard, float>>&, gf::view<const float, gf::dyn, 16>,
+                           gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
+                           gf::tape<gf::layer<gshard, float>>&, gf::gradients<gf::layer<gshard, float>>&);
+template void step<mesh_threshold>(gf::context<gf::cpu>&, const gf::weights<gf::layer<mesh_threshold, float>>&,
+                                   const gf::batch<gf::layer<mesh_threshold, float>>&,
+                                   gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
+                                   gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<mesh_threshold, float>>&,
+                                   gf::gradients<gf::layer<mesh_threshold, float>>&);
+template void step<nllb_random>(gf::context<gf::cpu>&, const gf::weights<gf::layer<nllb_random, float>>&,
+                                const gf::batch<gf::layer<nllb_random, float>>&, gf::view<const float, gf::dyn, 16>,
+                                gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
+                                gf::tape<gf::layer<nllb_random, float>>&,
+                                gf::gradients<gf::layer<nllb_random, float>>&);

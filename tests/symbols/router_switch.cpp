@@ -1,0 +1,40 @@
+// A router with jitter and a capacity.
+// PRESENT: on_cpu::(apply_capacity|fill_group|importance_of)[<(]
+// ABSENT: on_cpu::(assign_(expert_choice|sinkhorn|balanced)|take_best_tokens)[<(]
+// ABSENT: on_cpu::(score_columns|columns_backward|weigh_by_column)[<(]
+// ABSENT: on_cpu::(compute_features|prepare_directions)[<(]
+// PRESENT: on_cpu::(move_input|input_row_backward)[<(]
+// ABSENT: on_cpu::disturb_rows[<(]
+// ABSENT: on_cpu::normalised_backward[<(]
+// ABSENT: on_cpu::choose_top_p[<(]
+// ABSENT: on_cpu::second_stays[<(]
+// ABSENT: on_cpu::expert_scale_backward[<(]
+// ABSENT: on_cpu::free_experts_(forward|backward)[<(]
+// ABSENT: on_cpu::constant_(mix|backward)[<(]
+// ABSENT: on_cpu::blend_(forward|backward)[<(]
+// ABSENT: on_cpu::latent_\w+[<(]
+// ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
+#include <gatefold/gatefold.hpp>
+
+namespace gf = gatefold;
+
+template <gf::config C>
+void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
+          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
+          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
+          gf::gradients<gf::layer<C, float>>& g) {
+    gf::forward(ctx, w, in, y, tape);
+    gf::backward(ctx, w, in, tape, dy, dx, g);
+}
+
+constexpr gf::config switch_transformer{.hidden = 16,
+                                        .ffn = 8,
+                                        .experts = 8,
+                                        .top_k = 1,
+                                        .router = gf::routers::switch_transformer,
+                                        .capacity = {.rule = gf::capacity_rule::mesh, .factor = 1.25f}};
+template void step<switch_transformer>(gf::context<gf::cpu>&, const gf::weights<gf::layer<switch_transformer, float>>&,
+                                       const gf::batch<gf::layer<switch_transformer, float>>&,
+                                       gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
+                                       gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<switch_transformer, float>>&,
+                                       gf::gradients<gf::layer<switch_transformer, float>>&);

@@ -1,0 +1,34 @@
+// Cosines.
+// ABSENT: on_cpu::(apply_capacity|fill_group|importance_of)[<(]
+// ABSENT: on_cpu::(assign_(expert_choice|sinkhorn|balanced)|take_best_tokens)[<(]
+// ABSENT: on_cpu::(score_columns|columns_backward|weigh_by_column)[<(]
+// PRESENT: on_cpu::(compute_features|prepare_directions)[<(]
+// ABSENT: on_cpu::(move_input|input_row_backward)[<(]
+// ABSENT: on_cpu::disturb_rows[<(]
+// ABSENT: on_cpu::normalised_backward[<(]
+// ABSENT: on_cpu::choose_top_p[<(]
+// ABSENT: on_cpu::second_stays[<(]
+// ABSENT: on_cpu::expert_scale_backward[<(]
+// ABSENT: on_cpu::free_experts_(forward|backward)[<(]
+// ABSENT: on_cpu::constant_(mix|backward)[<(]
+// ABSENT: on_cpu::blend_(forward|backward)[<(]
+// ABSENT: on_cpu::latent_\w+[<(]
+// ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
+#include <gatefold/gatefold.hpp>
+
+namespace gf = gatefold;
+
+template <gf::config C>
+void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
+          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
+          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
+          gf::gradients<gf::layer<C, float>>& g) {
+    gf::forward(ctx, w, in, y, tape);
+    gf::backward(ctx, w, in, tape, dy, dx, g);
+}
+
+constexpr gf::config x_moe{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::x_moe(4)};
+template void step<x_moe>(gf::context<gf::cpu>&, const gf::weights<gf::layer<x_moe, float>>&,
+                          const gf::batch<gf::layer<x_moe, float>>&, gf::view<const float, gf::dyn, 16>,
+                          gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
+                          gf::tape<gf::layer<x_moe, float>>&, gf::gradients<gf::layer<x_moe, float>>&);
