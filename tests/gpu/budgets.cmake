@@ -1,17 +1,39 @@
-# cuda.budgets: counters of the emulator against tests/gpu/budgets.json. cuda.initcheck, cuda.racecheck: suites once more with
-# the emulator's checks; the variables mean nothing to a real device.
-if(Python3_Interpreter_FOUND)
-    add_executable(gatefold_cuda_budgets ${CMAKE_CURRENT_SOURCE_DIR}/gpu/budgets.cu)
-    target_link_libraries(gatefold_cuda_budgets PRIVATE gatefold_own gatefold::cuda)
-    add_dependencies(cuda_tests gatefold_cuda_budgets)
-    gatefold_test(NAME cuda.budgets COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/gpu/budgets.py $<TARGET_FILE:gatefold_cuda_budgets>
-                  ${PROJECT_BINARY_DIR}/cuda/cuda_counters.json ${GATEFOLD_CUDA_LAUNCHER})
-    set_tests_properties(cuda.budgets PROPERTIES SKIP_RETURN_CODE 77)
+# What published layers ask of the hardware, against limits that are committed beside this file.
+#
+#   cuda.budgets   counters of the emulator           cuda.ptxas   registers, shared memory, spills
+#   cuda.sass      instructions of the main loops     budget.cuda_layer   compile time and size
+if(NOT Python3_Interpreter_FOUND)
+    return()
 endif()
-foreach(check IN ITEMS initcheck racecheck)
-    string(TOUPPER ${check} variable)
-    gatefold_test(NAME cuda.${check} COMMAND ${GATEFOLD_CUDA_LAUNCHER} $<TARGET_FILE:gatefold_cuda_tests>
-                  --run_test=cuda/layer,experts,plan)
-    set_tests_properties(cuda.${check} PROPERTIES SKIP_RETURN_CODE 77
-        ENVIRONMENT "COC_${variable}=1;COC_LEAKCHECK=1;COC_STREAMS=lazy;COC_DEVICE=a100;COC_SCHED_SEED=7;COC_COUNT=0")
-endforeach()
+set(budgets ${CMAKE_CURRENT_SOURCE_DIR}/gpu/budgets)
+file(GLOB layers CONFIGURE_DEPENDS ${budgets}/*.cu)
+
+# PTX to be executed and machine code to be looked at; ptxas's words stay beside the objects.
+function(gatefold_budget_layers target architectures)
+    add_library(${target} OBJECT ${ARGN})
+    target_link_libraries(${target} PRIVATE gatefold_own gatefold::cuda)
+    target_compile_options(${target} PRIVATE -Xptxas=-v)
+    set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${architectures}"
+        CUDA_COMPILER_LAUNCHER "${python};${tools}/cuda_keep_output.py;${CMAKE_CUDA_COMPILER_LAUNCHER}")
+    add_dependencies(cuda_tests ${target})
+endfunction()
+gatefold_budget_layers(gatefold_cuda_budget_layers 80 ${layers})
+gatefold_budget_layers(gatefold_cuda_budget_layers_sm90 90a-real ${budgets}/mixtral.cu ${budgets}/qwen3.cu)
+add_executable(gatefold_cuda_budgets ${budgets}/main.cpp $<TARGET_OBJECTS:gatefold_cuda_budget_layers>)
+target_link_libraries(gatefold_cuda_budgets PRIVATE gatefold_own gatefold::cuda)
+add_dependencies(cuda_tests gatefold_cuda_budgets)
+
+set(counters ${PROJECT_BINARY_DIR}/cuda/cuda_counters.json)
+gatefold_test(NAME cuda.budgets COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/gpu/budgets.py $<TARGET_FILE:gatefold_cuda_budgets>
+              ${counters} ${GATEFOLD_CUDA_LAUNCHER})
+set_tests_properties(cuda.budgets PROPERTIES SKIP_RETURN_CODE 77 FIXTURES_SETUP cuda_launches)
+
+set(objects $<TARGET_OBJECTS:gatefold_cuda_budget_layers> $<TARGET_OBJECTS:gatefold_cuda_budget_layers_sm90>)  # two lists
+gatefold_test(NAME cuda.ptxas COMMAND ${python} ${tools}/cuda_ptxas.py --release ${CMAKE_CUDA_COMPILER_VERSION}
+              --table ${CMAKE_CURRENT_SOURCE_DIR}/gpu/ptxas.json --launches ${PROJECT_BINARY_DIR}/cuda/cuda_launches.json ${objects})
+set_tests_properties(cuda.ptxas PROPERTIES FIXTURES_REQUIRED cuda_launches)
+
+# Widths that no tile divides make the copies conditional; at full width they are whole but for gpt-oss.
+gatefold_test(NAME cuda.sass COMMAND ${python} ${tools}/cuda_sass.py --nvcc ${CMAKE_CUDA_COMPILER} --ragged qwen3 --ragged deepseek_v3
+              --ragged gpt_oss --ragged qwen2 ${objects})
+set_tests_properties(cuda.sass PROPERTIES SKIP_RETURN_CODE 77)
