@@ -11,7 +11,7 @@
 namespace plot {
 namespace {
 
-constexpr double width = 360, left = 40, right = 350, top = 10, bottom = 186, height = 222;
+constexpr double width = 360, left = 46, right = 350, top = 10, bottom = 186, height = 222;
 
 const char* const file_style = R"(
 svg{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#5b6570;--rule:#d9dee4;--a:#0b62c4;--b:#c2410c;--c:#6d28d9;
@@ -67,8 +67,8 @@ std::string frame(const axis& x, const axis& y, const std::string& x_name, const
         svg += text_at(x(v), bottom + 14, v > x.high - x_step / 4 ? "end" : "middle", number_text(v, x_step));
     svg += format("<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>", left, right, bottom, bottom);
     svg += text_at((left + right) / 2, height - 6, "middle", x_name);
-    svg += text_at(11, (top + bottom) / 2, "middle", y_name,
-                   format(" transform=\"rotate(-90 11 %g)\"", (top + bottom) / 2).c_str());
+    svg += text_at(10, (top + bottom) / 2, "middle", y_name,
+                   format(" transform=\"rotate(-90 10 %g)\"", (top + bottom) / 2).c_str());
     return svg;
 }
 
@@ -212,11 +212,13 @@ std::string bar_plot(const std::vector<std::string>& names, const std::vector<st
                 svg += format("<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
                               at + 0.475 * wide, at + 0.475 * wide, y(low[i][j]), y(high[i][j]));
         }
-        svg += text_at(left + room * (static_cast<double>(i) + 0.5), bottom + 14, "middle", names[i]);
+        // Many names take turns on two lines.
+        const double line = names.size() > 5 && i % 2 == 1 ? 27 : 14;
+        svg += text_at(left + room * (static_cast<double>(i) + 0.5), bottom + line, "middle", names[i]);
     }
     svg += format("<line class=\"axis\" x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\"/>", left, right, bottom, bottom);
-    svg += text_at(11, (top + bottom) / 2, "middle", y_name,
-                   format(" transform=\"rotate(-90 11 %g)\"", (top + bottom) / 2).c_str());
+    svg += text_at(10, (top + bottom) / 2, "middle", y_name,
+                   format(" transform=\"rotate(-90 10 %g)\"", (top + bottom) / 2).c_str());
     double at = top + 10;
     for (std::size_t j = 0; series.size() > 1 && j < series.size(); ++j, at += 15) {
         svg += format("<rect class=\"e%zu\" x=\"%g\" y=\"%g\" width=\"10\" height=\"10\"/>", j % 8, right - 12, at - 9);
