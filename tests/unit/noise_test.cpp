@@ -5,7 +5,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/gatefold.hpp>
 
 namespace {
 
@@ -97,6 +97,10 @@ BOOST_AUTO_TEST_CASE(training_only) {
     off_at_inference<phi_moe>();
     off_at_inference<nllb_sampling>();
     off_at_inference<nllb_random>();
+    off_at_inference<with(olmoe, &gf::router_config::noise, 0.2f, &gf::router_config::noise_on,
+                          gf::input_noise::dropout)>();
+    off_at_inference<with(mixtral, &gf::router_config::noise, 0.2f, &gf::router_config::noise_on,
+                          gf::input_noise::shared_jitter)>();
     off_at_inference<with(olmoe, &gf::router_config::transform, gf::logit_transform::gumbel, &gf::router_config::noise,
                           1)>();
 }
@@ -114,6 +118,72 @@ BOOST_AUTO_TEST_CASE(jitter_is_uniform) {
     BOOST_TEST(m.most <= 1.25);
     BOOST_TEST(m.least < 0.751);
     BOOST_TEST(m.most > 1.249);
+}
+
+BOOST_AUTO_TEST_CASE(jitter_twice_is_a_product_of_two) {
+    run<config_of(with(gf::routers::mixtral, &gf::router_config::noise, 0.25f, &gf::router_config::noise_on,
+                       gf::input_noise::shared_jitter_twice),
+                  2, 2)>
+        r(40000);
+    r.w.router(0, 0) = 1;
+    r();
+    auto first = gf::make_tensor<double, gf::dyn>(r.ctx, r.tokens);
+    for (gf::index_t t = 0; t < r.tokens; ++t) first.data()[t] = r.logits(t, 0);
+    const moments m(first);
+    // (1 + v)² - 1 for v the variance of one factor; independent factors reach both products of their ends.
+    const double v = 0.25 * 0.25 / 3;
+    BOOST_TEST(std::fabs(m.mean - 1) < 0.004);
+    BOOST_TEST(std::fabs(m.variance - ((1 + v) * (1 + v) - 1)) < 0.001);
+    BOOST_TEST(m.least < 0.58);
+    BOOST_TEST(m.most > 1.53);
+}
+
+BOOST_AUTO_TEST_CASE(dropout_keeps_the_mean) {
+    run<config_of(with(gf::routers::olmoe, &gf::router_config::noise, 0.3f, &gf::router_config::noise_on,
+                       gf::input_noise::dropout),
+                  2, 1, 2)>
+        r(40000);
+    r.w.router(0, 0) = 1;  // the logits are the two elements of the input
+    r.w.router(1, 1) = 1;
+    r();
+    double dropped[2] = {}, both = 0;
+    const double kept = 1 / (1 - static_cast<double>(0.3f));
+    for (gf::index_t t = 0; t < r.tokens; ++t) {
+        for (int h = 0; h < 2; ++h) {
+            BOOST_TEST_REQUIRE((r.logits(t, h) == 0 || std::fabs(r.logits(t, h) - kept) < 1e-12));
+            dropped[h] += r.logits(t, h) == 0 ? 1.0 / static_cast<double>(r.tokens) : 0.0;
+        }
+        both += r.logits(t, 0) == 0 && r.logits(t, 1) == 0 ? 1.0 / static_cast<double>(r.tokens) : 0.0;
+    }
+    BOOST_TEST(std::fabs(dropped[0] - 0.3) < 0.01);
+    BOOST_TEST(std::fabs(dropped[1] - 0.3) < 0.01);
+    BOOST_TEST(std::fabs(both - 0.09) < 0.01);  // elements are dropped by themselves
+}
+
+BOOST_AUTO_TEST_CASE(experts_see_the_jitter_that_they_share) {
+    constexpr gf::router_config shares = with(gf::routers::mixtral, &gf::router_config::noise, 0.25f,
+                                              &gf::router_config::noise_on, gf::input_noise::shared_jitter);
+    using L = gf::layer<
+        gf::config{
+            .hidden = 6, .ffn = 5, .experts = 4, .top_k = 2, .router = shares, .shared = {.ffn = 3, .gate = true}},
+        float>;
+    gf::context<gf::cpu> ctx(2);
+    const auto w = gf::random_weights<L>(ctx, gf::seed{4});
+    const gf::index_t tokens = 21;
+    std::vector<float> x(static_cast<std::size_t>(tokens * 6)), moved = x, y = x, other = x;
+    gf::options<L> o{.seed = 9, .step = 2, .layer = 1, .training = true};
+    const gf::counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
+    for (gf::index_t i = 0; i < tokens * 6; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        x[at] = static_cast<float>((i * 29 % 17) - 8) / 7;
+        moved[at] = x[at] * draw.jitter<float>(100 + i / 6, i % 6, 0.25f);
+    }
+    gf::batch<L> in;
+    in.x = {x.data(), {tokens, 6}};
+    in.first_token = 100;
+    gf::forward(ctx, w, in, {y.data(), {tokens, 6}}, o);
+    gf::forward(ctx, w, {moved.data(), {tokens, 6}}, {other.data(), {tokens, 6}}, {.training = false});
+    BOOST_TEST((y == other));
 }
 
 BOOST_AUTO_TEST_CASE(normal_noise) {
@@ -158,6 +228,41 @@ BOOST_AUTO_TEST_CASE(samples_follow_the_softmax) {
     double count[4] = {};
     for (gf::index_t t = 0; t < r.tokens; ++t) count[r.ids(t, 0)] += 1.0 / static_cast<double>(r.tokens);
     for (int e = 0; e < 4; ++e) BOOST_TEST(std::fabs(count[e] - std::exp(logits[e]) / total) < 0.01);
+}
+
+BOOST_AUTO_TEST_CASE(temperature_flattens_the_samples) {
+    run<config_of(with(gf::routers::sampled, &gf::router_config::noise, 2.0f), 4, 1)> r(40000);
+    const double logits[] = {0, 1, 2, -1};
+    double total = 0;
+    for (int e = 0; e < 4; ++e) {
+        r.w.router(e, 0) = logits[e];
+        total += std::exp(logits[e] / 2);
+    }
+    r();
+    double count[4] = {};
+    for (gf::index_t t = 0; t < r.tokens; ++t) count[r.ids(t, 0)] += 1.0 / static_cast<double>(r.tokens);
+    for (int e = 0; e < 4; ++e) BOOST_TEST(std::fabs(count[e] - std::exp(logits[e] / 2) / total) < 0.01);
+}
+
+BOOST_AUTO_TEST_CASE(picks_of_the_sparse_mixer) {
+    // Tolerance 2 · 0.2: from logits 1, .9, .7, .3 the first three are near enough; the pick is a draw of their
+    // softmax.
+    run<config_of(with(gf::routers::phi_moe, &gf::router_config::noise, 0.2f, &gf::router_config::noise_on,
+                       gf::input_noise::jitter),
+                  4, 2)>
+        r(40000);
+    const double logits[] = {1, 0.9, 0.7, 0.3};
+    for (int e = 0; e < 4; ++e) r.w.router(e, 0) = logits[e];
+    r();
+    double count[4] = {}, expected[4] = {};
+    for (gf::index_t t = 0; t < r.tokens; ++t) {
+        count[r.ids(t, 0)] += 1.0 / static_cast<double>(r.tokens);
+        // The jitter scales a token's logits: its own softmax is the one that is drawn from.
+        double total = 0;
+        for (int e = 0; e < 3; ++e) total += std::exp(r.logits(t, e));
+        for (int e = 0; e < 3; ++e) expected[e] += std::exp(r.logits(t, e)) / total / static_cast<double>(r.tokens);
+    }
+    for (int e = 0; e < 4; ++e) BOOST_TEST(std::fabs(count[e] - expected[e]) < 0.01);
 }
 
 BOOST_AUTO_TEST_CASE(uniform_experts) {
