@@ -1,0 +1,97 @@
+// Every named router on the same 512 tokens and 16 experts: what it chooses, how it weighs, how even the load is, what
+// it costs. Routers with a matrix of the same shape have the same matrix, so they see the same logits.
+// ctest: --svg routers.svg
+#include <cmath>
+#include <cstdio>
+#include <string>
+
+#include "../common/plot.hpp"
+#include "../common/program.hpp"
+#include "measure.hpp"
+
+namespace {
+
+using namespace routers_example;
+
+/// The first four of a list.
+template <class V>
+std::string first_of(const V& values, const char* pattern) {
+    std::string text;
+    for (std::size_t i = 0; i < values.size() && i < 4; ++i) {
+        char cell[32];
+        std::snprintf(cell, sizeof cell, pattern, values[i]);
+        text += cell;
+    }
+    return text + (values.size() > 4 ? " .." : "");
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+    program::arguments given(count, values, "[--svg FILE]");
+    const std::string svg = given.text("--svg");
+    given.done();
+
+    table t;
+    softmax_over_all(t);
+    softmax_over_chosen_and_sigmoid(t);
+    first_routers(t);
+    routers_of_papers(t);
+
+    std::printf("%zu named routers, %lld tokens, %d experts, float, one thread\n\n", t.rows.size(),
+                static_cast<long long>(tokens), choices);
+    std::printf(
+        "router              k   S  chosen  experts of token 0  their weights            sum   MaxVio  entropy  MaxVio "
+        "in "
+        "training  ns/token\n");
+    for (const row& r : t.rows) {
+        double sum = 0;
+        for (const double w : r.weights) sum += w;
+        std::printf("%-18s %2d  %2d  %6.2f  %-18s  %-22s  %5.2f  %7.2f  %7.3f  %18.2f  %8.0f\n", r.name.c_str(),
+                    r.top_k, r.slots, r.per_token, first_of(r.ids, "%3d").c_str(), first_of(r.weights, "%5.2f").c_str(),
+                    sum, r.violation, r.entropy, r.training_violation, r.nanoseconds);
+    }
+    std::printf(
+        "\nS: slots of a token; chosen: the mean number of them that are filled. MaxVio: largest load over the mean, "
+        "less 1.\n"
+        "In training noise, sampling and assignments over the batch are on; the other figures are of inference, where\n"
+        "base and sinkhorn choose by the logits. Selection biases prefer even experts by 0.04. Time: median of 11 "
+        "calls of\n"
+        "route; absolute figures depend on the machine, and a matrix of a layer in use is larger.\n\nWhat must hold\n");
+
+    const auto find = [&](const char* name) -> const row& {
+        for (const row& r : t.rows)
+            if (r.name == name) return r;
+        return t.rows[0];
+    };
+    const row& mixtral = find("mixtral");
+    bool valid = true, agree = true;
+    for (const row& r : t.rows) {
+        valid = valid && r.is_valid;
+        if (r.by_logit) agree = agree && !r.ids.empty() && r.ids[0] == mixtral.ids[0];
+    }
+    double mixtral_sum = 0;
+    for (const double w : mixtral.weights) mixtral_sum += w;
+    program::claims claims;
+    claims.expect(valid, "ids are experts and differ within a token, weights are finite: for every router and token");
+    claims.expect(agree, "whoever chooses by logits alone has the same first expert");
+    claims.expect(std::fabs(mixtral_sum - 1) < 1e-6, "renormalised weights add up to 1");
+    claims.expect(find("expert_choice").violation == 0 && find("mesh_expert_choice").violation == 0 &&
+                      find("base").training_violation == 0,
+                  "expert choice and base in training are even to the token");
+    claims.expect(find("sinkhorn").training_violation < find("sinkhorn").violation,
+                  "sinkhorn evens the load in training");
+    claims.expect(find("top_p").per_token < find("every").per_token && find("every").per_token == choices,
+                  "numbers of experts vary with the token where they should");
+    if (!svg.empty()) {
+        std::vector<std::string> names;
+        std::vector<std::vector<double>> cells;
+        for (const row& r : t.rows) {
+            names.push_back(r.name);
+            cells.push_back({r.violation / 3, r.training_violation / 3});
+        }
+        plot::write_svg(svg, {plot::heat_map(names, {"inference", "training"}, cells, 1, "MaxVio; full colour: 3")});
+        std::printf("\nwrote %s\n", svg.c_str());
+    }
+    return claims.result();
+}
