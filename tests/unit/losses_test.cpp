@@ -211,6 +211,73 @@ BOOST_AUTO_TEST_CASE(load_under_normal_noise) {
     for (double g : still.gradients()) BOOST_TEST(g == 0);
 }
 
+BOOST_AUTO_TEST_CASE(load_under_learned_noise) {
+    using L = gf::layer<around<6, 2>(gf::routers::noisy_top_k), double>;
+    gf::options<L> call;
+    call.training = true;
+    call.seed = 5;
+    call.step = 3;
+    const auto clean = random_logits(21, 6, 19);
+    routed<L> r(clean, 2, call);
+    const auto pre = random_logits(6, 6, 20, 0.8);
+    for (std::size_t i = 0; i < pre.size(); ++i) r.w.router_noise.data()[i] = pre[i];
+    r.forward();
+    const gf::counter_rng draw{call.seed, call.step, 0};
+    std::vector<double> sigma(clean.size()), noise(clean.size());
+    for (std::size_t t = 0; t < 21; ++t)
+        for (std::size_t e = 0; e < 6; ++e) {
+            double x = 0;
+            for (std::size_t h = 0; h < 6; ++h) x += clean[6 * t + h] * pre[6 * e + h];
+            sigma[6 * t + e] = oracle::softplus(x) + 1e-2;
+            noise[6 * t + e] =
+                draw.normal<double>(gf::purpose::gaussian, static_cast<gf::index_t>(t), static_cast<gf::index_t>(e));
+        }
+    check_close(bridge::values_of(r.tape.deviations()), sigma, "deviations");
+    for (const bool masked : {false, true}) {
+        r.zero_gradients();
+        for (gf::index_t i = 0; i < 126; ++i) r.tape.deviation_gradients().data()[i] = 0;
+        std::vector<double> z = clean, noisy = r.logits(), s = sigma, n = noise;
+        std::size_t tokens = 21;
+        if (masked) {
+            // The loss of the tokens without the padding.
+            r.in.mask = {mask.data(), {21}};
+            tokens = 0;
+            for (std::size_t t = 0; t < 21; ++t) {
+                if (mask[t] == 0) continue;
+                for (std::size_t e = 0; e < 6; ++e)
+                    for (auto* v : {&z, &noisy, &s, &n}) (*v)[6 * tokens + e] = (*v)[6 * t + e];
+                ++tokens;
+            }
+            for (auto* v : {&z, &noisy, &s, &n}) v->resize(6 * tokens);
+        }
+        const double value = gf::add_loss(r.ctx, ::losses::load{0.7}, r.tape, r.in, call);
+        const auto theirs = oracle::load_loss(z, noisy, s, tokens, 6, 2, 0.7);
+        check_close({value}, {theirs.value}, "load", 1e-10);
+        std::vector<double> d, d_sigma, mine, mine_sigma;
+        for (std::size_t i = 0; i < z.size(); ++i) {
+            d.push_back(theirs.d_clean[i] + theirs.d_noisy[i]);
+            d_sigma.push_back(theirs.d_noise_scale[i] - theirs.d_clean[i] * n[i]);
+        }
+        for (std::size_t i = 0; i < clean.size(); ++i) {
+            const double g = r.gradients()[i], gs = r.tape.deviation_gradients().data()[i];
+            if (masked && mask[i / 6] == 0) {
+                BOOST_TEST((g == 0 && gs == 0));
+                continue;
+            }
+            mine.push_back(g);
+            mine_sigma.push_back(gs);
+        }
+        check_close(mine, d, "load gradient", 1e-10);
+        check_close(mine_sigma, d_sigma, "load gradient of the deviations", 1e-10);
+    }
+
+    // Every expert chosen: counts, nothing to learn.
+    using all = gf::layer<around<3, 3>(gf::routers::noisy_top_k), double>;
+    routed<all> every({1, 0, -1, 0, 2, 0}, 1, {.training = true});
+    BOOST_TEST(gf::add_loss(every.ctx, ::losses::load{1}, every.tape, every.in, every.call) == 0);
+    for (double g : every.gradients()) BOOST_TEST(g == 0);
+}
+
 BOOST_AUTO_TEST_CASE(experts_that_choose_tokens) {
     using L = gf::layer<around<4, 1>(gf::routers::expert_choice), double>;
     routed<L> r(random_logits(8, 4, 10));
