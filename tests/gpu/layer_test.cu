@@ -7,7 +7,7 @@ using namespace device;
 namespace {
 
 template <class L>
-void compare(std::initializer_list<int> counts, bool accumulate = false) {
+void compare(std::initializer_list<int> counts, bool accumulate = false, bool training = false) {
     using T = typename L::value_type;
     constexpr int H = L::hidden;
     gf::context<gf::cpu> cpu(2);
@@ -17,6 +17,8 @@ void compare(std::initializer_list<int> counts, bool accumulate = false) {
     gf::copy(gpu, dw, w);
     gf::options<L> o;
     o.accumulate = accumulate;
+    o.training = training;
+    o.seed = 5;
     for (const int n : counts) {
         tokens<T, H> x(cpu, gpu, n), y(cpu, gpu, n);
         x.fill(gpu, 9);
@@ -33,6 +35,9 @@ void compare(std::initializer_list<int> counts, bool accumulate = false) {
         const gf::index_t rows = L::is_dense ? n : tape.plan().offsets[L::experts];
         BOOST_TEST(differences(fetch(gpu, d_tape.gate_up()).data(), tape.gate_up().data(), rows * L::gate_up_rows) ==
                    0);
+        if constexpr (L::c.router.transform == gf::logit_transform::noisy_top_k)
+            BOOST_TEST(differences(fetch(gpu, d_tape.deviations()).data(), tape.deviations().data(), n * L::choices) ==
+                       0);
         if constexpr (!L::is_dense) {
             BOOST_TEST(differences(fetch(gpu, d_tape.routing().ids).data(), tape.routing().ids.data(), n * L::slots) ==
                        0);
@@ -107,6 +112,36 @@ BOOST_AUTO_TEST_CASE(blend_with_the_token_and_tokens_times_k) {
                                  .shared = {.ffn = 8, .gate = true},
                                  .free = {.constant = 1, .copy = 1}},
                       float>>({1, 50});
+}
+
+BOOST_AUTO_TEST_CASE(routers_that_make_their_own_input_or_look_at_the_batch) {
+    using gf::config;
+    compare<gf::layer<config{.hidden = 20,
+                             .ffn = 8,
+                             .experts = 4,
+                             .top_k = 2,
+                             .router = {.noise = 0.1f, .noise_on = gf::input_noise::shared_jitter_twice},
+                             .shared = {.ffn = 8, .gate = true}},
+                      float>>({1, 50}, false, true);
+    compare<gf::layer<config{.hidden = 20,
+                             .ffn = 8,
+                             .experts = 8,
+                             .top_k = 2,
+                             .router = {.transform = gf::logit_transform::noisy_top_k}},
+                      float>>({1, 50}, false, true);
+    compare<gf::layer<config{.hidden = 20,
+                             .ffn = 8,
+                             .experts = 8,
+                             .top_k = 2,
+                             .router = {.select = gf::selection::expert_choice, .allow_future = true}},
+                      float>>({1, 200});
+    compare<gf::layer<config{.hidden = 20,
+                             .ffn = 8,
+                             .experts = 8,
+                             .top_k = 2,
+                             .router = {.select = gf::selection::sinkhorn, .allow_future = true},
+                             .capacity = {.rule = gf::capacity_rule::megatron, .factor = 0.8f}},
+                      float>>({1, 50}, false, true);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -58,21 +58,11 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 /// The largest logit of a token and its own logits, for the functions on token_state.
 template <class P>
 __device__ __forceinline__ bool load_token(token_state<P>& s, const limit_arguments<P>& a, index_t t) {
-    using A = typename P::accumulate_type;
-    s.lane = static_cast<int>(threadIdx.x) % 32;
-    order_word<A> best = 0;
-    GATEFOLD_UNROLL
-    for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
-        const int e = i * 32 + s.lane;
-        s.z[i] = e < P::choices ? a.logits[t * a.logits_stride + e] : -real_format<A>::infinity;
-        const order_word<A> word = order_key(s.z[i]);
-        best = word > best ? word : best;
-    }
-    s.largest = key_of<A>(warp_max(best));
+    const bool decided = read_logits(s, a.logits + t * a.logits_stride);
     GATEFOLD_UNROLL
     for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
         s.ids[q] = q * 32 + s.lane < P::slots ? a.ids[t * P::slots + q * 32 + s.lane] : -1;
-    return s.largest > -real_format<A>::infinity;
+    return decided;
 }
 
 /// The key of one pair of a token, by the warp: how important the token is, or the pair's score.

@@ -12,8 +12,8 @@
 #include <gatefold/cuda/experts.cuh>
 #include <gatefold/cuda/latent.cuh>
 #include <gatefold/cuda/limit.cuh>
+#include <gatefold/cuda/pointer.cuh>
 #include <gatefold/cuda/route.cuh>
-#include <gatefold/cuda/support.cuh>
 #include <gatefold/cuda/tensor.cuh>
 #include <gatefold/moe/tape.hpp>
 
@@ -254,7 +254,6 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
                    tape<L, cuda>* saved, const options<L>& o) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
-    static_assert(check_supported<L>());
     const device_scope scope(ctx.device());
     check_device_pointer("forward", "x", in.x.data(), ctx.device());
     check_device_pointer("forward", "y", y.data(), ctx.device());

@@ -3,50 +3,12 @@
 //     x ── (noise, norm) ── (first layer) ──> route_tokens ──> logits, ids, weights, plan
 #pragma once
 
-#include <gatefold/core/workspace.hpp>
+#include <gatefold/cuda/assign_call.cuh>
 #include <gatefold/cuda/plan_call.cuh>
+#include <gatefold/cuda/route_call.cuh>
 #include <gatefold/cuda/router_input.cuh>
-#include <gatefold/moe/router.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// Workspace of routing.
-template <layer_type L>
-struct route_buffers {
-    using A = typename L::accumulate_type;
-    using source = logits_source<L>;
-    static constexpr bool moves = source::normed || has_jitter(L::c),
-                          noisy = L::c.router.transform == logit_transform::noisy_top_k,
-                          cosine = L::c.router.logits == projection::cosine;
-    A *input, *features, *directions, *deviations;
-
-    constexpr route_buffers(carver& memory, index_t tokens)
-        : input(memory.take<A>(moves ? tokens * L::hidden : 0)),
-          features(memory.take<A>(source::deep ? tokens * source::depth : 0)),
-          directions(memory.take<A>(cosine ? index_t{L::choices} * source::depth : 0)),
-          deviations(memory.take<A>(noisy ? tokens * L::choices : 0)) {}
-};
-template <layer_type L>
-constexpr std::size_t route_bytes(index_t tokens) {
-    carver count(nullptr);
-    const route_buffers<L> memory(count, tokens);
-    return count.used();
-}
-
-template <layer_type L>
-counter_rng draws_of(const options<L>& o) {
-    return {o.seed, o.step, static_cast<int>(o.layer)};
-}
-/// Whether noise disturbs the router's input in this call.
-template <layer_type L>
-bool is_disturbed(const options<L>& o) {
-    return has_jitter(L::c) && o.training && o.noise > 0;
-}
-
-/// Routers whose training assigns over the batch in a way that no kernel here does.
-template <layer_type L>
-inline constexpr bool assigns_on_the_cpu =
-    L::c.router.select == selection::sinkhorn || L::c.router.select == selection::balanced;
 
 /// x · w^T for all tokens.
 template <int Depth, int Outputs, bool Tanh, class X, class R, class A>
@@ -100,20 +62,6 @@ void route_rows(context<cuda>& ctx, route_arguments<P> a, index_t tokens, int ex
         launch(many_tokens{});
 }
 
-/// What a routing call is given.
-template <class W, layer_type L = typename W::layer_type>
-struct route_call {
-    using A = typename L::accumulate_type;
-    const W& w;
-    const batch<L, cuda>& in;
-    const options<L>& o;
-    const routing_view<L, cuda>& out;
-    const route_buffers<L>& memory;
-    const plan_output* plan;  ///< where the plan goes, or null
-    std::int32_t* counts;     ///< scratch of the plan
-    A* deviations;            ///< where the tape keeps those of learned noise, or null
-};
-
 /// Routes rows that are ready: of P::input_type, P::depth elements each.
 template <class P, class W, layer_type L = typename W::layer_type>
 void route_ready(context<cuda>& ctx, P, const route_call<W>& call, const typename P::input_type* rows, index_t stride) {
@@ -149,6 +97,14 @@ void route_ready(context<cuda>& ctx, P, const route_call<W>& call, const typenam
     a.logits_stride = logits.row_stride();
     const options<L>& o = call.o;
     a.numbers = {o.scale, o.epsilon, o.noise, o.threshold, r.power, o.training, draws_of(o), call.in.first_token};
+    if constexpr (route_buffers<L>::assigns) {
+        constexpr bool choice = route_buffers<L>::choice;
+        if ((choice || o.training) && (!a.given || r.from == score::softmax_tokens)) {
+            a.scores = call.memory.matrix;
+            route_rows<P, L::slots>(ctx, a, call.in.x.extent(0), L::experts, nullptr, nullptr);
+            return assign_batch(ctx, P{}, call, a);
+        }
+    }
     route_rows<P, L::slots>(ctx, a, call.in.x.extent(0), L::experts, call.plan, call.counts);
 }
 
@@ -208,7 +164,7 @@ void route(context<cuda>& ctx, const route_call<W>& call) {
     using T = typename L::value_type;
     check_options("route", call.o);
     require(!call.o.training || !assigns_on_the_cpu<L>, "forward", "options.training",
-            "false on CUDA for a router that assigns over the batch", call.o.training);
+            "false on CUDA for balanced assignment, which is an auction", call.o.training);
     if constexpr (has_jitter(L::c)) {
         if (is_disturbed(call.o)) return route_moved<true>(ctx, call);
     }

@@ -38,6 +38,7 @@ struct route_arguments {
     device_control* control = nullptr;
     std::int32_t* counts = nullptr;  ///< [groups, N], or null
     bool plans = false;              ///< the last block makes the plan
+    A* scores = nullptr;             ///< [T, N] for assignment over the batch: logits and scores only, no routing
     plan_output plan = {};
 };
 
@@ -50,6 +51,27 @@ struct many_tokens {
 };
 /// From this many tokens on.
 inline constexpr int many_from = 129;
+
+/// The scores by which experts choose the token.
+template <class P>
+__device__ __forceinline__ void score_token(const token_state<P>& s, typename P::accumulate_type* scores) {
+    using A = typename P::accumulate_type;
+    constexpr score from = P::c.router.from;
+    if constexpr (P::c.router.select == selection::expert_choice && from != score::softmax_tokens) {
+        constexpr bool softmax = from == score::softmax || from == score::softmax_selected;
+        A total = 1;
+        if constexpr (softmax) total = s.over_logits([&](int i) { return softmax_term(s.z[i], s.largest); });
+        GATEFOLD_UNROLL
+        for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
+            const int e = i * 32 + s.lane;
+            if (e >= P::choices) continue;
+            if constexpr (softmax)
+                scores[e] = share_of(softmax_term(s.z[i], s.largest), total);
+            else
+                scores[e] = score_of<from>(s.z[i]);
+        }
+    }
+}
 
 /// Everything behind the logits of one token.
 template <class P>
@@ -89,6 +111,9 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     found[0] += nans;
     found[1] += infinities;
     found[2] += undecided ? 1u : 0u;
+    if constexpr (router_traits<P>::by_batch) {
+        if (a.scores) return score_token(s, a.scores + t * P::choices);
+    }
 
     GATEFOLD_UNROLL
     for (int q = 0; q < int{state::lanes_of_slots}; ++q) {

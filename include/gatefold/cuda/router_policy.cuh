@@ -62,11 +62,10 @@ struct logits_source {
 template <layer_type L, bool Moved = logits_source<L>::moved>
 using policy_of = router_policy<
     typename L::value_type, std::conditional_t<Moved, typename L::accumulate_type, typename L::value_type>,
-    typename L::router_type,
-    logits_source<L>::depth, L::experts, L::c.free.constant, L::c.free.copy, L::c.free.zero, L::top_k, L::slots,
-    L::c.router.logits == projection::two_layer ? projection::linear : L::c.router.logits, L::c.router.bias,
-    L::c.router.logits_in == precision::storage, L::c.router.transform, L::c.router.select, L::c.router.from,
-    L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
+    typename L::router_type, logits_source<L>::depth, L::experts, L::c.free.constant, L::c.free.copy, L::c.free.zero,
+    L::top_k, L::slots, L::c.router.logits == projection::two_layer ? projection::linear : L::c.router.logits,
+    L::c.router.bias, L::c.router.logits_in == precision::storage, L::c.router.transform, L::c.router.select,
+    L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
     L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second, L::c.router.renorm,
     L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
 
@@ -128,6 +127,23 @@ template <class A>
 __device__ __forceinline__ A key_of(order_word<A> word) {
     constexpr order_word<A> sign = ~(~order_word<A>{0} >> 1);
     return bits_as<A>((word & sign) != 0 ? static_cast<order_word<A>>(word ^ sign) : static_cast<order_word<A>>(~word));
+}
+
+/// Reads the logits of a token; whether one is above -inf.
+template <class P>
+__device__ __forceinline__ bool read_logits(token_state<P>& s, const typename P::accumulate_type* z) {
+    using A = typename P::accumulate_type;
+    s.lane = static_cast<int>(threadIdx.x) % 32;
+    order_word<A> best = 0;
+    GATEFOLD_UNROLL
+    for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
+        const int e = i * 32 + s.lane;
+        s.z[i] = e < P::choices ? z[e] : -real_format<A>::infinity;
+        const order_word<A> word = order_key(s.z[i]);
+        best = word > best ? word : best;
+    }
+    s.largest = key_of<A>(warp_max(best));
+    return s.largest > -real_format<A>::infinity;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

@@ -41,6 +41,34 @@ __device__ __forceinline__ void take_best(token_state<P>& t, Word (&words)[token
     }
 }
 
+/// The sum of the `Terms` largest keys among `count` experts from `first` on, largest first.
+template <int Terms, class P, class Word>
+__device__ __forceinline__ typename P::accumulate_type sum_of_best(const token_state<P>& t,
+                                                                   const Word (&words)[token_state<P>::lanes_of_logits],
+                                                                   int first, int count) {
+    using A = typename P::accumulate_type;
+    constexpr int each = token_state<P>::lanes_of_logits;
+    Word left[std::size_t{each}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < each; ++i) {
+        const int e = i * 32 + t.lane - first;
+        left[i] = e >= 0 && e < count ? words[i] : Word(0);
+    }
+    A sum = 0;
+    for (int j = 0; j < Terms; ++j) {
+        const int e = best_of_warp(left, t.lane);
+        Word own = 0;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < each; ++i)
+            if (i * 32 + t.lane == e) {
+                own = left[i];
+                left[i] = 0;
+            }
+        if (e >= 0) sum += key_of<A>(warp_max(own));
+    }
+    return sum;
+}
+
 /// Experts outside the kept groups get the word of key 0, or 0.
 template <class P, class Word>
 __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&words)[token_state<P>::lanes_of_logits]) {
@@ -50,24 +78,29 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
     constexpr std::size_t group_lanes = (r.groups + 31) / 32;
     Word groups[group_lanes] = {};
     for (int g = 0; g < r.groups; ++g) {
-        Word first = 0, second = 0;
-        GATEFOLD_UNROLL
-        for (int i = 0; i < each; ++i) {
-            const int e = i * 32 + t.lane;
-            const Word word = e < P::choices && e / per == g ? words[i] : Word(0);
-            if (word > first) {
-                second = first;
-                first = word;
-            } else if (word > second) {
-                second = word;
+        Word result;
+        if constexpr (r.group_by == group_key::share_sum) {
+            result = order_key(sum_of_best<group_terms(P::c)>(t, words, g * per, per));
+        } else {
+            Word first = 0, second = 0;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < each; ++i) {
+                const int e = i * 32 + t.lane;
+                const Word word = e < P::choices && e / per == g ? words[i] : Word(0);
+                if (word > first) {
+                    second = first;
+                    first = word;
+                } else if (word > second) {
+                    second = word;
+                }
             }
-        }
-        Word result = warp_max(first);
-        if constexpr (r.group_by == group_key::top2_sum) {
-            const unsigned owners = __ballot_sync(all_lanes, first == result);
-            const int owner = __ffs(static_cast<int>(owners)) - 1;
-            const Word next = warp_max(t.lane == owner ? second : first);
-            result = order_key(key_of<A>(result) + key_of<A>(next));
+            result = warp_max(first);
+            if constexpr (r.group_by == group_key::top2_sum) {
+                const unsigned owners = __ballot_sync(all_lanes, first == result);
+                const int owner = __ffs(static_cast<int>(owners)) - 1;
+                const Word next = warp_max(t.lane == owner ? second : first);
+                result = order_key(key_of<A>(result) + key_of<A>(next));
+            }
         }
         GATEFOLD_UNROLL
         for (int q = 0; q < int{group_lanes}; ++q)

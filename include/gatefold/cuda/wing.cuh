@@ -71,7 +71,6 @@ struct routing_impl<cuda> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
                       const routing_view<L, cuda>& out) {
-        static_assert(on_cuda::check_supported<L>());
         const device_scope scope(ctx.device());
         carver arrays(ctx.workspace(on_cuda::route_bytes<L>(in.x.extent(0))));
         const on_cuda::route_buffers<L> memory(arrays, in.x.extent(0));

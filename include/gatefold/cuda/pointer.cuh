@@ -1,20 +1,13 @@
-// What a call on CUDA must bring: settings that have kernels, and memory that the device can read.
+// Whether a pointer that a caller passes as device memory is that.
 #pragma once
 
 #include <string>
 
-#include <gatefold/cuda/context.cuh>
-#include <gatefold/moe/layer.hpp>
+#include <cuda_runtime_api.h>
+
+#include <gatefold/cuda/status.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// Refuses what this wing has no kernel for, in a sentence.
-template <layer_type L>
-constexpr bool check_supported() {
-    static_assert(L::c.router.select != selection::expert_choice,
-                  "gatefold: expert choice is not there on CUDA; run on the CPU");
-    return true;
-}
 
 /// Memory that the device can read: a host pointer in a device view would only fail later, and elsewhere.
 inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
