@@ -2,6 +2,7 @@
 #
 #   cuda.budgets   counters of the emulator           cuda.ptxas   registers, shared memory, spills
 #   cuda.sass      instructions of the main loops     budget.cuda_layer   compile time and size
+include(gpu/modes.cmake)
 if(NOT Python3_Interpreter_FOUND)
     return()
 endif()
@@ -37,3 +38,8 @@ set_tests_properties(cuda.ptxas PROPERTIES FIXTURES_REQUIRED cuda_launches)
 gatefold_test(NAME cuda.sass COMMAND ${python} ${tools}/cuda_sass.py --nvcc ${CMAKE_CUDA_COMPILER} --ragged qwen3 --ragged deepseek_v3
               --ragged gpt_oss --ragged qwen2 ${objects})
 set_tests_properties(cuda.sass PROPERTIES SKIP_RETURN_CODE 77)
+
+gatefold_test(NAME budget.cuda_layer TIMEOUT 900 LABELS cuda slow
+              COMMAND ${python} ${tools}/cuda_compile_budget.py --nvcc ${CMAKE_CUDA_COMPILER} --include ${include_dir}
+                      --source ${CMAKE_CURRENT_SOURCE_DIR}/gpu/one_layer.cu --time 4 --object 1400000 --repeat 1)
+set_tests_properties(budget.cuda_layer PROPERTIES RUN_SERIAL ON)
