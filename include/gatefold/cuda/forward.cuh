@@ -159,33 +159,47 @@ plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>&
     return plan;
 }
 
-template <class W, layer_type L = typename W::layer_type>
-void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, tape<L, cuda>* saved, const options<L>& o,
-                    grouped_product<typename L::value_type> p, combine_arguments<typename L::value_type> c,
-                    const forward_memory<L>& memory) {
-    using T = typename L::value_type;
-    using A = typename L::accumulate_type;
-    constexpr bool on_input = L::c.router.acts_on == weight_at::input, packed = is_packed<W>, latent = L::c.latent > 0;
-    constexpr int H = L::hidden, D = L::width;
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
-    const routing_view<L, cuda> routing = saved ? saved->routing()
-                                                : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
-                                                                        {memory.weights, {tokens, L::slots}},
-                                                                        {memory.logits, {tokens, L::choices}}};
-    const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
-    const plan_output plan = route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows);
+/// Tokens as the layer's parts read them: the shared expert and its gate; copying experts; experts with weights.
+template <class T>
+struct token_rows {
+    const T *given, *x, *in;
+    index_t given_stride, x_stride, in_stride;
+};
 
+/// Noise that experts share with the router, and the product with k.
+template <layer_type L>
+token_rows<typename L::value_type> read_rows(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
+                                             const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    constexpr int H = L::hidden;
     const auto given = given_rows(ctx, in, o, memory);
-    p.in = c.x = c.gate_x = given.data();
-    p.in_stride = c.x_stride = c.gate_x_stride = given.row_stride();
+    const T* x = given.data();
+    index_t stride = given.row_stride();
     if constexpr (L::c.router.input_times_k) {
-        multiply_rows<T, H><<<static_cast<unsigned>(tokens), 256, 0, ctx.stream()>>>(
-            given.data(), given.row_stride(), memory.multiplied, static_cast<A>(L::top_k));
+        multiply_rows<T, H><<<static_cast<unsigned>(in.x.extent(0)), 256, 0, ctx.stream()>>>(
+            x, stride, memory.multiplied, static_cast<typename L::accumulate_type>(L::top_k));
         check_kernel("forward: tokens times k");
-        p.in = c.x = memory.multiplied;
-        p.in_stride = c.x_stride = row_pitch(H);
+        x = memory.multiplied;
+        stride = row_pitch(H);
     }
-    if constexpr (latent) {
+    return {given.data(), x, x, given.row_stride(), stride, stride};
+}
+
+/// The products of the routed experts: z[r] for every row of the plan.
+template <class W, layer_type L = typename W::layer_type>
+void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
+                     const plan_output& plan, const typename L::accumulate_type* weights, index_t tokens,
+                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory,
+                     typename L::value_type* z, index_t z_stride, bool z_ends) {
+    using T = typename L::value_type;
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    constexpr int H = L::hidden, D = L::width;
+    grouped_product<T> p;
+    p.in = rows.in;
+    p.in_stride = rows.in_stride;
+    p.limit = static_cast<typename L::accumulate_type>(o.limit);
+    p.pre = pre;
+    if constexpr (L::c.latent > 0) {
         run_dense<T, D, H, L::c.router.input_times_k, false>(ctx, p.in, p.in_stride, w.latent_down.data(),
                                                              memory.latent_x, row_pitch(D), tokens,
                                                              "forward: latent input");
@@ -196,18 +210,36 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
     p.tile_count = plan.tile_count;
     p.pairs = plan.rows;
     p.slots = L::slots;
-    if constexpr (on_input) p.factor = routing.weights.data();
-    run_experts<routed_kind<L>, packed, on_input>(
-        ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
-        {memory.activated, memory.returned, row_pitch(D), false, memory.scaled, plan.offsets + L::experts});
+    if constexpr (on_input) p.factor = weights;
+    run_experts<routed_kind<L>, is_packed<W>, on_input>(
+        ctx, routed_matrices(w), p, tokens * L::slots, L::experts, plan.tile_rows,
+        {memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts});
+}
+
+/// What follows the experts: the shared expert, the weighted sums, and from a latent width back to the hidden one. `c`
+/// says where y is.
+template <class W, layer_type L = typename W::layer_type>
+void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
+                  const routing_view<L, cuda>& routing, const std::int32_t* place, const typename L::value_type* z,
+                  index_t z_stride, tape<L, cuda>* saved, const options<L>& o,
+                  combine_arguments<typename L::value_type> c, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr bool latent = L::c.latent > 0;
+    constexpr int H = L::hidden, D = L::width;
+    const index_t tokens = c.tokens;
+    c.x = rows.x;
+    c.x_stride = rows.x_stride;
+    c.gate_x = rows.given;
+    c.gate_x_stride = rows.given_stride;
     if constexpr (L::shared_ffn > 0) {
         grouped_product<T> s;
-        s.in = given.data();
-        s.in_stride = given.row_stride();
+        s.in = rows.given;
+        s.in_stride = rows.given_stride;
         s.rows = static_cast<int>(tokens);
         s.limit = static_cast<A>(o.shared_limit);
         if (saved) s.pre = saved->shared_gate_up().data();
-        run_experts<shared_kind<L>, packed, false>(
+        run_experts<shared_kind<L>, is_packed<W>, false>(
             ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
             {memory.shared_activated, memory.shared_returned, row_pitch(H), false});
         c.shared = memory.shared_returned;
@@ -219,12 +251,12 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
         c.constant_value = w.constant_value.data();
     }
     combine_arguments<T, std::conditional_t<latent, A, T>> r;
-    r.z = memory.returned;
-    r.z_stride = row_pitch(D);
+    r.z = z;
+    r.z_stride = z_stride;
     r.tokens = c.tokens;
     r.scale = static_cast<A>(o.scale);
-    if constexpr (!on_input) r.weights = routing.weights.data();
-    r.place = plan.place;
+    if constexpr (L::c.router.acts_on != weight_at::input) r.weights = routing.weights.data();
+    r.place = place;
     r.ids = routing.ids.data();
     if constexpr (latent) {
         A* sums = saved ? saved->latent_sums().data() : memory.latent_sums;
@@ -250,6 +282,31 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
 }
 
 template <class W, layer_type L = typename W::layer_type>
+void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, tape<L, cuda>* saved, const options<L>& o,
+                    const combine_arguments<typename L::value_type>& c, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    const index_t tokens = in.x.extent(0);
+    const routing_view<L, cuda> routing = saved ? saved->routing()
+                                                : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
+                                                                        {memory.weights, {tokens, L::slots}},
+                                                                        {memory.logits, {tokens, L::choices}}};
+    const plan_output plan =
+        route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
+    const token_rows<T> rows = read_rows(ctx, in, o, memory);
+    routed_products(ctx, w, rows, plan, routing.weights.data(), tokens, o, saved ? saved->gate_up().data() : nullptr,
+                    memory, memory.returned, row_pitch(L::width), false);
+    combine_rows(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
+}
+
+/// Rows of a 16-bit layer begin at whole vectors.
+template <class T, int Width, class V>
+void check_row_starts(const char* function, const char* argument, const V& v) {
+    if constexpr (sizeof(T) == 2 && Width % 8 == 0)
+        require(v.row_stride() % 8 == 0 || v.extent(0) <= 1, function, argument,
+                "rows that begin at multiples of 16 bytes", v.row_stride());
+}
+
+template <class W, layer_type L = typename W::layer_type>
 void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
                    tape<L, cuda>* saved, const options<L>& o) {
     using T = typename L::value_type;
@@ -260,26 +317,22 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     const index_t tokens = in.x.extent(0);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
     const forward_memory<L> memory(arrays, tokens);
-    if constexpr (sizeof(T) == 2 && L::hidden % 8 == 0) {
-        require(in.x.row_stride() % 8 == 0 || tokens == 1, "forward", "x", "rows that begin at multiples of 16 bytes",
-                in.x.row_stride());
-        require(y.row_stride() % 8 == 0 || tokens == 1, "forward", "y", "rows that begin at multiples of 16 bytes",
-                y.row_stride());
-    }
-    grouped_product<T> p;
-    p.in = in.x.data();
-    p.in_stride = in.x.row_stride();
-    p.limit = static_cast<A>(o.limit);
-    if (saved) p.pre = saved->gate_up().data();
+    check_row_starts<T, L::hidden>("forward", "x", in.x);
+    check_row_starts<T, L::hidden>("forward", "y", y);
     combine_arguments<T> c;
     c.y = y.data();
     c.y_stride = y.row_stride();
     c.tokens = static_cast<int>(tokens);
     c.accumulate = o.accumulate;
     if constexpr (L::is_dense) {
+        grouped_product<T> p;
+        p.in = in.x.data();
+        p.in_stride = in.x.row_stride();
+        p.limit = static_cast<A>(o.limit);
+        if (saved) p.pre = saved->gate_up().data();
         dense_forward(ctx, w, p, c, memory, tokens);
     } else {
-        routed_forward(ctx, w, in, saved, o, p, c, memory);
+        routed_forward(ctx, w, in, saved, o, c, memory);
         const auto zero = [&](const auto& v) {
             check(cudaMemsetAsync(v.data(), 0, static_cast<std::size_t>(v.size()) * sizeof(A), ctx.stream()),
                   "forward: tape");

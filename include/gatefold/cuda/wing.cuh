@@ -3,6 +3,8 @@
 #pragma once
 
 #include <gatefold/cuda/forward.cuh>
+#include <gatefold/cuda/stages.cuh>
+#include <gatefold/moe/experts.hpp>
 #include <gatefold/moe/seam.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
@@ -51,6 +53,20 @@ struct impl<cuda> {
         if constexpr (L::shared_ffn > 0)
             on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, on_cuda::shared_matrices(w), to + places::shared_up,
                                                            to + places::shared_down, 1);
+    }
+
+    template <class W, layer_type L = typename W::layer_type>
+    static void experts(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                        const routing_view<L, cuda>& routing,
+                        const basic_view<cuda, expert_sum<L, cuda>, dyn, L::width>& z, const options<L>& o) {
+        on_cuda::experts_stage(ctx, w, in, plan, routing, z, o);
+    }
+    template <class W, layer_type L = typename W::layer_type>
+    static void combine(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                        const routing_view<L, cuda>& routing,
+                        const basic_view<cuda, const expert_sum<L, cuda>, dyn, L::width>& z, const output_of<W>& y,
+                        const options<L>& o) {
+        on_cuda::combine_stage(ctx, w, in, plan, routing, z, y, o);
     }
 
     template <layer_type L>

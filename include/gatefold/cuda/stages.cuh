@@ -1,0 +1,65 @@
+// Experts and combine as stages of their own on CUDA: the pieces of forward with the caller's memory between them.
+//
+//     plan ── list_tiles_of ──> tiles     x ── routed_products ──> z[rows,W] ── combine_rows ──> y
+#pragma once
+
+#include <gatefold/cuda/forward.cuh>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The tile list of a plan that is there already; one block.
+template <int N>
+__global__ void __launch_bounds__(plan_threads) list_tiles_of(int experts, const plan_output plan) {
+    __shared__ plan_memory<N> shared;
+    for (int e = static_cast<int>(threadIdx.x); e <= N; e += plan_threads) shared.start[e] = plan.offsets[e];
+    __syncthreads();
+    list_tiles<N>(shared, experts, plan);
+}
+
+template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
+void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                   const routing_view<L, cuda>& routing, const basic_view<cuda, T, dyn, L::width>& z,
+                   const options<L>& o) {
+    const device_scope scope(ctx.device());
+    check_device_pointer("experts", "x", in.x.data(), ctx.device());
+    check_device_pointer("experts", "rows", plan.rows.data(), ctx.device());
+    check_device_pointer("experts", "z", z.data(), ctx.device());
+    check_row_starts<T, L::hidden>("experts", "x", in.x);
+    check_row_starts<T, L::width>("experts", "z", z);
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    const plan_output to{plan.offsets.data(), plan.rows.data(),  plan.place.data(),
+                         memory.tiles,        memory.tile_count, tile_rows_for<T>(ctx, tokens * L::slots, L::experts)};
+    list_tiles_of<L::choices><<<1, plan_threads, 0, ctx.stream()>>>(int{L::experts}, to);
+    check_kernel("experts: tiles");
+    routed_products(ctx, w, read_rows(ctx, in, o, memory), to, routing.weights.data(), tokens, o,
+                    static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
+}
+
+template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
+void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                   const routing_view<L, cuda>& routing, const basic_view<cuda, const T, dyn, L::width>& z,
+                   const output_of<W>& y, const options<L>& o) {
+    const device_scope scope(ctx.device());
+    check_device_pointer("combine", "x", in.x.data(), ctx.device());
+    check_device_pointer("combine", "z", z.data(), ctx.device());
+    check_device_pointer("combine", "y", y.data(), ctx.device());
+    check_row_starts<T, L::hidden>("combine", "x", in.x);
+    check_row_starts<T, L::hidden>("combine", "y", y);
+    constexpr int wide = static_cast<int>(16 / sizeof(T));
+    require(L::width % wide != 0 || z.row_stride() % wide == 0, "combine", "z",
+            "rows that begin at multiples of 16 bytes", z.row_stride());
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    combine_arguments<T> c;
+    c.y = y.data();
+    c.y_stride = y.row_stride();
+    c.tokens = static_cast<int>(tokens);
+    c.accumulate = o.accumulate;
+    combine_rows(ctx, w, read_rows(ctx, in, o, memory), routing, plan.place.data(), z.data(), z.row_stride(),
+                 static_cast<tape<L, cuda>*>(nullptr), o, c, memory);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
