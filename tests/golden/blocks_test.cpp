@@ -1,6 +1,11 @@
-// Blocks of golden models: that no folder is forgotten, and what load_block says about files that do not fit.
+// What load_block says about files that do not fit, and where it puts what does.
 #include <algorithm>
+#include <cstdint>
 #include <fstream>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
 
 #include <unistd.h>
 
@@ -13,26 +18,6 @@ namespace fs = std::filesystem;
 using block_comparison::golden_path;
 
 namespace {
-
-template <const auto& Cases>
-bool lists(const std::string& name) {
-    for (const auto& one : Cases) {
-        if constexpr (requires { one.folder; }) {
-            if (name == one.folder) return true;
-        } else if (name == one.name)
-            return true;
-    }
-    return false;
-}
-
-bool is_excused(const std::string& name) {
-    for (const auto& [excused, reason] : block_cases::not_expressible)
-        if (name == excused) {
-            BOOST_TEST_MESSAGE("not expressible: " << excused << ": " << reason);
-            return true;
-        }
-    return false;
-}
 
 /// What load_block throws, or "".
 template <class L>
@@ -97,39 +82,6 @@ void add_mixtral(scratch_checkpoint& file) {
 BOOST_AUTO_TEST_SUITE(golden)
 BOOST_AUTO_TEST_SUITE(blocks)
 
-BOOST_AUTO_TEST_CASE(every_model_with_a_block_is_a_test) {
-    const std::string root = golden_path("models");
-    if (root.empty()) return;
-    int blocks = 0;
-    for (const auto& entry : fs::directory_iterator(root)) {
-        if (!entry.is_directory()) continue;
-        const std::string folder = entry.path().filename().string();
-        const auto file = gf::safetensors_file::open(entry.path().string() + "/golden.safetensors");
-        if (file.find("block.output") == nullptr && file.find("experts.output") == nullptr) continue;
-        ++blocks;
-        using namespace block_cases;
-        BOOST_TEST((lists<softmax_models>(folder) || lists<unscaled_models>(folder) || lists<sigmoid_models>(folder) ||
-                    lists<other_models>(folder) || is_excused(folder)),
-                   folder);
-    }
-    BOOST_TEST(blocks >= 36);
-}
-
-BOOST_AUTO_TEST_CASE(every_block_with_gradients_is_a_test) {
-    const std::string root = golden_path("gradients/blocks");
-    if (root.empty()) return;
-    int blocks = 0;
-    for (const auto& entry : fs::directory_iterator(root)) {
-        const std::string name = entry.path().stem().string();
-        ++blocks;
-        using namespace block_cases;
-        BOOST_TEST((lists<softmax_gradients>(name) || lists<key_gradients>(name) || lists<other_gradients>(name) ||
-                    is_excused(name)),
-                   name);
-    }
-    BOOST_TEST(blocks >= 19);
-}
-
 BOOST_AUTO_TEST_CASE(a_block_lands_in_the_fused_layout) {
     scratch_checkpoint file;
     add_mixtral(file);
@@ -167,6 +119,99 @@ BOOST_AUTO_TEST_CASE(every_mismatch_is_in_one_message) {
     BOOST_TEST(contains(text, "\"m.experts.1.w3.bias\": expected experts without biases"));
     BOOST_TEST(contains(text, "\"m.experts.2.w2.weight\": expected 2 experts, got more"));
     BOOST_TEST(lines(text) == 7);
+}
+
+BOOST_AUTO_TEST_CASE(wrong_types_and_names_are_in_it_too) {
+    scratch_checkpoint file;
+    const std::vector<std::int64_t> whole(8);
+    const std::vector<std::byte> bytes(12);
+    file.writer.add("m.gate.weight", std::span(whole), {2, 4});
+    file.writer.add("m.experts.0.w1.weight", gf::file_dtype::f8_e4m3, bytes, std::vector<gf::index_t>{3, 4});
+    file.add("m.experts.0.w2.weight", {4, 3});
+    file.add("m.experts.0.w3.weight", {3, 4});
+    file.add("m.experts.0.w4.weight", {3, 4});
+    file.add("m.experts.1.w1.weight", {3, 4, 1});
+    file.add("m.experts.1.w2.weight_scale", {1});
+    file.add("m.experts.1.w2.weight", {});
+    file.add("m.experts.1.w3.weight", {3, 4});
+    file.add("m.gate.temperature", {1});
+    file.add("m.norm.weight", {4});  // of the layer around the block
+    const std::string text = complaint<mixtral>(file.open(), "m");
+    BOOST_TEST(contains(text, "\"m.gate.weight\": expected floating-point numbers, got I64"));
+    BOOST_TEST(contains(text, "\"m.experts.0.w1.weight_scale_inv\": expected the scales of an FP8 weight, got none"));
+    BOOST_TEST(contains(text, "\"m.experts.0.w4.weight\": expected a layer with a place for it, got this tensor"));
+    BOOST_TEST(contains(text, "\"m.experts.1.w1.weight\": expected shape [3, 4], got [3, 4, 1]"));
+    BOOST_TEST(contains(text, "\"m.experts.1.w2.weight\": expected shape [4, 3], got []"));
+    BOOST_TEST(contains(text, "\"m.experts.1.w2.weight_scale\": expected a layer with a place for it"));
+    BOOST_TEST(contains(text, "\"m.gate.temperature\": expected a layer with a place for it"));
+    BOOST_TEST(lines(text) == 7);
+}
+
+/// One block in files of type Stored, read into weights of type T: what is kept is the stored number, rounded once.
+template <class Stored, class T>
+void check_conversion() {
+    scratch_checkpoint file;
+    std::vector<std::vector<Stored>> kept;
+    kept.reserve(8);
+    const auto add = [&](const std::string& name, const std::vector<gf::index_t>& shape) {
+        gf::index_t size = 1;
+        for (const gf::index_t extent : shape) size *= extent;
+        std::vector<Stored> values;
+        for (gf::index_t i = 0; i < size; ++i)  // more digits than any of the narrow types holds
+            values.push_back(static_cast<Stored>(
+                static_cast<float>((1 + static_cast<double>(i) / 3000 + static_cast<double>(kept.size())) / 7)));
+        kept.push_back(values);
+        file.writer.add(name, std::span(kept.back()), shape);
+    };
+    add("m.gate.weight", {2, 4});
+    for (const char* e : {"0", "1"})
+        for (const char* w : {"w1", "w2", "w3"})
+            add("m.experts." + std::string(e) + "." + w + ".weight",
+                w[1] == '2' ? std::vector<gf::index_t>{4, 3} : std::vector<gf::index_t>{3, 4});
+    gf::context<gf::cpu> ctx(1);
+    const auto w = gf::load_block<gf::layer<mixtral::c, T>>(ctx, file.open(), "m");
+    const auto check = [](const T* got, const std::vector<Stored>& stored) {
+        bool same = true;
+        for (std::size_t i = 0; i < stored.size(); ++i) {
+            const double number = static_cast<double>(stored[i]);
+            same = same && static_cast<double>(got[i]) == static_cast<double>(static_cast<T>(number));
+        }
+        BOOST_TEST(same);
+    };
+    for (int e = 0; e < 2; ++e) {
+        const std::size_t first = 1 + 3 * static_cast<std::size_t>(e);
+        check(w.expert(e).gate_up.data(), kept[first]);
+        check(w.expert(e).down.data(), kept[first + 1]);
+        check(w.expert(e).gate_up.data() + 12, kept[first + 2]);
+    }
+    if constexpr (std::is_same_v<std::remove_cv_t<std::remove_reference_t<decltype(w.router.data()[0])>>, T>)
+        check(w.router.data(), kept[0]);
+}
+template <class T>
+void check_conversions_to() {
+    check_conversion<double, T>();
+    check_conversion<float, T>();
+    check_conversion<gf::bf16, T>();
+    check_conversion<gf::f16, T>();
+}
+
+BOOST_AUTO_TEST_CASE(every_stored_type_goes_into_every_type_of_weights) {
+    check_conversions_to<float>();
+    check_conversions_to<double>();
+    check_conversions_to<gf::bf16>();
+}
+
+BOOST_AUTO_TEST_CASE(blocks_are_found) {
+    scratch_checkpoint file;
+    add_mixtral(file);
+    file.add("n.mlp.gate.weight", {2, 4});
+    file.add("a.layers.10.router.layer.weight", {2, 4});
+    file.add("a.layers.10.input_linear.weight", {2, 6, 4});
+    file.add("self_attn.gate.weight", {2, 4});
+    const auto model = file.open();
+    const std::vector<std::string> expected = {"a.layers.10", "m"};
+    BOOST_TEST(gf::find_blocks(model) == expected, boost::test_tools::per_element());
+    BOOST_TEST(contains(complaint<mixtral>(model, "model"), "\n  blocks of this file: \"a.layers.10\" \"m\""));
 }
 
 BOOST_AUTO_TEST_CASE(an_empty_prefix_and_another_block) {
@@ -222,17 +267,24 @@ BOOST_AUTO_TEST_CASE(fused_experts_lie_in_either_orientation) {
 BOOST_AUTO_TEST_CASE(wrong_layers_for_golden_files_are_refused) {
     const std::string mixtral_folder = golden_path("models/mixtral"), oss = golden_path("models/gpt_oss_mxfp4");
     if (mixtral_folder.empty() || oss.empty()) return;
-    constexpr gf::config c = block_cases::softmax_models[0].c;
+    constexpr gf::config c{.hidden = 72, .ffn = 44, .experts = 5, .top_k = 2, .router = gf::routers::mixtral};
     const auto model = gf::checkpoint::open(mixtral_folder);
-    const char* prefix = block_cases::softmax_models[0].prefix;
+    const std::string prefix = "model.layers.1.block_sparse_moe";
+    BOOST_TEST((complaint<gf::layer<c, float>>(model, prefix) == ""));
     BOOST_TEST(contains(complaint<gf::layer<gf::with(c, &gf::config::experts, 4), float>>(model, prefix),
                         "\"model.layers.1.block_sparse_moe.experts.4.w2.weight\": expected 4 experts, got more"));
     BOOST_TEST(contains(complaint<gf::layer<gf::with(c, &gf::config::experts, 6), float>>(model, prefix),
                         "\"model.layers.1.block_sparse_moe.experts.5.\": expected an expert's matrices, got none"));
     BOOST_TEST(lines(complaint<gf::layer<gf::with(c, &gf::config::hidden, 64), float>>(model, prefix)) == 16);
-    constexpr gf::config gpt = block_cases::unscaled_models[5].c;
-    const std::string text = complaint<gf::layer<gf::with(gpt, &gf::config::ffn, 64), float>>(
-        gf::checkpoint::open(oss), block_cases::unscaled_models[5].prefix);
+    constexpr gf::config gpt{.hidden = 64,
+                             .ffn = 64,
+                             .experts = 5,
+                             .top_k = 3,
+                             .act = gf::activation::clamped_swiglu,
+                             .limit = 7,
+                             .bias = true,
+                             .router = gf::routers::gpt_oss};
+    const std::string text = complaint<gf::layer<gpt, float>>(gf::checkpoint::open(oss), "model.layers.0.mlp");
     BOOST_TEST(contains(text, "gate_up_proj_blocks\": expected shape [5, 128, 2, 16], got [5, 64, 2, 16]"));
     BOOST_TEST(contains(text, "down_proj_scales\": expected shape [5, 64, 2], got [5, 64, 1]"));
 }

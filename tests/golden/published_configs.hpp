@@ -54,6 +54,16 @@ constexpr gf::config v4(int hidden, int ffn, int experts, double scale) {
             .shared = {.ffn = ffn, .act = gf::activation::limited_swiglu, .limit = 10}};
 }
 
+constexpr gf::config switch_transformer(int hidden, int ffn, int experts, gf::activation act) {
+    return {.hidden = hidden,
+            .ffn = ffn,
+            .experts = experts,
+            .act = act,
+            .router = gf::routers::switch_transformer,
+            .capacity = {.rule = gf::capacity_rule::fixed, .rows = 64, .shared_by = gf::capacity_group::sequence}};
+}
+
+/// Of the models with an encoder the decoder's half is counted.
 inline constexpr published all[] = {
     {"Mixtral 8x7B",
      R"({"model_type":"mixtral","hidden_size":4096,"intermediate_size":14336,"num_hidden_layers":32,"hidden_act":"silu",
@@ -334,6 +344,42 @@ inline constexpr published all[] = {
      28,
      {.hidden = 6144, .ffn = 2048, .experts = 512, .top_k = 12, .router = gf::routers::longcat, .free = {.copy = 256}},
      0},
+    {"Switch-Base 8",
+     R"({"model_type":"switch_transformers","d_model":768,"d_ff":3072,"d_kv":64,"num_layers":12,"num_decoder_layers":12,
+         "num_sparse_decoder_layers":6,"num_sparse_encoder_layers":6,"num_experts":8,"expert_capacity":64,
+         "dense_act_fn":"relu","is_gated_act":false,"feed_forward_proj":"relu","router_bias":false,
+         "router_dtype":"float32","router_jitter_noise":0.01,"router_type":"tokens_masked","add_router_probs":false,
+         "batch_prioritized_routing":false,"encoder_sparse_step":2,"decoder_sparse_step":2})",
+     12, 6, switch_transformer(768, 3072, 8, gf::activation::relu), (619339008 - 222977280) / 2},
+    {"Switch-XXL 128",
+     R"({"model_type":"switch_transformers","d_model":4096,"d_ff":10240,"d_kv":64,"num_layers":24,
+         "num_decoder_layers":24,"num_sparse_decoder_layers":12,"num_sparse_encoder_layers":12,"num_experts":128,
+         "expert_capacity":64,"dense_act_fn":"gelu_new","is_gated_act":true,"feed_forward_proj":"gated-gelu",
+         "router_bias":false,"router_dtype":"float32","router_jitter_noise":0.01})",
+     24, 12, switch_transformer(4096, 10240, 128, gf::activation::geglu_tanh), (394543476736 - 11016318976) / 2},
+    {"Switch-C 2048",
+     R"({"model_type":"switch_transformers","d_model":2080,"d_ff":6144,"d_kv":64,"num_layers":15,
+         "num_decoder_layers":15,"num_sparse_decoder_layers":15,"num_sparse_encoder_layers":15,"num_experts":2048,
+         "expert_capacity":64,"dense_act_fn":"relu","is_gated_act":false,"router_bias":false,"router_dtype":"float32",
+         "router_jitter_noise":0.01})",
+     15, 15, switch_transformer(2080, 6144, 2048, gf::activation::relu), (1571308972448 - 1728326048) / 2},
+    {"NLLB-MoE 54B",
+     R"({"model_type":"nllb-moe","d_model":2048,"decoder_ffn_dim":8192,"encoder_ffn_dim":8192,"decoder_layers":24,
+         "encoder_layers":24,"decoder_sparse_step":4,"encoder_sparse_step":4,"num_hidden_layers":24,"num_experts":128,
+         "expert_capacity":64,"activation_function":"relu","moe_eval_capacity_token_fraction":1.0,
+         "moe_token_dropout":0.2,"batch_prioritized_routing":false,"normalize_router_prob_before_dropping":false,
+         "router_bias":false,"router_dtype":"float32","router_type":"tokens_masked","second_expert_policy":"all"})",
+     24,
+     6,
+     {.hidden = 2048,
+      .ffn = 8192,
+      .experts = 128,
+      .top_k = 2,
+      .act = gf::activation::relu,
+      .bias = true,
+      .router = with(gf::routers::nllb, &R::scale, 1 - 0.2, &R::scaled, gf::scale_at::output),
+      .capacity = {.rule = gf::capacity_rule::nllb, .factor = 1, .renormalise_kept = true}},
+     (54500569088 - 3750785024) / 2},
 };
 
 }  // namespace published_configs

@@ -8,12 +8,12 @@
 #pragma once
 
 #include <algorithm>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <gatefold/io/checkpoint.hpp>
+#include <gatefold/io/hub_block_names.hpp>
 #include <gatefold/moe/weights.hpp>
 
 namespace gatefold::inline v0::detail {
@@ -37,27 +37,6 @@ template <class T>
 struct ffn_target {
     T *gate_up, *down, *gate_up_bias, *down_bias;
 };
-
-/// One way to name an expert's three matrices; `gate` is empty for experts without one.
-struct expert_names {
-    const char *gate, *up, *down;
-};
-inline constexpr expert_names gated_names[] = {
-    {"gate_proj", "up_proj", "down_proj"}, {"w1", "w3", "w2"}, {"linear", "linear_v", "linear_1"}};
-inline constexpr expert_names plain_names[] = {{"", "up_proj", "down_proj"}, {"", "wi", "wo"}, {"", "fc1", "fc2"}};
-
-using name_list = std::initializer_list<const char*>;
-inline constexpr const char* router_names[] = {"gate.weight",         "router.weight",
-                                               "gate.wg.weight",      "router.classifier.weight",
-                                               "router.layer.weight", "router.proj.weight"};
-inline constexpr const char* router_bias_names[] = {"router.bias", "gate.bias"};
-inline constexpr const char* selection_bias_names[] = {"gate.e_score_correction_bias",
-                                                       "e_score_correction_bias",
-                                                       "moe_statics.e_score_correction_bias",
-                                                       "router.e_score_correction_bias",
-                                                       "expert_bias",
-                                                       "gate.moe_statics.e_score_correction_bias"};
-inline constexpr const char* shared_roots[] = {"shared_expert.", "shared_experts.", "shared_mlp."};
 
 }  // namespace gatefold::inline v0::detail
 
@@ -317,6 +296,33 @@ void read_shared_expert(block_source& s, const ffn_extents& x, const ffn_target<
     s.problems.push_back(in_quotes(s.prefix) + ": expected a shared expert, got none");
 }
 
+/// Whether the file has experts, under any name and in any layout.
+inline bool has_experts(const block_source& s) {
+    for (const char* fused :
+         {"experts.gate_up_proj", "experts.up_proj", "input_linear.weight", "mlp1_weight", "experts.mlp.w1"})
+        if (has_tensor(s, fused)) return true;
+    for (const char* root : {"experts.0.", "experts.expert_0."})
+        for (const auto* names : {gated_names, plain_names})
+            for (int i = 0; i < 3; ++i)
+                if (has_tensor(s, root + std::string(names[i].down) + ".weight")) return true;
+    return false;
+}
+
+inline std::vector<std::string> block_prefixes(const checkpoint& model) {
+    std::vector<std::string> prefixes;
+    for (std::size_t i = 0; i < model.size(); ++i)
+        for (const char* router : router_names) {
+            const std::string& name = model[i].name;
+            const std::string end = std::string(".") + router;
+            if (!name.ends_with(end)) continue;
+            const std::string prefix = name.substr(0, name.size() - end.size());
+            if (has_experts({model, prefix + ".", {}, {}})) prefixes.push_back(prefix);
+        }
+    std::sort(prefixes.begin(), prefixes.end());
+    prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+    return prefixes;
+}
+
 /// A known tensor for which the layer has no place would be left out silently otherwise.
 template <class Names>
 void refuse_rest(block_source& s, const Names& names, const char* expected) {
@@ -387,11 +393,47 @@ void read_block(block_source& s, Set& set, bool buffers = true) {
                     add_problem(s, std::string(root) + name, "a layer with a shared expert", "this tensor");
 }
 
+/// The tensor to which scales or blocks of this name belong, or the name itself.
+inline std::string stored_name(const block_source& s, const std::string& name) {
+    for (const std::string end : {"_scale_inv", "_blocks", "_scales", ".blocks", ".scales"}) {
+        const std::string base = name.substr(0, name.size() - (std::min)(name.size(), end.size()));
+        if (name.ends_with(end) && std::find(s.used.begin(), s.used.end(), base) != s.used.end()) return base;
+    }
+    return name;
+}
+
+/// Tensors of the block that nothing was read from and nothing was said about. Experts beyond those of the layer have
+/// been counted already; a table of experts by token (tid2eid) is not the layer's.
+inline void refuse_unknown(block_source& s, index_t experts, bool dense) {
+    for (std::size_t i = 0; i < s.model.size(); ++i) {
+        const std::string& full = s.model[i].name;
+        if (!full.starts_with(s.prefix)) continue;
+        const std::string name = full.substr(s.prefix.size());
+        const auto is_of = [&](const char* root) { return name.starts_with(root); };
+        if (!std::any_of(std::begin(block_roots), std::end(block_roots), is_of)) continue;
+        if (name == "gate.tid2eid" || (dense && (is_of("router.") || is_of("gate.")))) continue;
+        std::size_t digits = std::string_view(name).starts_with("experts.expert_") ? 15 : 8;
+        index_t expert = 0;
+        for (; is_of("experts.") && digits < name.size() && name[digits] >= '0' && name[digits] <= '9'; ++digits)
+            expert = (std::min)(expert * 10 + (name[digits] - '0'), index_t{1} << 40);
+        if (expert >= experts) continue;
+        const std::string base = stored_name(s, name);
+        if (std::find(s.used.begin(), s.used.end(), base) != s.used.end()) continue;
+        const auto tells = [&](const std::string& problem) { return problem.starts_with(in_quotes(full) + ":"); };
+        if (std::none_of(s.problems.begin(), s.problems.end(), tells))
+            add_problem(s, name, "a layer with a place for it", "this tensor");
+    }
+}
+
 inline void refuse_block(const block_source& s) {
     if (s.problems.empty()) return;
     const std::string path = s.model.files().empty() ? "" : s.model.files()[0].path();
     std::string text = path + ": block " + in_quotes(s.prefix) + " does not fit the layer";
     for (const std::string& problem : s.problems) text += "\n  " + problem;
+    if (s.used.empty()) {
+        text += "\n  blocks of this file:";
+        for (const std::string& prefix : block_prefixes(s.model)) text += " " + in_quotes(prefix);
+    }
     GATEFOLD_THROW(file_error(text));
 }
 
@@ -411,6 +453,7 @@ weights<L> load_block(context<cpu>& ctx, const checkpoint& model, const std::str
     weights<L> w = make_weights<L>(ctx);
     detail::block_source source{model, prefix.empty() ? "" : prefix + ".", {}, {}};
     detail::read_block(source, w);
+    detail::refuse_unknown(source, L::experts, L::is_dense);
     detail::refuse_block(source);
     return w;
 }
@@ -419,5 +462,8 @@ template <layer_type L>
 weights<L> load_block(context<cpu>& ctx, const std::string& path, const std::string& prefix) {
     return load_block<L>(ctx, checkpoint::open(path), prefix);
 }
+
+/// The prefixes under which a checkpoint has a router and experts, in the order of their names: "model.layers.3.mlp".
+inline std::vector<std::string> find_blocks(const checkpoint& model) { return detail::block_prefixes(model); }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
