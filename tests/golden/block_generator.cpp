@@ -86,13 +86,13 @@ plan make_plan(const std::string& golden, const std::string& excuse_file) {
     plan p;
     add(p, found.models, "block_models", "::block_comparison::check_model", "models", excuses);
     add(p, found.gradients, "block_gradients", "::block_gradients::check_block", "gradients", excuses);
-    for (const auto& [name, reason] : excuses) {
+    for (const block_folders::excuse& excused : excuses) {
         const auto is_in = [&](const std::vector<block_case>& cases, const std::string& place) {
             return std::any_of(cases.begin(), cases.end(),
-                               [&](const block_case& one) { return place + "/" + one.name == name; });
+                               [&](const block_case& one) { return place + "/" + one.name == excused.name; });
         };
         if (!is_in(found.models, "models") && !is_in(found.gradients, "gradients")) {
-            p.report += "no such block: " + name + ", which is excused\n";
+            p.report += "no such block: " + excused.name + ", which is excused\n";
             p.sound = false;
         }
     }
