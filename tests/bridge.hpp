@@ -158,6 +158,7 @@ inline oracle::layer layer_of(const gf::config& c) {
     l.latent_norm = c.latent_norm;
     l.weight_on_input = c.router.acts_on == gf::weight_at::input;
     l.base_mix = c.router.acts_on == gf::weight_at::blend;
+    l.dense_mixer = c.router.learns_from == gf::estimator::all_experts;
     l.multiply_input_by_k = c.router.input_times_k;
     l.jitter_in_place = gf::shares_jitter(c);
     oracle::router& r = l.router;

@@ -66,6 +66,9 @@ std::string text_of(gf::weight_at v) { return enumerator("weight_at", v, {"outpu
 std::string text_of(gf::input_noise v) {
     return enumerator("input_noise", v, {"jitter", "shared_jitter", "shared_jitter_twice", "dropout"});
 }
+std::string text_of(gf::estimator v) {
+    return enumerator("estimator", v, {"chosen", "all_experts", "straight_through"});
+}
 std::string text_of(gf::precision v) { return enumerator("precision", v, {"accumulate", "storage"}); }
 std::string text_of(gf::capacity_rule v) {
     return enumerator("capacity_rule", v,
@@ -109,6 +112,7 @@ void each_router_field(F&& f) {
     f("expert_scale", &R::expert_scale);
     f("acts_on", &R::acts_on);
     f("input_times_k", &R::input_times_k);
+    f("learns_from", &R::learns_from);
     f("noise", &R::noise);
     f("noise_on", &R::noise_on);
     f("threshold", &R::threshold);

@@ -91,6 +91,13 @@ enum class input_noise {
     dropout,              ///< the router's copy, each element zero with probability noise, else / (1 - noise) (Mesh)
 };
 
+/// What the router learns from.
+enum class estimator {
+    chosen,            ///< the experts that were chosen
+    all_experts,       ///< all experts: backward runs the others too (DenseMixer)
+    straight_through,  ///< the chosen, whose weight is 1 in forward and their score in backward
+};
+
 /// The type in which a step is carried out: the layer's storage type, or single precision (double for double).
 enum class precision { accumulate, storage };
 
@@ -146,6 +153,7 @@ struct router_config {
     bool expert_scale = false;
     weight_at acts_on = weight_at::output;
     bool input_times_k = false;  ///< experts read the token times top_k (MoE++)
+    estimator learns_from = estimator::chosen;
     /// Size of the noise that the transform or the sampling adds in training; the deviation of normalised logits; the
     /// tolerance of sparse_mixer; where none of these claims it, noise on the input: see noise_on.
     float noise = 0;
@@ -426,6 +434,14 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
               c.router.scaled == scale_at::weights && !c.router.input_times_k),                                        \
          "gatefold::config: a blend is of one expert and its token; set .top_k to 1 and leave .latent, .free, "        \
          ".scaled and .input_times_k out")                                                                             \
+    RULE(c.router.learns_from == estimator::chosen ||                                                                  \
+             (c.router.select == selection::top_k && c.router.renorm == renormalise::none &&                           \
+              c.router.from != score::softmax_selected && c.router.scores_in == precision::accumulate &&               \
+              c.router.second == second_expert::always && !c.router.expert_scale &&                                    \
+              c.router.scaled == scale_at::weights && c.router.acts_on == weight_at::output && !drops(c) &&            \
+              c.latent == 0 && choices(c) == c.experts),                                                               \
+         "gatefold::config: an estimator is about the plain scores of a dropless top-k choice; set "                   \
+         ".router.learns_from to estimator::chosen")                                                                   \
     RULE(c.router.noise_on == input_noise::jitter || has_jitter(c),                                                    \
          "gatefold::config: noise_on is about noise on the input; set .router.noise above 0, and no other noise")      \
     RULE(c.router.noise_on != input_noise::dropout || c.router.noise < 1,                                              \

@@ -263,8 +263,9 @@ BOOST_AUTO_TEST_CASE(a_mean_does_not_scale_with_the_batch) {
     check(gf::losses::flaxformer{0.3, 10});
 }
 
-BOOST_AUTO_TEST_CASE(clamps_of_shared_and_routed_experts) {
-    // Limits far inside the range of the pre-activations, other ones for the shared expert, biases across both.
+BOOST_AUTO_TEST_CASE(clamps_and_scale_of_shared_and_routed_experts) {
+    // Limits far inside the range of the pre-activations, other ones for the shared expert, biases across both; the
+    // scale is that of the routed experts alone, and acts once.
     constexpr gf::config routed{
         .hidden = 24,
         .ffn = 10,
@@ -273,7 +274,7 @@ BOOST_AUTO_TEST_CASE(clamps_of_shared_and_routed_experts) {
         .act = gf::activation::clamped_swiglu,
         .limit = 0.25f,
         .bias = true,
-        .router = gf::routers::mixtral,
+        .router = gf::with(gf::routers::mixtral, &gf::router_config::scale, 1.75),
         .shared = {.ffn = 7, .act = gf::activation::limited_swiglu, .limit = 1.5f, .bias = true}};
     constexpr gf::config swapped = gf::with(
         routed, &gf::config::act, gf::activation::limited_swiglu, &gf::config::limit, 1.5f, &gf::config::shared,

@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include <gatefold/cpu/all_experts.hpp>
 #include <gatefold/cpu/ffn_backward.hpp>
 #include <gatefold/cpu/forward.hpp>
 #include <gatefold/moe/tape.hpp>
@@ -27,6 +28,7 @@ struct backward_memory {
     A *latent_normal, *d_latent_normal, *d_latent_sums, *d_latent_x;
     T *latent_x, *disturbed_x, *multiplied_x;
     std::byte *products, *router;
+    all_experts_memory<L> all_experts;
 
     constexpr backward_memory(carver& memory, index_t tokens, int threads)
         : experts(memory, L::is_dense ? tokens : max_rows(L::c, tokens), L::width, L::ffn),
@@ -45,7 +47,8 @@ struct backward_memory {
           multiplied_x(memory.take<T>(L::c.router.input_times_k ? tokens * L::hidden : 0)),
           products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
           router(memory.take<std::byte>(
-              L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))) {}
+              L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))),
+          all_experts(memory, tokens, threads) {}
 };
 
 template <layer_type L>
@@ -260,6 +263,9 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         }
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};
         route_backward(ctx, w, in, o, saved.routing(), d_weights, saved.logit_gradients());
+        if constexpr (L::c.router.learns_from == estimator::all_experts)
+            all_experts_backward(ctx, w, routed_batch(ctx, given, memory), saved.routing(), dy, o,
+                                 saved.logit_gradients(), memory.all_experts);
         if constexpr (L::c.router.expert_scale)
             expert_scale_backward(ctx, w, in, o, saved.routing(), d_weights, g, o.accumulate);
         if (in.router_x.data()) {

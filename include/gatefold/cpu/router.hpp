@@ -82,10 +82,14 @@ void weigh(const A* z, bool undecided, const options<L>& o, const Scales* expert
         for (int s = 0; s < L::slots; ++s) v[s] = A(1) / static_cast<A>(L::slots);
     } else {
         chosen_scores<L>(z, ids, v);
+        if constexpr (L::c.router.learns_from == estimator::straight_through)
+            for (int s = 0; s < L::slots; ++s) v[s] = A(1);
         weigh_token<L>(v, ids, o.scale, o.epsilon, expert_scale, all, weights);
     }
     if constexpr (traits::judges_second) {
-        if (ids[1] < 0 || second_stays(weights[1], v[1], o, token)) return;
+        const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
+        if (ids[1] < 0 || second_stays<L>(weights[1], v[1], static_cast<A>(o.threshold), o.training, draw, token))
+            return;
         ids[1] = -1;
         weights[1] = 0;
         if (L::c.capacity.renormalise_kept && !undecided)
@@ -288,8 +292,8 @@ struct routing_impl<cpu> {
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,
                                const routing_view<L>& routing, const view<std::uint8_t, dyn>& kept) {
-        GATEFOLD_HOST_ONLY(on_cpu::apply_capacity(
-            ctx, in, o, routing, kept, ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));)
+        GATEFOLD_HOST_ONLY(on_cpu::apply_capacity(ctx, in, o, routing, kept,
+                                                  ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));)
     }
 };
 

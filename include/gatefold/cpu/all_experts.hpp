@@ -1,0 +1,86 @@
+// The estimator that learns from all experts on the CPU: backward runs the experts that a token did not choose too.
+//
+//     x ── every expert ──> o[E,T] ── <dy, o> ──> gradient of the scores that no weight came from ──> dz
+//
+// A few dozen tokens at a time, so that the outputs of all experts fit beside the rest.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <gatefold/cpu/forward.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Workspace of all_experts_backward.
+template <layer_type L>
+struct all_experts_memory {
+    using A = typename L::accumulate_type;
+    static constexpr bool used = !L::is_dense && L::c.router.learns_from == estimator::all_experts;
+    static constexpr index_t most = 32;
+    static constexpr index_t chunk(index_t tokens) { return !used ? 0 : tokens < most ? tokens : most; }
+
+    std::int32_t *offsets, *tokens_of_rows;
+    A *outputs, *d_scores;
+    std::byte* experts;
+
+    constexpr all_experts_memory(carver& memory, index_t tokens, int threads)
+        : offsets(memory.take<std::int32_t>(used ? L::experts + 1 : 0)),
+          tokens_of_rows(memory.take<std::int32_t>(L::experts * chunk(tokens))),
+          outputs(memory.take<A>(L::experts * chunk(tokens) * L::width)),
+          d_scores(memory.take<A>(used ? tokens * L::choices : 0)),
+          experts(memory.take<std::byte>(
+              used ? static_cast<index_t>(expert_scratch_bytes<routed_expert<L>>(threads, L::experts * chunk(tokens)))
+                   : 0)) {}
+};
+
+/// The gradient of one token's logits for that of the scores of experts it did not choose.
+template <layer_type L, class A = typename L::accumulate_type>
+void other_scores_backward(const A* z, const A* d, A* dz) {
+    constexpr score from = L::c.router.from;
+    constexpr int N = L::choices;
+    if constexpr (from == score::softmax) {
+        const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
+        const A along = lane_sum<A>(N, [&](int i) { return gatefold::mul(softmax_term(z[i], m) / total, d[i]); });
+        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(softmax_term(z[i], m) / total, d[i] - along);
+    } else {
+        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(d[i], score_slope<from>(z[i]));
+    }
+}
+
+/// Adds to d_logits what the experts that were not chosen contribute; `read` is what routed experts read.
+template <class W, layer_type L = typename W::layer_type>
+void all_experts_backward(context<cpu>& ctx, const W& w, const batch<L>& read, const routing_view<L>& routing,
+                          const view<const typename L::value_type, dyn, L::hidden>& dy, const options<L>& o,
+                          const view<typename L::accumulate_type, dyn, L::choices>& d_logits,
+                          const all_experts_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr int E = L::experts, H = L::hidden;
+    const index_t tokens = read.x.extent(0), most = all_experts_memory<L>::most;
+    for (index_t first = 0; first < tokens; first += most) {
+        const index_t count = first + most < tokens ? most : tokens - first;
+        for (int e = 0; e <= E; ++e) memory.offsets[e] = static_cast<std::int32_t>(e * count);
+        for (index_t r = 0; r < E * count; ++r) memory.tokens_of_rows[r] = static_cast<std::int32_t>(first + r % count);
+        const expert_input<T> input{{E, memory.offsets, 0},
+                                    {read.x.data(), read.x.row_stride(), memory.tokens_of_rows, 1}};
+        run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
+                                      ctx.sums(), kept_activations<T>{}, rows_into<A>{memory.outputs, H});
+        for_each_token(ctx, count, [&](index_t t) {
+            const std::int32_t* ids = routing.ids.row(first + t);
+            const A* z = routing.logits.row(first + t);
+            if (is_undecided(z, L::choices)) return;
+            A* d = memory.d_scores + (first + t) * E;
+            for (int e = 0; e < E; ++e) {
+                bool chosen = false;
+                for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;
+                d[e] = chosen ? A(0)
+                              : gatefold::mul(dot<A>(dy.row(first + t), memory.outputs + (e * count + t) * H, H),
+                                              static_cast<A>(o.scale));
+            }
+            other_scores_backward<L>(z, d, d_logits.row(first + t));
+        });
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
