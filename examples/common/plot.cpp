@@ -166,7 +166,10 @@ std::string stacked_plot(const std::vector<double>& x_values, const std::vector<
 
 std::string heat_map(const std::vector<std::string>& rows, const std::vector<std::string>& columns,
                      const std::vector<std::vector<double>>& values, double most, const std::string& x_name) {
-    const double cell_height = 15, first = 84, cell_width = (right - first) / static_cast<double>(columns.size());
+    std::size_t longest = 0;
+    for (const std::string& name : rows) longest = (std::max)(longest, name.size());
+    const double cell_height = 15, first = (std::max)(84.0, 6.2 * static_cast<double>(longest) + 8),
+                 cell_width = (right - first) / static_cast<double>(columns.size());
     const double h = 24 + cell_height * static_cast<double>(rows.size()) + 18;
     std::string svg = open_svg(h, x_name);
     for (std::size_t j = 0; j < columns.size(); ++j)

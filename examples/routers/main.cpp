@@ -88,9 +88,10 @@ int main(int count, char** values) {
         std::vector<std::vector<double>> cells;
         for (const row& r : t.rows) {
             names.push_back(r.name);
-            cells.push_back({r.violation / 3, r.training_violation / 3});
+            cells.push_back({r.violation, r.training_violation});
         }
-        plot::write_svg(svg, {plot::heat_map(names, {"inference", "training"}, cells, 1, "MaxVio; full colour: 3")});
+        plot::write_svg(svg,
+                        {plot::heat_map(names, {"inference", "training"}, cells, 1, "MaxVio; full colour: 1")});
         std::printf("\nwrote %s\n", svg.c_str());
     }
     return claims.result();

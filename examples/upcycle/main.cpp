@@ -170,7 +170,8 @@ int main(int count, char** values) {
     if (!svg.empty()) {
         const auto line = [&](const char* name, const char* colour, course comparison::*which) {
             plot::line_of_plot l{name, colour, {}, false, true};
-            for (std::size_t p = 0; p <= points; ++p)
+            // A model without training would hide what is between the others.
+            for (std::size_t p = which == &comparison::scratch ? 2 : 0; p <= points; ++p)
                 l.points.emplace_back(static_cast<double>(p) * steps / points, at(which, p).mean);
             return l;
         };
