@@ -137,6 +137,19 @@ BOOST_FIXTURE_TEST_CASE(memory_of_another_device, setup) {
         gf::forward(gpu, dw, const_device_rows(far.on_device.data(), {6, hidden}), y.on_device.view());
     });
     refuses({"forward", "y", "device 0"}, [&] { gf::forward(gpu, dw, x.on_device.view(), far.on_device.view()); });
+
+    // The other device's context does everything there, whichever is the current one.
+    auto far_w = gf::make_weights<layer>(other);
+    gf::copy(other, far_w, w);
+    gf::copy(other, far.on_device, x.host);
+    rows far_y(cpu, other, 6);
+    gf::forward(other, gf::pack(other, far_w), far.on_device.view(), far_y.on_device.view());
+    gf::forward(gpu, dw, x.on_device.view(), y.on_device.view());
+    const auto here = fetch(gpu, y.on_device), there = fetch(other, far_y.on_device);
+    BOOST_TEST(differences(here.data(), there.data(), y.host.size()) == 0);
+    int current = -1;
+    BOOST_TEST(cudaGetDevice(&current) == cudaSuccess);
+    BOOST_TEST(current == 0);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -12,6 +12,7 @@ gatefold_cuda_mode(racecheck cuda/layer,experts,narrow_shapes COC_RACECHECK=1)
 set(late COC_STREAMS=lazy COC_LEAKCHECK=1)
 gatefold_cuda_mode(late_a100 cuda/layer,experts,graph,shapes,narrow_shapes ${late} COC_DEVICE=a100 COC_SCHED_SEED=7)
 gatefold_cuda_mode(late_h100 cuda/layer,experts,graph,shapes,narrow_shapes ${late} COC_DEVICE=h100 COC_SCHED_SEED=11)
+gatefold_cuda_mode(two_devices cuda/misuse COC_DEVICES=2 COC_LEAKCHECK=1)
 
 add_executable(gatefold_cuda_no_device ${CMAKE_CURRENT_SOURCE_DIR}/gpu/no_device.cu)
 target_link_libraries(gatefold_cuda_no_device PRIVATE gatefold_own gatefold::cuda)

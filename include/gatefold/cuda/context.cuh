@@ -18,11 +18,18 @@
 namespace gatefold::inline v0 {
 namespace detail {
 
-inline void* device_allocate(void*, std::size_t bytes, std::size_t) {
+/// The device of an allocator that names one in its state, else -1: the current device.
+inline int device_of(const void* self) { return static_cast<int>(reinterpret_cast<std::intptr_t>(self)) - 1; }
+
+inline void* device_allocate(void* self, std::size_t bytes, std::size_t) {
+    const int device = device_of(self);
+    int before = device;
+    if (device >= 0 && cudaGetDevice(&before) == cudaSuccess && before != device) cudaSetDevice(device);
     void* memory = nullptr;
-    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();
-    return nullptr;
+    const bool done = cudaMalloc(&memory, bytes) == cudaSuccess;
+    if (!done) cudaGetLastError();
+    if (before != device) cudaSetDevice(before);
+    return done ? memory : nullptr;
 }
 inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
 inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
@@ -46,7 +53,7 @@ static_assert(sizeof(device_control) % memory_alignment == 0);
 
 }  // namespace detail
 
-/// Device memory from cudaMalloc.
+/// Device memory from cudaMalloc: of the current device, or of that of the context it is given to.
 inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
 /// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
 inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
@@ -65,6 +72,8 @@ public:
     /// Throws: cuda_error where there is no such device, std::bad_alloc.
     GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
         if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
+        if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
+            options_.memory.self = reinterpret_cast<void*>(static_cast<std::intptr_t>(options_.device) + 1);
         const detail::device_scope scope(options_.device);
         detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
                       "context<cuda>");
@@ -87,10 +96,14 @@ public:
     GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
     /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
-    GATEFOLD_INLINE void synchronize() const { detail::check(cudaStreamSynchronize(options_.stream), "synchronize"); }
+    GATEFOLD_INLINE void synchronize() const {
+        const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
+        detail::check(cudaStreamSynchronize(options_.stream), "synchronize");
+    }
 
     /// Counts of unusual input; waits for the stream.
     GATEFOLD_INLINE routing_report report() const {
+        const detail::device_scope scope(options_.device);
         detail::device_control found;
         constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
         detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
@@ -101,6 +114,7 @@ public:
                 static_cast<index_t>(found.dropped)};
     }
     GATEFOLD_INLINE void clear_report() {
+        const detail::device_scope scope(options_.device);
         detail::check(
             cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
             "clear_report");

@@ -65,6 +65,7 @@ struct static_tensor<basic_tensor<cuda, T, E...>> {
     static basic_tensor<cuda, T, E...> make(context<cuda>& ctx) {
         static_assert(dynamic_extents<E...> == 0);
         basic_tensor<cuda, T, E...> t({E...}, ctx.memory());
+        const device_scope scope(ctx.device());
         t.set_zero(ctx.stream());
         return t;
     }
@@ -78,6 +79,7 @@ template <class T>
 void copy_rows(context<cuda>& ctx, T* to, index_t to_stride, const T* from, index_t from_stride, index_t rows,
                index_t columns, bool waits) {
     if (rows == 0 || columns == 0) return;
+    const device_scope scope(ctx.device());
     const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
     if (to_stride == columns && from_stride == columns)
         check(cudaMemcpyAsync(to, from, bytes(rows * columns), cudaMemcpyDefault, ctx.stream()), "copy");

@@ -37,6 +37,7 @@ struct impl<cuda> {
     template <layer_type L>
     static void pack_expert(context<cuda>& ctx, packed<L, cuda>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
+        const device_scope scope(ctx.device());
         using T = typename L::value_type;
         using kind = on_cuda::routed_kind<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
@@ -45,6 +46,7 @@ struct impl<cuda> {
     }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
+        const device_scope scope(ctx.device());
         using T = typename L::value_type;
         using places = on_cuda::packed_places<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
