@@ -76,17 +76,4 @@ void choose_token(const A* z, const A* selection_bias, const options<L>& o, inde
     }
 }
 
-/// Whether the second expert of a token stays: w its weight, v its score.
-template <layer_type L, class A = typename L::accumulate_type>
-bool second_stays(A w, A v, const options<L>& o, index_t token) {
-    constexpr second_expert second = L::c.router.second;
-    const A threshold = static_cast<A>(o.threshold);
-    // Weights that are divided after the choice are judged by the score.
-    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
-    if constexpr (second == second_expert::threshold) return judged > threshold;
-    if (!o.training) return true;
-    const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
-    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
-}
-
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

@@ -143,14 +143,7 @@ __device__ __forceinline__ void order_words(const token_state<P>& t, const Bias*
         if (e >= P::choices) continue;
         A key = t.z[i];
         if constexpr (r.select == selection::top_k) {
-            if constexpr (traits::softmax_keys)
-                key = softmax_term(key, t.largest) / total;
-            else if constexpr (!selects_by_logit(P::c))
-                key = score_of<r.from>(key);
-            if constexpr (!selects_by_logit(P::c) && r.scores_in == precision::storage)
-                key = to_accumulate(from_accumulate<typename P::value_type>(key));
-            if constexpr (r.selection_bias != key_bias::none) key += selection_bias[e];
-            if (is_nan(t.z[i])) key = -real_format<A>::infinity;
+            key = key_of_logit<P>(t.z[i], t.largest, total, selection_bias, e);
         } else if constexpr (r.select == selection::sampled) {
             if (n.training)
                 key =

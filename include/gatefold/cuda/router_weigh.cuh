@@ -33,19 +33,8 @@ __device__ __forceinline__ void scores_of_chosen(const token_state<P>& t, Logit 
     bool infinite = false;
     GATEFOLD_UNROLL
     for (int q = 0; q < each; ++q) {
-        A score = 0;
-        if (t.has(q) && t.returns(q)) {
-            if constexpr (traits::ratios_only)
-                score = softmax_term(z[q], m);
-            else if constexpr (traits::over_chosen || traits::whole_softmax)
-                score = share_of(softmax_term(z[q], m), total);
-            else
-                score = score_of<r.from>(z[q]);
-            if constexpr (r.scores_in == precision::storage)
-                score = to_accumulate(from_accumulate<typename P::value_type>(score));
-        }
-        v[q] = score;
-        infinite = infinite || score == real_format<A>::infinity;
+        v[q] = t.has(q) && t.returns(q) ? score_of_logit<P>(z[q], m, total) : A(0);
+        infinite = infinite || v[q] == real_format<A>::infinity;
     }
     if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
         if (__any_sync(all_lanes, infinite)) {
@@ -102,16 +91,8 @@ __device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const S
     }
     if constexpr (traits::judges_second) {
         const std::int32_t second = t.slot(t.ids, 1);
-        // Weights that are divided after the choice are judged by the score.
-        const A judged = r.second == second_expert::random_score || P::c.capacity.renormalise_kept
-                             ? t.slot(v, 1)
-                             : t.slot(t.weights, 1);
-        const A threshold = static_cast<A>(n.threshold);
-        bool stays = true;
-        if constexpr (r.second == second_expert::threshold)
-            stays = judged > threshold;
-        else if (n.training)
-            stays = n.draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
+        const bool stays =
+            second_stays<P>(t.slot(t.weights, 1), t.slot(v, 1), static_cast<A>(n.threshold), n.training, n.draw, token);
         if (second < 0 || stays) return;
         if (t.lane == 1) {
             t.ids[0] = -1;

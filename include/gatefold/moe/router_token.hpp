@@ -8,6 +8,7 @@
 
 #include <cstddef>
 
+#include <gatefold/core/random.hpp>
 #include <gatefold/moe/call.hpp>
 #include <gatefold/moe/router_math.hpp>
 
@@ -79,27 +80,60 @@ GATEFOLD_HD GATEFOLD_INLINE bool is_undecided(const A* z, int n) {
     return !(largest(z, n) > -real_format<A>::infinity);
 }
 
+/// The selection key of expert i with the logit z; m and total are those of a softmax, where keys are one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A key_of_logit(A z, A m, A total, const A* selection_bias, int i) {
+    using traits = router_traits<L>;
+    constexpr router_config r = L::c.router;
+    A key = z;
+    if constexpr (traits::softmax_keys)
+        key = softmax_term(z, m) / total;
+    else if constexpr (!selects_by_logit(L::c))
+        key = score_of<r.from>(z);
+    if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
+        key = to_accumulate(from_accumulate<typename L::value_type>(key));
+    if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
+    return is_nan(z) ? -real_format<A>::infinity : key;
+}
+
+/// The score of a chosen expert with the logit z, before scores are divided by their sum; m and total are those of the
+/// softmax, where there is one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A score_of_logit(A z, A m, A total) {
+    using traits = router_traits<L>;
+    A score = 0;
+    if constexpr (traits::ratios_only)
+        score = softmax_term(z, m);
+    else if constexpr (traits::over_chosen || traits::whole_softmax)
+        score = share_of(softmax_term(z, m), total);
+    else
+        score = score_of<L::c.router.from>(z);
+    if constexpr (L::c.router.scores_in == precision::storage)
+        score = to_accumulate(from_accumulate<typename L::value_type>(score));
+    return score;
+}
+
+/// Whether the second expert of a token stays: w its weight, v its score.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE bool second_stays(A w, A v, A threshold, bool training, const counter_rng& draw,
+                                              index_t token) {
+    constexpr second_expert second = L::c.router.second;
+    // Weights that are divided after the choice are judged by the score.
+    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
+    if constexpr (second == second_expert::threshold) return judged > threshold;
+    if (!training) return true;
+    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
+}
+
 /// The selection keys of one token.
 template <layer_type L, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void token_keys(const A* z, const A* selection_bias, A* keys) {
-    using traits = router_traits<L>;
-    constexpr router_config r = L::c.router;
     A m = 0, total = 1;
-    if constexpr (traits::softmax_keys) {
+    if constexpr (router_traits<L>::softmax_keys) {
         m = largest(z, L::choices);
         total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
     }
-    for (int i = 0; i < L::choices; ++i) {
-        A key = z[i];
-        if constexpr (traits::softmax_keys)
-            key = softmax_term(z[i], m) / total;
-        else if constexpr (!selects_by_logit(L::c))
-            key = score_of<r.from>(z[i]);
-        if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
-            key = to_accumulate(from_accumulate<typename L::value_type>(key));
-        if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
-        keys[i] = is_nan(z[i]) ? -real_format<A>::infinity : key;
-    }
+    for (int i = 0; i < L::choices; ++i) keys[i] = key_of_logit<L>(z[i], m, total, selection_bias, i);
 }
 
 /// Marks the experts outside the kept groups: their word becomes that of key 0, or 0.
@@ -163,18 +197,8 @@ GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* i
     }
     for (int s = 0; s < S; ++s) {
         const std::int32_t e = ids[s];
-        A score = 0;
-        if (e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero)) {
-            if constexpr (traits::ratios_only)
-                score = softmax_term(z[e], m);
-            else if constexpr (traits::over_chosen || traits::whole_softmax)
-                score = share_of(softmax_term(z[e], m), total);
-            else
-                score = score_of<r.from>(z[e]);
-            if constexpr (r.scores_in == precision::storage)
-                score = to_accumulate(from_accumulate<typename L::value_type>(score));
-        }
-        v[s] = score;
+        const bool returns = e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero);
+        v[s] = returns ? score_of_logit<L>(z[e], m, total) : A(0);
     }
     // Infinite scores share equally once they are divided by their sum.
     if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
