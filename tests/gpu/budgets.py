@@ -17,6 +17,9 @@ from cuda_names import family  # noqa: E402
 
 LAUNCH = re.compile(r"cuda-on-cpu: void (.*)<<<\((\d+),(\d+),(\d+)\), \((\d+),(\d+),(\d+)\), (\d+)>>>")
 
+# Kernels that move less than this share of a call's bytes have no limit of their own.
+SMALL = 1e-4
+
 
 def run(command, **variables):
     result = subprocess.run(command, env=dict(os.environ, **variables), capture_output=True, text=True)
@@ -51,6 +54,7 @@ def count(program, launcher, layer, tokens, folder, launches):
         "minimum_bytes": facts["minimum_bytes"],
         "bytes_over_minimum": round(dram / facts["minimum_bytes"], 4),
         "sector_efficiency": round(moved / sum(k["touched"] for k in kernels), 4),
+        "worst_sector_efficiency": min(k["sector_efficiency"] for k in kernels if k["moved"] > SMALL * moved),
         "products_sector_efficiency": min(k["sector_efficiency"] for k in products),
         "bank_conflict_factor": max(k["bank_conflict_factor"] for k in products),
         "mma_flops": mma,
