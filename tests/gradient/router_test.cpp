@@ -40,6 +40,7 @@ struct problem {
                                             dz = gf::make_tensor<double, gf::dyn, L::choices>(ctx, tokens),
                                             below = gf::make_tensor<double, gf::dyn, L::choices>(ctx, tokens),
                                             d_below = gf::make_tensor<double, gf::dyn, L::choices>(ctx, tokens);
+    gf::tensor<std::int32_t, gf::dyn, L::slots> chosen = gf::make_tensor<std::int32_t, gf::dyn, L::slots>(ctx, tokens);
     gf::tensor<std::uint8_t, gf::dyn> kept = gf::make_tensor<std::uint8_t, gf::dyn>(ctx, tokens* L::slots);
     gf::gradients<L> g = gf::make_gradients<L>(ctx);
     gf::tensor<double, gf::dyn, L::hidden> dx = gf::make_tensor<double, gf::dyn, L::hidden>(ctx, tokens);
@@ -73,6 +74,11 @@ struct problem {
         if constexpr (C.router.transform == gf::logit_transform::residual) {
             b.previous_logits = below.view();
             b.previous_logit_gradients = d_below.view();
+        }
+        if constexpr (C.router.select == gf::selection::given) {
+            for (gf::index_t i = 0; i < chosen.size(); ++i)
+                chosen.data()[i] = static_cast<std::int32_t>((i * 7 + i / 3) % L::choices);
+            b.chosen = chosen.view();
         }
         return b;
     }
@@ -218,6 +224,30 @@ BOOST_AUTO_TEST_CASE(selections) {
     differentiate<routers::gshard>(1, true);
     differentiate<routers::mesh_threshold>();
     differentiate<routers::nllb_random>(2, true);
+}
+
+BOOST_AUTO_TEST_CASE(named) {
+    using namespace gf;
+    differentiate<routers::olmoe>();
+    differentiate<routers::dbrx>();
+    differentiate<routers::hunyuan>();
+    differentiate<routers::granite>();
+    differentiate<routers::gpt_oss>();
+    differentiate<routers::deepseek_v2, 16>();
+    differentiate<routers::glm4_moe>();
+    differentiate<routers::minimax_m2>();
+    differentiate<routers::minimax_m3>();
+    differentiate<routers::lfm2>();
+    differentiate<routers::llama4, 6, 1>();
+    differentiate<routers::deepseek_v4_hash>();
+    differentiate<routers::hash>();
+    differentiate<routers::sampled>(1, true);
+    differentiate<routers::nllb_sampling>(1, true);
+    differentiate<routers::sinkhorn, 6, 1>(1, true);
+    differentiate<routers::sinkhorn_top_k>(1, true);
+    differentiate<router_config{.bias = true, .selection_bias = key_bias::logit, .renorm = renormalise::sum}>();
+    differentiate<with(routers::deepseek_v3, &router_config::groups, 3, &router_config::kept_groups, 2,
+                       &router_config::group_by, group_key::max, &router_config::masked, group_mask::zero)>();
 }
 
 BOOST_AUTO_TEST_CASE(free_experts_and_drops) {
