@@ -107,6 +107,8 @@ BOOST_AUTO_TEST_CASE(softmax_router) {
     p.check("groups", add(::losses::gshard{0.5}, ::losses::flaxformer{0.3, 4}, ::losses::sequence_wise{0.7}));
     p.check("counts", add(::losses::hugging_face{0.5}, ::losses::megatron{1.5}, ::losses::device_level{0.5, 2},
                           ::losses::communication{0.5, 2, 2}));
+    const std::vector<gf::index_t> chosen = {30, 12, 1, 7};
+    p.check("given counts", add(::losses::global_batch{0.5, {chosen.data(), {4}}}, ::losses::expert_level{0.5}));
     p.check("logits", add(::losses::z_loss{0.5}, ::losses::relu_sparsity{0.5}, ::losses::expert_selection{2}));
     p.check("spread", add(::losses::importance{2}, ::losses::gate_importance{2, ::losses::variance::sample}));
     p.check("rest", add(::losses::second_place{1}, ::losses::entropy{0.5}));
