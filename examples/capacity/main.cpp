@@ -57,7 +57,7 @@ int main(int count, char** values) {
     const choice_figures choice = expert_choice(1);
 
     std::printf(
-        "Two of eight experts per token in a small decoder; %d seeds, %d steps of 512 symbols, C = ceil(T k / E "
+        "Two of eight experts per token in a small decoder; seeds 1 to %d, %d steps of 512 symbols, C = ceil(T k / E "
         "factor)\n\n",
         seeds, steps);
     std::printf(

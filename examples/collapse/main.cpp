@@ -130,7 +130,8 @@ int main(int count, char** values) {
     const outcome &silent = all[7], &noisy = all[8];
 
     std::printf(
-        "Eight experts of width 32, one per token, in a decoder of width 32; %d seeds, %d steps of 512 symbols\n\n",
+        "Eight experts of width 32, one per token, in a decoder of width 32; seeds 1 to %d, %d steps of 512 "
+        "symbols\n\n",
         seeds, steps);
     std::printf(
         "   balancing    MaxVio              by step  entropy               dead starved   held-out loss              "

@@ -139,7 +139,7 @@ int main(int count, char** values) {
         "%lld.\n",
         static_cast<long long>(dense::parameters), steps, steps, static_cast<long long>(mixture::parameters),
         static_cast<long long>(mixture::active_parameters));
-    std::printf("%d seeds, mean held-out loss in nats per symbol (lowest..highest)\n\n", seeds);
+    std::printf("Seeds 1 to %d, mean held-out loss in nats per symbol (lowest..highest)\n\n", seeds);
     std::printf("   steps   dense goes on             upcycled                  mixture from scratch\n");
     for (std::size_t p = 0; p <= points; ++p) {
         const spread d = at(&comparison::dense, p), u = at(&comparison::upcycled, p), s = at(&comparison::scratch, p);
