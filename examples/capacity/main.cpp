@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct sweep {
 
 }  // namespace
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
     program::arguments given(count, values, "[--seeds N] [--steps N] [--svg FILE]");
     const int seeds = given.number("--seeds", 5, 1, 1000), steps = given.number("--steps", 400, 40, 100000);
     const std::string svg = given.text("--svg");
@@ -170,4 +171,7 @@ int main(int count, char** values) {
     }
     std::printf("\n%.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     return claims.result();
+} catch (const std::exception& e) {
+    std::fprintf(stderr, "capacity: %s\n", e.what());
+    return 2;
 }

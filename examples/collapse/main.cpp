@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -103,7 +104,7 @@ std::string course_plot(const std::vector<outcome>& all, int steps) {
 
 }  // namespace
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
     program::arguments given(count, values, "[--seeds N] [--steps N] [--svg FILE]");
     const int seeds = given.number("--seeds", 8, 2, 1000), steps = given.number("--steps", 500, 40, 100000);
     const std::string svg = given.text("--svg");
@@ -199,4 +200,7 @@ int main(int count, char** values) {
     }
     std::printf("\n%.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     return claims.result();
+} catch (const std::exception& e) {
+    std::fprintf(stderr, "collapse: %s\n", e.what());
+    return 2;
 }

@@ -3,6 +3,7 @@
 // ctest: --svg routers.svg
 #include <cmath>
 #include <cstdio>
+#include <exception>
 #include <string>
 
 #include "../common/plot.hpp"
@@ -27,7 +28,7 @@ std::string first_of(const V& values, const char* pattern) {
 
 }  // namespace
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
     program::arguments given(count, values, "[--svg FILE]");
     const std::string svg = given.text("--svg");
     given.done();
@@ -93,4 +94,7 @@ int main(int count, char** values) {
         std::printf("\nwrote %s\n", svg.c_str());
     }
     return claims.result();
+} catch (const std::exception& e) {
+    std::fprintf(stderr, "routers: %s\n", e.what());
+    return 2;
 }

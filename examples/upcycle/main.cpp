@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -115,7 +116,7 @@ comparison compare(std::uint64_t seed, int steps) {
 
 }  // namespace
 
-int main(int count, char** values) {
+int main(int count, char** values) try {
     program::arguments given(count, values, "[--seeds N] [--steps N] [--svg FILE]");
     const int seeds = given.number("--seeds", 6, 2, 1000), steps = given.number("--steps", 400, 40, 100000);
     const std::string svg = given.text("--svg");
@@ -183,4 +184,7 @@ int main(int count, char** values) {
     }
     std::printf("\n%.1f s\n", std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count());
     return claims.result();
+} catch (const std::exception& e) {
+    std::fprintf(stderr, "upcycle: %s\n", e.what());
+    return 2;
 }
