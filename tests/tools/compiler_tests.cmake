@@ -52,11 +52,19 @@ gatefold_test(NAME compile_fail.every_rule_has_a_pair
             --pairs ${CMAKE_CURRENT_SOURCE_DIR}/compile_fail)
 
 # ---- property.AREA_bits: a program whose output no compiler, instruction set or contraction mode may change -------------
+# Where a cross compiler for 64-bit Arm and its emulator are found (Debian: g++-aarch64-linux-gnu, qemu-user), there too.
+find_program(GATEFOLD_AARCH64_COMPILER aarch64-linux-gnu-g++)
+find_program(GATEFOLD_AARCH64_EMULATOR qemu-aarch64)
+set(cross)
+if(GATEFOLD_AARCH64_COMPILER AND GATEFOLD_AARCH64_EMULATOR)
+    set(cross --cross ${GATEFOLD_AARCH64_COMPILER} ${GATEFOLD_AARCH64_EMULATOR})
+endif()
 file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/property/*_bits.cpp)
 foreach(file IN LISTS files)
     get_filename_component(area ${file} NAME_WE)
     gatefold_test(NAME property.${area}.every_compiler TIMEOUT 900 LABELS slow
-        COMMAND ${python} ${tools}/bits.py --include ${include_dir} --include ${PROJECT_SOURCE_DIR} ${file} ${GATEFOLD_COMPILERS})
+        COMMAND ${python} ${tools}/bits.py --include ${include_dir} --include ${PROJECT_SOURCE_DIR} ${cross}
+                ${file} ${GATEFOLD_COMPILERS})
 endforeach()
 
 # ---- static.symbols: what a translation unit instantiates, and what not -----------------------------------------------
