@@ -45,6 +45,15 @@ BOOST_AUTO_TEST_CASE(experts_that_choose) {
     compare_all<with_router(5, 1, routers::expert_choice, {.rule = gf::capacity_rule::share, .factor = 1.75f})>();
 }
 
+BOOST_AUTO_TEST_CASE(named) {
+    compare_all<with_router(8, 2, routers::granite)>();
+    compare_all<with_router(8, 2, routers::minimax_m2)>();
+    compare_all<with_router(8, 2, routers::hunyuan)>();
+    compare_all<with_router(8, 3, routers::glm4_moe)>();
+    compare_all<with_router(6, 1, routers::sinkhorn)>();
+    compare_all<with_router(6, 1, gf::with(routers::base, &gf::router_config::bias, true))>();
+}
+
 BOOST_AUTO_TEST_CASE(fixed_capacity) {
     compare_all<with_router(8, 1, routers::switch_transformer, {.rule = gf::capacity_rule::fixed, .rows = 3})>();
     compare_all<with_router(5, 2, routers::gshard,
