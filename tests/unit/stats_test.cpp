@@ -195,6 +195,9 @@ BOOST_AUTO_TEST_CASE(table_and_json) {
     BOOST_TEST(json["layers"][0]["max_violation"].get<double>() == layers[0].load.max_violation);
     BOOST_TEST(json["layers"][0]["logit_rms"].get<double>() == layers[0].logit_rms);
     BOOST_TEST(json["layers"][1]["steps"] == 0);
+    // Averaged over layers, of which one is empty.
+    BOOST_TEST(json["mean_max_violation"].get<double>() == layers[0].load.max_violation / 2);
+    BOOST_TEST(json["mean_batch_violation"].get<double>() == layers[0].batch_violation / 2);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

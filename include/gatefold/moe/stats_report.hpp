@@ -8,6 +8,15 @@
 #include <gatefold/io/json_writer.hpp>
 #include <gatefold/moe/stats_window.hpp>
 
+namespace gatefold::inline v0 {
+
+/// The mean over layers of the largest violations of the windows and of their calls, as arXiv 2408.15664 reports them.
+struct mean_violations {
+    double window = 0, batch = 0;
+};
+
+}  // namespace gatefold::inline v0
+
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// One figure of a report: its key in JSON, its column of the table, its value.
@@ -37,6 +46,16 @@ void for_each_figure(const routing_metrics& m, F&& f) {
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
+/// The means over the layers.
+inline mean_violations violations_of(std::span<const routing_metrics> layers) {
+    mean_violations m;
+    for (const routing_metrics& layer : layers) {
+        m.window += layer.load.max_violation / static_cast<double>(layers.size());
+        m.batch += layer.batch_violation / static_cast<double>(layers.size());
+    }
+    return m;
+}
+
 /// A table with a header and a line per layer.
 inline std::string routing_table(std::span<const routing_metrics> layers) {
     std::string text = "layer";
@@ -58,7 +77,8 @@ inline std::string routing_table(std::span<const routing_metrics> layers) {
     return text;
 }
 
-/// {"layers": [{"steps": …, "tokens": …, "max_violation": …, …}, …]}, every number to the last digit.
+/// {"layers": [{"steps": …, "tokens": …, "max_violation": …, …}, …], "mean_max_violation": …, "mean_batch_violation":
+/// …}, every number to the last digit.
 inline std::string routing_json(std::span<const routing_metrics> layers, int indent = 0) {
     json_writer json(indent);
     json.begin_object().key("layers").begin_array();
@@ -67,7 +87,8 @@ inline std::string routing_json(std::span<const routing_metrics> layers, int ind
         detail::for_each_figure(m, [&](const char* key, const char*, double value) { json.member(key, value); });
         json.end_object();
     }
-    json.end_array().end_object();
+    const mean_violations mean = violations_of(layers);
+    json.end_array().member("mean_max_violation", mean.window).member("mean_batch_violation", mean.batch).end_object();
     return json.text();
 }
 
