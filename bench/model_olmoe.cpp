@@ -1,10 +1,8 @@
-// OLMoE-1B-7B: 1.6 GB in float.
+#include "shapes.hpp"
 #include "stages.hpp"
 
 namespace bench {
 
-void register_olmoe() {
-    register_model<config{.hidden = 2048, .ffn = 1024, .experts = 64, .top_k = 8, .router = routers::olmoe}>("olmoe");
-}
+void register_olmoe() { register_model<shapes::olmoe>("olmoe"); }
 
 }  // namespace bench

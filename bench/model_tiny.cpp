@@ -1,10 +1,8 @@
-// A layer that fits the second-level cache: 12.6 MB in float.
+#include "shapes.hpp"
 #include "stages.hpp"
 
 namespace bench {
 
-void register_tiny() {
-    register_model<config{.hidden = 256, .ffn = 512, .experts = 8, .top_k = 2, .router = routers::mixtral}>("tiny");
-}
+void register_tiny() { register_model<shapes::tiny>("tiny"); }
 
 }  // namespace bench

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Tables from the JSON of gatefold_bench: how far each call is from its floor.
+"""Tables from the JSON of gatefold_bench and gatefold_bench_cuda: how far each call is from its floor.
 
     gatefold_bench --benchmark_filter='^layer_forward/' --benchmark_out=run.json --benchmark_out_format=json
     table.py run.json [more.json ...] > results/KIND.md
 
 One table per stage and number of threads: model and type down, tokens across; then, for whole packed layers, the range of every
-regime (tokens, or rows per expert). A cell is the best call over the floor, and the mean in brackets.
+regime (tokens, or rows per expert). A cell is the best call over the floor, and the mean in brackets. For a CUDA device a cell is the
+mean time in microseconds and, in brackets, the best replay over the floor.
 """
 
 import json
@@ -26,14 +27,51 @@ REGIMES = [  # by tokens, then by rows that uniform routing brings to an expert
 ]
 
 
+DEVICE_NAME = re.compile(r"(\w+)/(\w+)/(\w+)/tokens:(\d+)/manual_time$")
+DEVICE_STAGES = ["layer_forward", "experts", "dense_ffn", "router", "combine", "plan", "radix_sort_plan", "thrust_sort_plan"]
+
+
+def rate(text):
+    return f"{float(text) / 1000:.0f} TFLOP/s"
+
+
+def device_tables(contents):
+    tables = defaultdict(dict)
+    for content in contents:
+        for line in content["benchmarks"]:
+            match = DEVICE_NAME.match(line["name"])
+            if match and not line.get("error_occurred"):
+                stage, model, type_, tokens = match.groups()
+                tables[stage][model, type_, int(tokens)] = line
+    context = contents[0]["context"]
+    print(f"{context['device']}; {context['multiprocessors']} multiprocessors; second-level cache {context['l2_cache_mib']} MiB; "
+          f"{context['date'][:10]}")
+    print(f"Probed: float multiply-add {rate(context['float_fma_gflops'])}, bf16 mma.sync {rate(context['bf16_mma_sync_gflops'])}, "
+          f"bf16 wgmma {rate(context['bf16_wgmma_gflops'])}, reading {context['read_gbs']} GB/s, copying {context['copy_gbs']} GB/s.")
+    for stage in DEVICE_STAGES:
+        table = tables.get(stage)
+        if not table:
+            continue
+        tokens = sorted({key[2] for key in table})
+        print(f"\n## {stage}\n")
+        print("| model | type | " + " | ".join(f"T = {t}" for t in tokens) + " |")
+        print("|---|---" + "|--:" * len(tokens) + "|")
+        for model, type_ in dict.fromkeys(key[:2] for key in table):
+            cells = [table.get((model, type_, t)) for t in tokens]
+            whole = [stage in ("layer_forward", "experts", "dense_ffn") and c for c in cells]
+            print(f"| {model} | {type_} | " + " | ".join(
+                f"{c['real_time']:.1f}" + (f" ({c['best_of_floor']:.2f})" if w else "") if c else "" for c, w in zip(cells, whole)) + " |")
+
+
 def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
-    tables, contexts = defaultdict(dict), []
+    tables, contexts, contents = defaultdict(dict), [], []
     for path in sys.argv[1:]:
         with open(path) as file:
             content = json.load(file)
         contexts.append(content["context"])
+        contents.append(content)
         for line in content["benchmarks"]:
             match = NAME.match(line["name"])
             if match and not line.get("error_occurred"):
@@ -41,6 +79,8 @@ def main():
                 tables[stage, int(threads)][model, type_, bool(skew), int(tokens)] = line
 
     context = contexts[0]
+    if "device" in context:
+        return device_tables(contents)
     lines = [line for table in tables.values() for line in table.values()]
     print(f"{context.get('cpu', 'unknown')}; {context['num_cpus']} CPUs; tier {context['gatefold_tier']}; "
           f"last-level cache {context['last_level_cache_mib']} MiB; {context['date'][:10]}")

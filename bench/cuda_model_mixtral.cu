@@ -1,0 +1,7 @@
+#include "cuda_stages.cuh"
+
+namespace bench {
+
+void register_mixtral_on_device() { register_on_device<shapes::mixtral>("mixtral"); }
+
+}  // namespace bench

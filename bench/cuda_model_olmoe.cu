@@ -1,0 +1,7 @@
+#include "cuda_stages.cuh"
+
+namespace bench {
+
+void register_olmoe_on_device() { register_on_device<shapes::olmoe>("olmoe"); }
+
+}  // namespace bench

@@ -1,0 +1,7 @@
+#include "cuda_stages.cuh"
+
+namespace bench {
+
+void register_tiny_on_device() { register_on_device<shapes::tiny>("tiny"); }
+
+}  // namespace bench
