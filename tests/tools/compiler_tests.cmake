@@ -67,6 +67,14 @@ foreach(file IN LISTS files)
                 ${file} ${GATEFOLD_COMPILERS})
 endforeach()
 
+# ---- static.micro_kernels: what the compiler made of the main loops ---------------------------------------------------
+find_program(GATEFOLD_OBJDUMP objdump)
+if(GATEFOLD_OBJDUMP AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    gatefold_test(NAME static.micro_kernels TIMEOUT 600 LABELS slow
+        COMMAND ${python} ${tools}/disassembly.py --include ${include_dir} --compiler ${CMAKE_CXX_COMPILER}
+                ${CMAKE_CURRENT_SOURCE_DIR}/disassembly/kernels.cpp)
+endif()
+
 # ---- static.symbols: what a translation unit instantiates, and what not -----------------------------------------------
 find_program(GATEFOLD_NM nm)
 file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/symbols/*.cpp)

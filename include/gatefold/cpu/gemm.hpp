@@ -38,7 +38,7 @@ struct chain {
     using row_type = A;     ///< an element of a packed row
     using stream_type = B;  ///< an element of a packed stream
     static constexpr int step = 1, padding = 1, block = 1;
-    static constexpr bool flushes = false, by_tiles = false;
+    static constexpr bool flushes = false, by_tiles = false, widens = false;
     using tiles_type = row_tiles;
     // Two registers of outputs and one of the rows stand beside the sums.
     static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
@@ -65,7 +65,7 @@ struct dot_form {
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 1;
     static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
-    static constexpr bool by_tiles = false;
+    static constexpr bool by_tiles = false, widens = !GATEFOLD_AVX512_BF16;
     using tiles_type = row_tiles;
     static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
 
@@ -87,7 +87,7 @@ struct portable_form {
     using row_type = float;
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 16;
-    static constexpr bool flushes = true, by_tiles = false;
+    static constexpr bool flushes = true, by_tiles = false, widens = true;
     using tiles_type = row_tiles;
     static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
 };
@@ -156,7 +156,9 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
 inline constexpr int few_rows = 4;
 template <class Form>
 constexpr int most_streams(int rows) {
-    constexpr int sums = (vector_registers - 4) / (Form::block > 1 ? 2 : 1);
+    // Four registers of weights and one of the rows stand beside the sums, and what the weights are widened to.
+    constexpr int others = Form::widens && Form::block == 1 ? 9 : 5;
+    constexpr int sums = (vector_registers - others) / (Form::block > 1 ? 2 : 1);
     return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
 }
 
@@ -187,7 +189,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         GATEFOLD_UNROLL
         for (int j = 0; j < NV; ++j) {
             w[j] = Form::weights(b + j * stream);
-            if (R > 1) keep_apart(w[j].raw);  // one load for all rows
+            if (R > 1 || Form::widens) keep_apart(w[j].raw);  // one load for all rows
             prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
