@@ -69,6 +69,10 @@ BOOST_AUTO_TEST_CASE(groups_by_their_share_and_norms) {
                                           .power = 3}>>({40});
 }
 
+BOOST_AUTO_TEST_CASE(weights_of_one) {
+    both<with<12, 2>::layer<router_config{.learns_from = gf::estimator::straight_through}>>({30});
+}
+
 BOOST_AUTO_TEST_CASE(assignment_over_the_batch) {
     constexpr router_config choice{.select = gf::selection::expert_choice, .allow_future = true};
     both<with<12, 2>::layer<choice>>({1, 40, 300});

@@ -89,9 +89,6 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
                    tape<L, cuda>* saved, const options<L>& o) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
-    static_assert(L::c.router.learns_from != estimator::straight_through,
-                  "gatefold: weights of 1 in forward and scores in backward are not there on CUDA; leave "
-                  ".router.learns_from out");
     const device_scope scope(ctx.device());
     check_device_pointer("forward", "x", in.x.data(), ctx.device());
     check_device_pointer("forward", "y", y.data(), ctx.device());

@@ -14,7 +14,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <class T, class X, class R, int Depth, int Experts, int Constants, int Copies, int Zeros, int TopK, int Slots,
           projection Logits, bool LogitBias, bool LogitsStored, logit_transform Transform, selection Select, score From,
           bool ScoresStored, key_bias SelectionBias, int Groups, int KeptGroups, group_key GroupBy, group_mask Masked,
-          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept>
+          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones>
 struct router_policy {
     using value_type = T;
     using input_type = X;
@@ -42,7 +42,8 @@ struct router_policy {
                                             .second = Second,
                                             .renorm = Renorm,
                                             .scaled = Scaled,
-                                            .expert_scale = ExpertScale},
+                                            .expert_scale = ExpertScale,
+                                            .learns_from = Ones ? estimator::straight_through : estimator::chosen},
                                  .capacity = {.renormalise_kept = RenormaliseKept},
                                  .free = {.constant = Constants, .copy = Copies, .zero = Zeros}};
 };
@@ -67,7 +68,8 @@ using policy_of = router_policy<
     L::c.router.bias, L::c.router.logits_in == precision::storage, L::c.router.transform, L::c.router.select,
     L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
     L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second, L::c.router.renorm,
-    L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
+    L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept,
+    L::c.router.learns_from == estimator::straight_through>;
 
 /// Numbers of a call that routing reads.
 struct route_numbers {

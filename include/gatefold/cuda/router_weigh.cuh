@@ -86,7 +86,12 @@ __device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const S
             v[q] = A(1) / static_cast<A>(P::slots);
         }
     } else {
-        scores_of_chosen(t, logit, v);
+        if constexpr (r.learns_from == estimator::straight_through) {
+            GATEFOLD_UNROLL
+            for (int q = 0; q < each; ++q) v[q] = A(1);
+        } else {
+            scores_of_chosen(t, logit, v);
+        }
         weigh_scores(t, v, n, expert_scale, [](int) { return true; });
     }
     if constexpr (traits::judges_second) {
