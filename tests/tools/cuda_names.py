@@ -7,7 +7,7 @@ def family(full_name):
     """Name of the kernel, and for tiles their rows and weight rows; kernels of one family differ in extents and epilogue."""
     name = re.search(r"(\w+)<", full_name)
     shape = re.search(r"tile_shape<(?:\(int\))?(\d+), (?:\(int\))?(\d+)", full_name)
-    rows = re.search(r"\b(few|many)_tokens", full_name)
+    rows = re.search(r"\b(few|some|many)_tokens", full_name)
     suffix = f" {shape[1]}x{shape[2]}" if shape else f" {rows[1]}" if rows else ""
     return (name[1] if name else full_name) + suffix
 

@@ -84,7 +84,8 @@ BOOST_AUTO_TEST_CASE(the_number_of_tokens_chooses_the_tile) {
     constexpr int enough = 160 * 1024, little = 99 * 1024;
     static_assert(on_cuda::regime_of(16, 8, enough) == regime::few_rows);
     static_assert(on_cuda::regime_of(17, 8, enough) == regime::tiles_of_64);
-    static_assert(on_cuda::regime_of(128 * 8, 8, enough) == regime::tiles_of_128);
+    static_assert(on_cuda::regime_of(48 * 8 - 1, 8, enough) == regime::tiles_of_64);
+    static_assert(on_cuda::regime_of(48 * 8, 8, enough) == regime::tiles_of_128);
     static_assert(on_cuda::regime_of(128 * 8, 8, little) == regime::few_rows);
 }
 

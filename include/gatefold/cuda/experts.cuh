@@ -10,6 +10,7 @@
 #include <gatefold/cuda/gemm_few.cuh>
 #include <gatefold/cuda/gemm_simt.cuh>
 #include <gatefold/cuda/gemm_tile.cuh>
+#include <gatefold/cuda/gemm_warpgroup.cuh>
 #include <gatefold/cuda/pack.cuh>
 #include <gatefold/moe/packed.hpp>
 
@@ -121,7 +122,12 @@ void launch_persistent(context<cuda>& ctx, void (*kernel)(Arguments), const Argu
 template <class P>
 void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
                     int tile_rows, const char* name) {
-    if (tile_rows == 8) {
+    // Without a tile list a projection may be cut as it likes: few rows of a single expert fill the device with strips
+    // only, although their weights are then read once for every eight rows.
+    const bool narrow =
+        !p.tiles && p.rows <= 32 && ceil_div(P::shape::strips, int{tiles_of_64::strips}) < ctx.multiprocessors();
+    if (narrow) row_tiles = ceil_div(p.rows, few_rows_shape::rows);
+    if (tile_rows == 8 || narrow) {
         launch_persistent(ctx, &multiply_few<P>, p, ceil_div(row_tiles * P::shape::strips, index_t{4}), 2,
                           32 * few_rows_shape::warps, few_rows_shape::shared_bytes, name);
         return;
@@ -132,6 +138,10 @@ void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::val
     };
     if (tile_rows == 64)
         launch(tiles_of_64{});
+    else if (products_agree<typename P::value_type>(ctx))
+        launch_persistent(ctx, &multiply_by_warpgroups<P>, p,
+                          row_tiles * ceil_div(P::shape::strips, int{warpgroup_shape::strips}), 1,
+                          warpgroup_shape::threads, warpgroup_shape::shared_bytes, name);
     else
         launch(tiles_of_128{});
 }

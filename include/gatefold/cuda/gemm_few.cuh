@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const item_place at = item_at<0>(p, load_item, tiles, X::strips, S::rows);
                 const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
                 if constexpr (P::packed) {
                     const int first = at.piece / block_strips * block_strips;
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
-        const item_place at = item_at(p, item, tiles, S::rows);
+        const item_place at = item_at<0>(p, item, tiles, X::strips, S::rows);
         const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
         // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
         constexpr int groups = P::gated ? 1 : 2;

@@ -32,7 +32,8 @@ struct projection_of {
 };
 
 /// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
-/// that its weights are read from memory once.
+/// that its weights are read from memory once; after `Together` tiles the next piece comes, so that the rows of these
+/// tiles are still in the second-level cache.
 struct item_place {
     tile rows;
     int piece;
@@ -41,11 +42,20 @@ template <class T>
 __device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
     return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
 }
-template <class T>
-__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int tile_rows) {
+template <int Together, class T>
+__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int pieces,
+                                              int tile_rows) {
     item_place at;
-    at.piece = item / tiles;
-    const int i = item - at.piece * tiles;
+    int i = item;
+    if constexpr (Together == 0) {
+        at.piece = item / tiles;
+        i -= at.piece * tiles;
+    } else {
+        const int first = item / (Together * pieces) * Together, inner = item - first * pieces;
+        const int count = tiles - first < Together ? tiles - first : Together;
+        at.piece = inner / count;
+        i = first + inner - at.piece * count;
+    }
     if (p.tiles) {
         const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
         at.rows = {v.x, v.y, v.z, 0};

@@ -18,6 +18,7 @@ struct tile_shape {
     static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
     static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
     static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
+    static constexpr int together = 16;  ///< tiles before the next piece
     static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
     static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
     static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
 
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at(p, item, tiles, S::rows);
+        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
         const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
         const int my_strip = at.piece * S::strips + warp_strip;
         [[maybe_unused]] const int my_strips = X::strips - my_strip;

@@ -94,7 +94,7 @@ enum class regime { few_rows, tiles_of_64, tiles_of_128 };
 
 constexpr regime regime_of(index_t pairs, int experts, int shared_bytes) {
     if (pairs <= 2 * index_t{experts} || shared_bytes < 148 * 1024) return regime::few_rows;
-    return pairs < 128 * index_t{experts} ? regime::tiles_of_64 : regime::tiles_of_128;
+    return pairs < 48 * index_t{experts} ? regime::tiles_of_64 : regime::tiles_of_128;
 }
 constexpr int rows_of_regime(regime r) { return r == regime::few_rows ? 8 : r == regime::tiles_of_64 ? 64 : 128; }
 

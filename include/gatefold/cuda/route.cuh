@@ -20,10 +20,7 @@ void project(context<cuda>& ctx, const X* x, index_t x_stride, const R* w, A* ou
             <<<grid, plan_threads, 0, ctx.stream()>>>(x, x_stride, w, out, static_cast<int>(tokens));
         check_kernel("route: projection");
     };
-    if (tokens < many_from)
-        launch(few_tokens{});
-    else
-        launch(many_tokens{});
+    for_tokens(tokens, launch);
 }
 
 /// Launches the router over rows that are ready. The policy is deduced, since nvcc spells an alias in the kernel's
@@ -56,10 +53,7 @@ void route_rows(context<cuda>& ctx, route_arguments<P> a, index_t tokens, int ex
             check_kernel("make_plan");
         }
     };
-    if (tokens < many_from)
-        launch(few_tokens{});
-    else
-        launch(many_tokens{});
+    for_tokens(tokens, launch);
 }
 
 /// Routes rows that are ready: of P::input_type, P::depth elements each.

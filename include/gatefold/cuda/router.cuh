@@ -44,13 +44,27 @@ struct route_arguments {
 
 /// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom.
 struct few_tokens {
-    static constexpr int tokens = 8, experts = 32, depth = 64, rows_each = 1;
+    static constexpr int tokens = 8, experts = 32, depth = 64, stages = 8, rows_each = 1;
+};
+struct some_tokens {
+    static constexpr int tokens = 32, experts = 32, depth = 64, stages = 5, rows_each = 2;
 };
 struct many_tokens {
-    static constexpr int tokens = 64, experts = 64, depth = 16, rows_each = 4;
+    static constexpr int tokens = 64, experts = 64, depth = 32, stages = 4, rows_each = 4;
 };
 /// From this many tokens on.
-inline constexpr int many_from = 129;
+inline constexpr int some_from = 513, many_from = 4096;
+
+/// launch(shape) with the shape for that many tokens.
+template <class Launch>
+void for_tokens(index_t tokens, Launch launch) {
+    if (tokens < some_from)
+        launch(few_tokens{});
+    else if (tokens < many_from)
+        launch(some_tokens{});
+    else
+        launch(many_tokens{});
+}
 
 /// The scores by which experts choose the token.
 template <class P>
@@ -165,7 +179,8 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     using X = typename P::input_type;
     using M = typename P::matrix_type;
     constexpr int N = P::choices;
-    using product = simt_tile<A, Shape::tokens, Shape::experts, Shape::depth, plan_threads, Shape::rows_each>;
+    using product =
+        simt_tile<X, M, Shape::tokens, Shape::experts, Shape::depth, Shape::stages, plan_threads, Shape::rows_each>;
     union memory {
         product tile;
         plan_memory<N> plan;
@@ -181,6 +196,15 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
 
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
     if constexpr (P::c.router.logits != projection::none) {
+        // The whole way of the rows is known: memory may begin before the ring comes to it.
+        if constexpr (Shape::rows_each == 1) {
+            constexpr int lines = static_cast<int>((P::depth * sizeof(M) + 127) / 128);
+            for (int i = thread; i < Shape::experts * lines; i += plan_threads)
+                if (const int e = expert + i / lines; e < N)
+                    prefetch_line(
+                        reinterpret_cast<const unsigned char*>(a.router + static_cast<index_t>(e) * P::depth) +
+                        i % lines * 128);
+        }
         simt_product<product, P::depth, plan_threads, X, M>(
             shared.tile, acc, [&](int m) -> const X* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
             [&](int n) -> const M* {

@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(plan_threads)
     project_rows(const X* __restrict__ x, index_t x_stride, const R* __restrict__ w, accumulate_t<X>* __restrict__ out,
                  int tokens) {
     using A = accumulate_t<X>;
-    using product = simt_tile<A, Shape::tokens, Shape::experts, Shape::depth, plan_threads, Shape::rows_each>;
+    using product =
+        simt_tile<X, R, Shape::tokens, Shape::experts, Shape::depth, Shape::stages, plan_threads, Shape::rows_each>;
     __shared__ product shared;
     const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.x) * Shape::tokens;
     const int column = static_cast<int>(blockIdx.y) * Shape::experts;

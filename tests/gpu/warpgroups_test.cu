@@ -1,0 +1,82 @@
+// The products of warpgroups (Hopper): right numbers wherever they can run at all, and chosen for calls only where they
+// have the bits of the other kernels.
+#include "device.hpp"
+
+namespace gf = gatefold;
+using namespace device;
+
+namespace {
+
+/// Lets calls use them, whatever products_agree() found, until the end of the scope.
+template <class S>
+class forced {
+public:
+    explicit forced(int device) : known_(gf::detail::on_cuda::products_known<S>()[device]), before_(known_) {
+        known_ = 1;
+    }
+    ~forced() { known_ = before_; }
+    forced(const forced&) = delete;
+    forced& operator=(const forced&) = delete;
+
+private:
+    signed char& known_;
+    signed char before_;
+};
+
+/// Devices of compute capability 9.0 run sm_90a.
+bool has_warpgroups(const gf::context<gf::cuda>& gpu) {
+    int major = 0, minor = 0;
+    BOOST_REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, gpu.device()) == cudaSuccess);
+    BOOST_REQUIRE(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, gpu.device()) == cudaSuccess);
+    return major == 9 && minor == 0;
+}
+
+template <class L>
+void compare(gf::index_t rows, double tolerance) {
+    using S = typename L::value_type;
+    constexpr int H = L::hidden;
+    gf::context<gf::cpu> cpu(2);
+    gf::context<gf::cuda> gpu;
+    if (!has_warpgroups(gpu)) return;
+    const auto w = make_weights<L>(cpu, 21);
+    auto dw = gf::make_weights<L>(gpu);
+    gf::copy(gpu, dw, w);
+    const auto packed = gf::pack(gpu, dw);
+    tokens<S, H> x(cpu, gpu, rows), y(cpu, gpu, rows);
+    x.fill(gpu, 9);
+    gf::forward(cpu, w, x.host.view(), y.host.view());
+    gf::forward(gpu, packed, x.on_device.view(), y.on_device.view());
+    const auto as_found = fetch(gpu, y.on_device);
+    const bool agree = gf::detail::on_cuda::products_agree<S>(gpu);
+    const forced<S> now(gpu.device());
+    gf::tape<L, gf::cuda> tape(gpu, rows);
+    gf::forward(gpu, packed, gf::batch<L, gf::cuda>{.x = x.on_device.view()}, y.on_device.view(), tape);
+    const auto mine = fetch(gpu, y.on_device);
+    const double d = distance(mine.data(), y.host.data(), y.host.size());
+    BOOST_TEST(d < tolerance, rows << " rows: " << d);
+    if (agree) BOOST_TEST(differences(mine.data(), as_found.data(), rows * H) == 0);
+    gf::forward(gpu, dw, x.on_device.view(), y.on_device.view());
+    BOOST_TEST(differences(fetch(gpu, y.on_device).data(), mine.data(), rows * H) == 0, "from the hub's layout");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(cuda)
+BOOST_AUTO_TEST_SUITE(warpgroups)
+
+BOOST_AUTO_TEST_CASE(gated_with_biases_and_a_ragged_end) {
+    compare<gf::layer<gf::config{.hidden = 208,
+                                 .ffn = 88,
+                                 .experts = 3,
+                                 .top_k = 2,
+                                 .act = gf::activation::clamped_swiglu,
+                                 .limit = 1,
+                                 .bias = true},
+                      gf::bf16>>(230, 1e-2);
+}
+BOOST_AUTO_TEST_CASE(a_dense_layer_wider_than_a_tile) {
+    compare<gf::layer<gf::config{.hidden = 320, .ffn = 144, .act = gf::activation::relu_squared}, gf::f16>>(150, 2e-3);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE_END()
