@@ -5,8 +5,9 @@ if(NOT TARGET gatefold_golden_tests OR NOT nlohmann_json_FOUND)
 endif()
 
 set(hub_config ${PROJECT_SOURCE_DIR}/examples/hub_config)
-add_library(gatefold_block_folders STATIC golden/block_folders.cpp ${hub_config}/families.cpp ${hub_config}/literal.cpp
-            ${hub_config}/parse.cpp)
+add_library(gatefold_block_folders STATIC golden/block_folders.cpp ${hub_config}/families.cpp
+            ${hub_config}/families_capacity.cpp ${hub_config}/families_sigmoid.cpp ${hub_config}/families_softmax.cpp
+            ${hub_config}/family.cpp ${hub_config}/literal.cpp ${hub_config}/parse.cpp)
 target_link_libraries(gatefold_block_folders PUBLIC gatefold_own nlohmann_json::nlohmann_json)
 target_include_directories(gatefold_block_folders PUBLIC ${PROJECT_SOURCE_DIR})
 add_executable(block_generator golden/block_generator.cpp)
