@@ -142,5 +142,31 @@ BOOST_FIXTURE_TEST_CASE(wrong_calls_name_what_is_wrong_and_write_nothing, setup)
     BOOST_CHECK_THROW(gf::context<gf::cuda>(gf::cuda_context_options{.device = 99}), gf::cuda_error);
 }
 
+BOOST_AUTO_TEST_CASE(balanced_assignment_infers_and_does_not_train) {
+    using balanced =
+        gf::layer<gf::config{
+                      .hidden = 16,
+                      .ffn = 8,
+                      .experts = 4,
+                      .router = {.select = gf::selection::balanced, .from = gf::score::sigmoid, .allow_future = true}},
+                  float>;
+    gf::context<gf::cpu> cpu(1);
+    gf::context<gf::cuda> gpu;
+    const auto w = make_weights<balanced>(cpu, 3);
+    auto dw = gf::make_weights<balanced>(gpu);
+    gf::copy(gpu, dw, w);
+    tokens<float, 16> x(cpu, gpu, 30), y(cpu, gpu, 30);
+    x.fill(gpu, 1);
+    gf::forward(cpu, w, x.host.view(), y.host.view());
+    gf::forward(gpu, dw, x.on_device.view(), y.on_device.view());
+    const auto mine = fetch(gpu, y.on_device);
+    if (same_bits_as_cpu) BOOST_TEST(differences(mine.data(), y.host.data(), y.host.size()) == 0);
+    gf::options<balanced> o;
+    o.training = true;
+    BOOST_TEST(says(message_of([&] { gf::forward(gpu, dw, x.on_device.view(), y.on_device.view(), o); }),
+                    "false on CUDA for balanced assignment"));
+    BOOST_TEST(differences(fetch(gpu, y.on_device).data(), mine.data(), y.host.size()) == 0);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()
