@@ -41,5 +41,5 @@ set_tests_properties(cuda.sass PROPERTIES SKIP_RETURN_CODE 77)
 
 gatefold_test(NAME budget.cuda_layer TIMEOUT 900 LABELS cuda slow
               COMMAND ${python} ${tools}/cuda_compile_budget.py --nvcc ${CMAKE_CUDA_COMPILER} --include ${include_dir}
-                      --source ${CMAKE_CURRENT_SOURCE_DIR}/gpu/one_layer.cu --time 4 --object 1600000 --repeat 1)
+                      --source ${CMAKE_CURRENT_SOURCE_DIR}/gpu/one_layer.cu --time 4 --object 1000000 --repeat 1)
 set_tests_properties(budget.cuda_layer PROPERTIES RUN_SERIAL ON)

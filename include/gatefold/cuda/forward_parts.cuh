@@ -21,7 +21,10 @@ void run_combine(context<cuda>& ctx, What, const combine_arguments<T, Out>& a) {
         check_kernel("forward: combine");
     };
     constexpr int wide = static_cast<int>(16 / sizeof(T));
-    if (Hidden % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
+    // Rows of 16-bit layers begin at whole vectors, or there is one row.
+    if constexpr (Hidden % wide == 0 && sizeof(T) == 2)
+        launch.template operator()<wide>();
+    else if (Hidden % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
         launch.template operator()<(Hidden % wide == 0 ? wide : 1)>();
     else
         launch.template operator()<1>();

@@ -287,7 +287,8 @@ signed char* products_known() {
 template <class T>
 bool products_agree(context<cuda>& ctx) {
     if (ctx.device() >= 64 || ctx.shared_bytes() < warpgroup_shape::shared_bytes) return false;
-    signed char& known = products_known<T>()[ctx.device()];
+    signed char* place = products_known<T>() + ctx.device();
+    signed char known = __atomic_load_n(place, __ATOMIC_RELAXED);  // contexts of several threads may ask at once
     if (known == 0) {
         cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
         check(cudaStreamIsCapturing(ctx.stream(), &capture), "forward");
@@ -301,6 +302,7 @@ bool products_agree(context<cuda>& ctx) {
         check(cudaMemsetAsync(on_device, 0, sizeof different, ctx.stream()), "forward");
         ctx.synchronize();
         known = different == 0 ? 1 : 2;
+        __atomic_store_n(place, known, __ATOMIC_RELAXED);
     }
     return known == 1;
 }

@@ -42,25 +42,24 @@ struct route_arguments {
     plan_output plan = {};
 };
 
-/// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom.
+/// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom. `from` is
+/// the least number of tokens in a call.
 struct few_tokens {
-    static constexpr int tokens = 8, experts = 32, depth = 64, stages = 8, rows_each = 1;
+    static constexpr int from = 1, tokens = 8, experts = 32, depth = 64, stages = 8, rows_each = 1;
 };
 struct some_tokens {
-    static constexpr int tokens = 32, experts = 32, depth = 64, stages = 5, rows_each = 2;
+    static constexpr int from = 513, tokens = 32, experts = 32, depth = 64, stages = 5, rows_each = 2;
 };
 struct many_tokens {
-    static constexpr int tokens = 64, experts = 64, depth = 32, stages = 4, rows_each = 4;
+    static constexpr int from = 4096, tokens = 64, experts = 64, depth = 32, stages = 4, rows_each = 4;
 };
-/// From this many tokens on.
-inline constexpr int some_from = 513, many_from = 4096;
 
 /// launch(shape) with the shape for that many tokens.
 template <class Launch>
 void for_tokens(index_t tokens, Launch launch) {
-    if (tokens < some_from)
+    if (tokens < some_tokens::from)
         launch(few_tokens{});
-    else if (tokens < many_from)
+    else if (tokens < many_tokens::from)
         launch(some_tokens{});
     else
         launch(many_tokens{});
@@ -181,9 +180,11 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     constexpr int N = P::choices;
     using product =
         simt_tile<X, M, Shape::tokens, Shape::experts, Shape::depth, Shape::stages, plan_threads, Shape::rows_each>;
+    // Only calls of few pairs plan here.
+    constexpr bool may_plan = Shape::from * P::slots <= pairs_at_once;
     union memory {
         product tile;
-        plan_memory<N> plan;
+        std::conditional_t<may_plan, plan_memory<N>, std::int32_t> plan;
         std::int32_t counts[std::size_t{N}];
     };
     __shared__ __align__(16) unsigned char storage[sizeof(memory)];
@@ -248,8 +249,10 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
         const index_t group = first / Shape::tokens;
         for (int e = thread; e < N; e += plan_threads) a.counts[group * N + e] = shared.counts[e];
     }
-    if (a.plans && last_to_arrive(&a.control->arrived_groups, gridDim.x, &flag))
-        plan_by_block<N>(shared.plan, a.tokens * P::slots, P::experts, expert_of_pair{a.ids, nullptr}, a.plan);
+    if constexpr (may_plan) {
+        if (a.plans && last_to_arrive(&a.control->arrived_groups, gridDim.x, &flag))
+            plan_by_block<N>(shared.plan, a.tokens * P::slots, P::experts, expert_of_pair{a.ids, nullptr}, a.plan);
+    }
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
