@@ -186,8 +186,10 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
             if (my_groups > 6)
                 multiply(constant_of<8>{}, steps);
-            else if (my_groups > 4)
+            else if (my_groups == 6)
                 multiply(constant_of<6>{}, steps);
+            else if (my_groups == 5)
+                multiply(constant_of<5>{}, steps);
             else if (my_groups == 4)
                 multiply(constant_of<4>{}, steps);
             else if (my_groups == 3)
