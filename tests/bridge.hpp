@@ -159,6 +159,7 @@ inline oracle::layer layer_of(const gf::config& c) {
     l.weight_on_input = c.router.acts_on == gf::weight_at::input;
     l.base_mix = c.router.acts_on == gf::weight_at::blend;
     l.dense_mixer = c.router.learns_from == gf::estimator::all_experts;
+    l.default_vectors = c.router.learns_from == gf::estimator::default_vectors;
     l.multiply_input_by_k = c.router.input_times_k;
     l.jitter_in_place = gf::shares_jitter(c);
     oracle::router& r = l.router;
@@ -232,6 +233,7 @@ oracle::parameters parameters_of(const Set& s) {
     copy(p.noise_projection, s.router_noise);
     copy(p.previous_map, s.router_residual);
     copy(p.selection_bias, s.selection_bias);
+    copy(p.default_vectors, s.default_vectors);
     copy(p.gate_up, s.gate_up);
     copy(p.gate_up, s.up);
     copy(p.down, s.down);

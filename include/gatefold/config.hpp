@@ -95,6 +95,7 @@ enum class input_noise {
 enum class estimator {
     chosen,            ///< the experts that were chosen
     all_experts,       ///< all experts: backward runs the others too (DenseMixer)
+    default_vectors,   ///< all experts: backward takes the running mean of an expert's output for the others' outputs
     straight_through,  ///< the chosen, whose weight is 1 in forward and their score in backward
 };
 

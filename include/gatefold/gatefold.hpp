@@ -15,6 +15,7 @@
 #include <gatefold/moe/backward.hpp>
 #include <gatefold/moe/balance.hpp>
 #include <gatefold/moe/combine.hpp>
+#include <gatefold/moe/default_vectors.hpp>
 #include <gatefold/moe/experts.hpp>
 #include <gatefold/moe/forward.hpp>
 #include <gatefold/moe/layer.hpp>

@@ -125,6 +125,7 @@ struct layer {
     bool base_mix = false;             // BASE: y = α f(x) + (1−α) x
     double output_scale = 1;           // NLLB evaluation: 1 − moe_token_dropout, on the routed sum
     bool dense_mixer = false;          // backward: dp_i = ⟨dy, f_i(x)⟩ for all i (training.md §5)
+    bool default_vectors = false;      // backward: the same with default_vectors[i] for f_i(x) of experts not taken
     oracle::router router = {};
 
     natural choices() const { return experts + router.constants + router.identities + router.zeros; }
@@ -148,6 +149,7 @@ struct parameters {
     values noise_projection = {};  // [E, H] noisy top-k: W_n
     values previous_map = {};      // [E, E] MoE++ residual logits
     values selection_bias = {};    // [E] no gradient
+    values default_vectors = {};   // [E, W] no gradient
     values expert_scale = {};      // [E]
     values gate_up = {};           // [E, 2F, W] gate rows first; [E, F, W] without a gate
     values gate_up_bias = {};      // [E, 2F] or [E, F]
@@ -174,6 +176,7 @@ void for_each_parameter(Function&& f) {
     f("noise_projection", &parameters::noise_projection);
     f("previous_map", &parameters::previous_map);
     f("selection_bias", &parameters::selection_bias);
+    f("default_vectors", &parameters::default_vectors);
     f("expert_scale", &parameters::expert_scale);
     f("gate_up", &parameters::gate_up);
     f("gate_up_bias", &parameters::gate_up_bias);

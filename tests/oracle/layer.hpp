@@ -249,9 +249,10 @@ inline void experts_backward(const layer& l, const parameters& p, const result& 
     }
 }
 
-/// dp_i = ⟨dy, f_i(x)⟩ for the experts a token did not take (training.md §5, DenseMixer).
+/// dp_i = ⟨dy, f_i(x)⟩ for the experts a token did not take (training.md §5, DenseMixer); with default vectors ⟨dy,
+/// v_i⟩.
 inline values dense_mixer_scores(const layer& l, const parameters& p, const result& r, const backward_state& s) {
-    if (!l.dense_mixer) return {};
+    if (!l.dense_mixer && !l.default_vectors) return {};
     const natural w = l.expert_width(), e = l.choices();
     values d_scores(r.routing.tokens * e, 0.0);
     for (natural t = 0; t < r.routing.tokens; ++t)
@@ -260,7 +261,8 @@ inline values dense_mixer_scores(const layer& l, const parameters& p, const resu
             for (natural n = 0; n < r.routing.slots; ++n)
                 taken |= r.routing.chosen[t * r.routing.slots + n] == to_int(i);
             if (taken) continue;
-            const values o = expert_forward(l, p, i, r.expert_input.data() + t * w);
+            const values o = l.default_vectors ? row(p.default_vectors, i, w)
+                                               : expert_forward(l, p, i, r.expert_input.data() + t * w);
             d_scores[t * e + i] = l.router.scale * dot(s.d_combined.data() + t * w, o.data(), w);
         }
     return d_scores;

@@ -12,7 +12,7 @@
 // ABSENT: on_cpu::free_experts_(forward|backward)[<(]
 // ABSENT: on_cpu::constant_(mix|backward)[<(]
 // ABSENT: on_cpu::blend_(forward|backward)[<(]
-// ABSENT: on_cpu::(all_experts_backward|other_scores_backward)[<(]
+// ABSENT: on_cpu::((all_experts|default_vectors|others)_backward|other_scores_backward)[<(]
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 #include <gatefold/gatefold.hpp>

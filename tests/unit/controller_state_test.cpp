@@ -110,6 +110,14 @@ BOOST_AUTO_TEST_CASE(biases) {
         [](auto& r, auto counts) { gf::update(gf::additive_bias{0.01}, r.w.selection_bias.view(), counts); });
 }
 
+BOOST_AUTO_TEST_CASE(averages_of_outputs) {
+    check_resume<around({.learns_from = gf::estimator::default_vectors}, 2)>([](auto& r, auto) {
+        gf::batch<typename std::remove_reference_t<decltype(r)>::L> in;
+        in.x = {r.x.data(), {16, 6}};
+        gf::update(r.ctx, gf::output_average{0.75}, r.w, in, r.tape, {.training = true});
+    });
+}
+
 BOOST_AUTO_TEST_CASE(quantiles) {
     constexpr gf::router_config logit = gf::with(biased, &gf::router_config::selection_bias, gf::key_bias::logit);
     check_resume<around(logit, 2)>([](auto& r, auto) {

@@ -1,8 +1,10 @@
-// The estimator that learns from all experts on the CPU: backward runs the experts that a token did not choose too.
+// The estimators that learn from all experts on the CPU: backward runs the experts that a token did not choose too, or
+// takes a vector for what each of them returns.
 //
 //     x ── every expert ──> o[E,T] ── <dy, o> ──> gradient of the scores that no weight came from ──> dz
+//                  default vectors ── <dy, v> ──┘
 //
-// A few dozen tokens at a time, so that the outputs of all experts fit beside the rest.
+// Experts run over a few dozen tokens at a time, so that the outputs of all of them fit beside the rest.
 #pragma once
 
 #include <cstddef>
@@ -12,25 +14,26 @@
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-/// Workspace of all_experts_backward.
+/// Workspace of all_experts_backward and default_vectors_backward.
 template <layer_type L>
 struct all_experts_memory {
     using A = typename L::accumulate_type;
-    static constexpr bool used = !L::is_dense && L::c.router.learns_from == estimator::all_experts;
+    static constexpr bool runs = !L::is_dense && L::c.router.learns_from == estimator::all_experts;
+    static constexpr bool used = runs || (!L::is_dense && L::c.router.learns_from == estimator::default_vectors);
     static constexpr index_t most = 32;
-    static constexpr index_t chunk(index_t tokens) { return !used ? 0 : tokens < most ? tokens : most; }
+    static constexpr index_t chunk(index_t tokens) { return !runs ? 0 : tokens < most ? tokens : most; }
 
     std::int32_t *offsets, *tokens_of_rows;
     A *outputs, *d_scores;
     std::byte* experts;
 
     constexpr all_experts_memory(carver& memory, index_t tokens, int threads)
-        : offsets(memory.take<std::int32_t>(used ? L::experts + 1 : 0)),
+        : offsets(memory.take<std::int32_t>(runs ? L::experts + 1 : 0)),
           tokens_of_rows(memory.take<std::int32_t>(L::experts * chunk(tokens))),
           outputs(memory.take<A>(L::experts * chunk(tokens) * L::width)),
           d_scores(memory.take<A>(used ? tokens * L::choices : 0)),
           experts(memory.take<std::byte>(
-              used ? static_cast<index_t>(expert_scratch_bytes<routed_expert<L>>(threads, L::experts * chunk(tokens)))
+              runs ? static_cast<index_t>(expert_scratch_bytes<routed_expert<L>>(threads, L::experts * chunk(tokens)))
                    : 0)) {}
 };
 
@@ -46,6 +49,22 @@ void other_scores_backward(const A* z, const A* d, A* dz) {
     } else {
         for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(d[i], score_slope<from>(z[i]));
     }
+}
+
+/// Adds to the d_logits of token t what the experts that it did not choose contribute; output(e) is the row that e
+/// returns, or is taken to return, for the token.
+template <layer_type L, class Output, class A = typename L::accumulate_type>
+void others_backward(const routing_view<L>& routing, index_t t, const typename L::value_type* dy, A scale, A* d,
+                     A* d_logits, Output output) {
+    const std::int32_t* ids = routing.ids.row(t);
+    const A* z = routing.logits.row(t);
+    if (is_undecided(z, L::choices)) return;
+    for (int e = 0; e < L::experts; ++e) {
+        bool chosen = false;
+        for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;
+        d[e] = chosen ? A(0) : gatefold::mul(dot<A>(dy, output(e), L::hidden), scale);
+    }
+    other_scores_backward<L>(z, d, d_logits);
 }
 
 /// Adds to d_logits what the experts that were not chosen contribute; `read` is what routed experts read.
@@ -67,20 +86,24 @@ void all_experts_backward(context<cpu>& ctx, const W& w, const batch<L>& read, c
         run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
                                       ctx.sums(), kept_activations<T>{}, rows_into<A>{memory.outputs, H});
         for_each_token(ctx, count, [&](index_t t) {
-            const std::int32_t* ids = routing.ids.row(first + t);
-            const A* z = routing.logits.row(first + t);
-            if (is_undecided(z, L::choices)) return;
-            A* d = memory.d_scores + (first + t) * E;
-            for (int e = 0; e < E; ++e) {
-                bool chosen = false;
-                for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;
-                d[e] = chosen ? A(0)
-                              : gatefold::mul(dot<A>(dy.row(first + t), memory.outputs + (e * count + t) * H, H),
-                                              static_cast<A>(o.scale));
-            }
-            other_scores_backward<L>(z, d, d_logits.row(first + t));
+            others_backward<L>(routing, first + t, dy.row(first + t), static_cast<A>(o.scale),
+                               memory.d_scores + (first + t) * E, d_logits.row(first + t),
+                               [&](int e) { return memory.outputs + (e * count + t) * H; });
         });
     }
+}
+
+/// The same with the layer's default vectors for what the experts that were not chosen return.
+template <class W, layer_type L = typename W::layer_type>
+void default_vectors_backward(context<cpu>& ctx, const W& w, const routing_view<L>& routing,
+                              const view<const typename L::value_type, dyn, L::hidden>& dy, const options<L>& o,
+                              const view<typename L::accumulate_type, dyn, L::choices>& d_logits,
+                              const all_experts_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    for_each_token(ctx, dy.extent(0), [&](index_t t) {
+        others_backward<L>(routing, t, dy.row(t), static_cast<A>(o.scale), memory.d_scores + t * L::experts,
+                           d_logits.row(t), [&](int e) { return w.default_vectors.data() + index_t{e} * L::hidden; });
+    });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

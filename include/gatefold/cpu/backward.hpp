@@ -266,6 +266,8 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         if constexpr (L::c.router.learns_from == estimator::all_experts)
             all_experts_backward(ctx, w, routed_batch(ctx, given, memory), saved.routing(), dy, o,
                                  saved.logit_gradients(), memory.all_experts);
+        if constexpr (L::c.router.learns_from == estimator::default_vectors)
+            default_vectors_backward(ctx, w, saved.routing(), dy, o, saved.logit_gradients(), memory.all_experts);
         if constexpr (L::c.router.expert_scale)
             expert_scale_backward(ctx, w, in, o, saved.routing(), d_weights, g, o.accumulate);
         if (in.router_x.data()) {

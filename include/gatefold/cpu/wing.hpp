@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <gatefold/cpu/backward.hpp>
+#include <gatefold/cpu/default_vectors.hpp>
 #include <gatefold/cpu/forward.hpp>
 #include <gatefold/cpu/losses.hpp>
 #include <gatefold/cpu/plan.hpp>
@@ -40,6 +41,12 @@ struct impl<cpu> {
     template <class Loss, layer_type L>
     static double add_loss(context<cpu>& ctx, const Loss& loss, tape<L>* const* tapes, int count, const batch<L>& in) {
         return on_cpu::add_loss(ctx, loss, tapes, count, in);
+    }
+
+    template <layer_type L>
+    static void update_default_vectors(context<cpu>& ctx, const output_average& controller, weights<L>& w,
+                                       const batch<L>& in, tape<L>& saved, const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::update_default_vectors(ctx, controller, w, in, saved, o);)
     }
 
     template <class To, class From>

@@ -53,6 +53,12 @@ struct relu_coefficient {
     double value = 1e-8;
 };
 
+/// v_e = decay · v_e + (1 - decay) · mean of what expert e returned in a step, for estimator::default_vectors (arXiv
+/// 2504.12463). An expert without tokens keeps its vector. Its update is in gatefold/moe/default_vectors.hpp.
+struct output_average {
+    double decay = 0.9;
+};
+
 }  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {

@@ -63,6 +63,9 @@ public:
     [[no_unique_address]] slot<routed && c.router.transform == logit_transform::residual, 8, R, N, N> router_residual;
     // State of a balancing controller: stored, not trained.
     [[no_unique_address]] slot<routed && c.router.selection_bias != key_bias::none, 9, A, N> selection_bias;
+    // What backward takes for the outputs of experts that were not run: stored, a running mean.
+    [[no_unique_address]] slot<routed && c.router.learns_from == estimator::default_vectors, 25, A, E, W>
+        default_vectors;
 
     // Experts: gate_up [E, 2F, W] with a gate, up [E, F, W] without.
     [[no_unique_address]] slot<Matrices && L::is_gated, 10, T, E, 2 * L::ffn, W> gate_up;
@@ -135,6 +138,7 @@ constexpr void for_each_parameter(F&& f, Sets&&... s) {
 template <class F, class... Sets>
 constexpr void for_each_buffer(F&& f, Sets&&... s) {
     detail::visit_slot(f, "selection_bias", s.selection_bias...);
+    detail::visit_slot(f, "default_vectors", s.default_vectors...);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
