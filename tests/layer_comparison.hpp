@@ -93,6 +93,21 @@ void fill(gf::tensor<T, gf::dyn, gf::dyn>& t, std::uint64_t seed, double size = 
     }
 }
 
+/// [T, E, F] what dropout in a layer's experts multiplies activations by.
+template <class L>
+oracle::values dropout_factors(const gf::options<L>& o, gf::index_t first_token, gf::index_t tokens) {
+    using A = typename L::accumulate_type;
+    const gf::counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
+    oracle::values factors;
+    for (gf::index_t t = 0; t < tokens; ++t)
+        for (gf::index_t i = 0; i < gf::index_t{L::experts} * L::ffn; ++i)
+            factors.push_back(draw.template uniform_from_zero<A>(gf::purpose::expert_dropout, first_token + t, i) <
+                                      static_cast<A>(o.dropout)
+                                  ? 0.0
+                                  : 1 / (1 - static_cast<double>(o.dropout)));
+    return factors;
+}
+
 /// Runs layer L forward and backward over `tokens` random tokens and compares everything with the oracle, which is
 /// given the layer's own choice of experts (compared before with the oracle's own where T is double).
 template <class L>
@@ -122,13 +137,22 @@ void compare(gf::index_t tokens, std::uint64_t seed, int threads = 2) {
     const gf::view<T, gf::dyn, L::hidden> out{y.data(), {tokens, L::hidden}}, grad_x{dx.data(), {tokens, L::hidden}};
     const gf::view<const T, gf::dyn, L::hidden> grad_y{dy.data(), {tokens, L::hidden}};
 
-    gf::forward(ctx, w, in, out, tape);
+    gf::options<L> o;
+    if constexpr (L::c.dropout > 0) {
+        o.training = true;
+        o.seed = seed;
+        o.step = 3;
+        o.layer = 2;
+        in.first_token = 500;
+    }
+    gf::forward(ctx, w, in, out, tape, o);
 
     oracle::layer layer = bridge::layer_of(L::c);
     const oracle::parameters p = bridge::parameters_of(w);
     oracle::batch b;
     b.tokens = static_cast<oracle::natural>(tokens);
     b.x = bridge::values_of(x);
+    if constexpr (L::c.dropout > 0) b.dropout = dropout_factors<L>(o, in.first_token, tokens);
     oracle::gradients expected;
     if constexpr (!L::is_dense) {
         if constexpr (std::is_same_v<T, double>) {
@@ -163,7 +187,7 @@ void compare(gf::index_t tokens, std::uint64_t seed, int threads = 2) {
         for (gf::index_t i = 0; i < tokens * L::choices; ++i) tape.logit_gradients().data()[i] = A{0};
     }
 
-    gf::backward(ctx, w, in, tape, grad_y, grad_x, g);
+    gf::backward(ctx, w, in, tape, grad_y, grad_x, g, o);
 
     tolerance = gradient_tolerance_of<T>(L::hidden, L::slots);
     expected = oracle::backward(layer, p, b, r, bridge::values_of(dy));

@@ -253,6 +253,7 @@ std::string literal_of(const gf::config& c, const std::string& family) {
     }
     i.add("latent", c.latent, plain.latent);
     i.add("latent_norm", c.latent_norm, plain.latent_norm);
+    i.add("dropout", c.dropout, plain.dropout);
     return "gf::config{" + i.text + "}";
 }
 

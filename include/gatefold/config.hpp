@@ -233,6 +233,9 @@ struct config {
     free_experts free = {};
     int latent = 0;
     bool latent_norm = false;
+    /// Probability with which an activation inside a routed expert (or the dense FFN) is zero in training; those that
+    /// stay are divided by 1 - dropout.
+    float dropout = 0;
     bool operator==(const config&) const = default;
 };
 
@@ -454,7 +457,9 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
         choices(c) == c.experts || (c.latent == 0 && (c.free.constant == 0 || c.router.acts_on == weight_at::output)), \
         "gatefold::config: free experts stand beside experts on hidden whose weights act on the output; leave "        \
         ".latent and .router.acts_on out")                                                                             \
-    RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")
+    RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")      \
+    RULE(c.dropout >= 0 && c.dropout < 1,                                                                              \
+         "gatefold::config: dropout of experts is a probability; set .dropout to 0 or more, and below 1")
 /// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
 constexpr const char* fault(const config& c) {
 #define GATEFOLD_RULE(test, text) \

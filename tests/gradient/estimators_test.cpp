@@ -1,4 +1,5 @@
-// Gradients of whole layers in training by central differences in double: what a router learns from default vectors.
+// Gradients of whole layers in training by central differences in double: what a router learns from default vectors,
+// dropout inside experts.
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -32,9 +33,11 @@ struct problem {
         in.x = {x.data(), {tokens, L::hidden}};
         in.first_token = 1000;
         forward();
-        const auto ids = tape.routing().ids;
-        chosen.assign(ids.data(), ids.data() + ids.size());
-        in.chosen = {chosen.data(), {tokens, L::slots}};  // a choice has no gradient
+        if constexpr (!L::is_dense) {
+            const auto ids = tape.routing().ids;
+            chosen.assign(ids.data(), ids.data() + ids.size());
+            in.chosen = {chosen.data(), {tokens, L::slots}};  // a choice has no gradient
+        }
         gf::backward(ctx, w, in, tape, {dy.data(), {tokens, L::hidden}}, {dx.data(), {tokens, L::hidden}}, g, o);
     }
 
@@ -89,6 +92,28 @@ BOOST_AUTO_TEST_CASE(default_vectors) {
     p.check("router_bias", p.w.router_bias.data(), p.w.router_bias.size(), p.g.router_bias.data(), others);
     p.check("x", p.x.data(), p.x.size(), p.dx.data(), others);
     p.check("down", p.w.down.data(), p.w.down.size(), p.g.down.data(), others);
+}
+
+BOOST_AUTO_TEST_CASE(expert_dropout) {
+    constexpr auto nothing = [](gf::index_t, int) { return 0.0; };
+    using L = gf::layer<gf::with(small, &gf::config::dropout, 0.4f), double>;
+    problem<L> p({.seed = 9, .step = 4, .training = true});
+    const auto check = [&](const char* name, auto& slot, const auto& gradient) {
+        p.check(name, slot.data(), slot.size(), gradient.data(), nothing);
+    };
+    gf::for_each_parameter(check, p.w, p.g);
+    p.check("x", p.x.data(), p.x.size(), p.dx.data(), nothing);
+}
+
+BOOST_AUTO_TEST_CASE(dropout_in_a_dense_layer) {
+    constexpr auto nothing = [](gf::index_t, int) { return 0.0; };
+    using L = gf::layer<gf::config{.hidden = 6, .ffn = 11, .act = gf::activation::gelu_erf, .dropout = 0.25f}, double>;
+    problem<L> p({.seed = 9, .training = true});
+    const auto check = [&](const char* name, auto& slot, const auto& gradient) {
+        p.check(name, slot.data(), slot.size(), gradient.data(), nothing);
+    };
+    gf::for_each_parameter(check, p.w, p.g);
+    p.check("x", p.x.data(), p.x.size(), p.dx.data(), nothing);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

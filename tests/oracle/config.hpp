@@ -211,6 +211,7 @@ struct batch {
     values previous_logits = {};  // [T, E] MoE++
     values key_noise = {};        // [T, E] added to the keys only (Gumbel); SparseMixer training: [T, 2, E]
     values uniform = {};          // [T] second-expert policies; SparseMixer training: [T, 2]
+    values dropout = {};          // [T, E, F] factors on the activations inside routed experts
     ints chosen = {};  // [T, S] ids from outside (hash tables, another implementation's choice), −1 = empty
     bool training = false;
 };

@@ -102,11 +102,13 @@ inline activated ffn_activate(const ffn_shape& s, const values& h, natural f) {
     return s.gated ? activate(s.activation, h[f], h[s.ffn + f]) : activate_one(s.activation.kind, h[f]);
 }
 
-/// o = W2 act(W1 x + b1) + b2. The bias of the down projection is weighted with the output later.
-inline values ffn_forward(const ffn_shape& s, const ffn_pointers<const double*>& w, const double* x) {
+/// o = W2 act(W1 x + b1) + b2. The bias of the down projection is weighted with the output later. `keep` [F], where
+/// given, multiplies the activations (dropout).
+inline values ffn_forward(const ffn_shape& s, const ffn_pointers<const double*>& w, const double* x,
+                          const double* keep = nullptr) {
     const values h = ffn_hidden(s, w, x);
     values a(s.ffn), o(s.width, 0.0);
-    for (natural f = 0; f < s.ffn; ++f) a[f] = ffn_activate(s, h, f).value;
+    for (natural f = 0; f < s.ffn; ++f) a[f] = ffn_activate(s, h, f).value * (keep ? keep[f] : 1);
     if (w.down_bias) o.assign(w.down_bias, w.down_bias + s.width);
     multiply(w.down, s.width, s.ffn, a.data(), o.data());
     return o;
@@ -114,15 +116,16 @@ inline values ffn_forward(const ffn_shape& s, const ffn_pointers<const double*>&
 
 /// Adds parameter gradients to `grad` and returns dx (training.md §4: down, activation, up/gate).
 inline values ffn_backward(const ffn_shape& s, const ffn_pointers<const double*>& w, const ffn_pointers<double*>& grad,
-                           const double* x, const values& d_out) {
+                           const double* x, const values& d_out, const double* keep = nullptr) {
     const values h = ffn_hidden(s, w, x);
     values a(s.ffn), da(s.ffn, 0.0), dh(s.rows(), 0.0), dx(s.width, 0.0);
-    for (natural f = 0; f < s.ffn; ++f) a[f] = ffn_activate(s, h, f).value;
+    for (natural f = 0; f < s.ffn; ++f) a[f] = ffn_activate(s, h, f).value * (keep ? keep[f] : 1);
     add_outer(grad.down, s.width, s.ffn, d_out.data(), a.data());
     if (grad.down_bias) add_scaled(grad.down_bias, 1, d_out.data(), s.width);
     multiply_transposed(w.down, s.width, s.ffn, d_out.data(), da.data());
     for (natural f = 0; f < s.ffn; ++f) {
         const activated act = ffn_activate(s, h, f);
+        if (keep) da[f] *= keep[f];
         dh[f] = da[f] * act.by_gate;
         if (s.gated) dh[s.ffn + f] = da[f] * act.by_up;
     }
@@ -192,10 +195,11 @@ inline values constant_backward(const layer& l, const parameters& p, parameters&
 }
 
 /// f_e(x) for any id below layer::choices().
-inline values expert_forward(const layer& l, const parameters& p, natural e, const double* x) {
+inline values expert_forward(const layer& l, const parameters& p, natural e, const double* x,
+                             const double* keep = nullptr) {
     switch (kind_of(l, e)) {
         case compute_kind::ffn:
-            return ffn_forward(expert_shape(l), expert_pointers<const double*>(l, p, e), x);
+            return ffn_forward(expert_shape(l), expert_pointers<const double*>(l, p, e), x, keep);
         case compute_kind::constant:
             return constant_forward(l, p, e - l.experts, x);
         case compute_kind::identity:
@@ -206,11 +210,11 @@ inline values expert_forward(const layer& l, const parameters& p, natural e, con
 }
 
 inline values expert_backward(const layer& l, const parameters& p, parameters& grad, natural e, const double* x,
-                              const values& d_out) {
+                              const values& d_out, const double* keep = nullptr) {
     switch (kind_of(l, e)) {
         case compute_kind::ffn:
             return ffn_backward(expert_shape(l), expert_pointers<const double*>(l, p, e),
-                                expert_pointers<double*>(l, grad, e), x, d_out);
+                                expert_pointers<double*>(l, grad, e), x, d_out, keep);
         case compute_kind::constant:
             return constant_backward(l, p, grad, e - l.experts, x, d_out);
         case compute_kind::identity:

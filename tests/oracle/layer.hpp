@@ -34,6 +34,7 @@ struct result {
     oracle::plan plan;
     values x;              // [T, H] x as the experts' side sees it (jitter in place)
     values expert_input;   // [T, W] after ×k and the latent projection
+    values dropout;        // [T, E, F] factors on activations, empty: none
     values expert_output;  // [rows, W] o of each plan row, not weighted
     values combined;       // [T, W] Σ w·o before scale, latent norm and up-projection
     values routed;         // [T, H] routed part of y
@@ -89,6 +90,11 @@ inline values pair_input(const layer& l, const result& r, natural i) {
     if (l.weight_on_input)
         for (double& a : x) a *= r.routing.weights[i];
     return x;
+}
+
+/// The factors on the activations of expert e for token t.
+inline const double* kept_by(const layer& l, const result& r, natural t, natural e) {
+    return r.dropout.empty() || e >= l.experts ? nullptr : r.dropout.data() + (t * l.experts + e) * l.ffn;
 }
 
 inline double pair_weight(const layer& l, const result& r, natural i) {
@@ -154,7 +160,7 @@ inline void run_experts(const layer& l, const parameters& p, result& r) {
     for (natural e = 0; e < l.choices(); ++e)  // ascending expert id
         for (int n = r.plan.offsets[e]; n < r.plan.offsets[e + 1]; ++n) {
             const natural i = to_index(r.plan.rows[to_index(n)]);
-            const values o = expert_forward(l, p, e, pair_input(l, r, i).data());
+            const values o = expert_forward(l, p, e, pair_input(l, r, i).data(), kept_by(l, r, i / r.routing.slots, e));
             r.expert_output.insert(r.expert_output.end(), o.begin(), o.end());
             add_scaled(r.combined.data() + i / r.routing.slots * w, pair_weight(l, r, i), o.data(), w);
         }
@@ -177,6 +183,7 @@ inline result forward(const layer& l, const parameters& p, const batch& b) {
     r.routing = route(l, p, b, router_source(l, b, r.x));
     r.plan = make_plan(r.routing.ids, l.choices());
     r.expert_input = expert_inputs(l, p, r.x, b.tokens);
+    r.dropout = b.dropout;
     run_experts(l, p, r);
     run_shared(l, p, r);
     r.routed.resize(b.tokens * l.hidden);
@@ -240,7 +247,7 @@ inline void experts_backward(const layer& l, const parameters& p, const result& 
         const values dy = row(s.d_combined, t, w), x = pair_input(l, r, i);
         values d_out = dy;
         for (double& a : d_out) a *= pair_weight(l, r, i);
-        const values dx = expert_backward(l, p, s.grad.parameters, e, x.data(), d_out);
+        const values dx = expert_backward(l, p, s.grad.parameters, e, x.data(), d_out, kept_by(l, r, t, e));
         if (l.weight_on_input)
             s.dw[i] += dot(dx.data(), r.expert_input.data() + t * w, w);
         else
@@ -261,8 +268,9 @@ inline values dense_mixer_scores(const layer& l, const parameters& p, const resu
             for (natural n = 0; n < r.routing.slots; ++n)
                 taken |= r.routing.chosen[t * r.routing.slots + n] == to_int(i);
             if (taken) continue;
-            const values o = l.default_vectors ? row(p.default_vectors, i, w)
-                                               : expert_forward(l, p, i, r.expert_input.data() + t * w);
+            const values o = l.default_vectors
+                                 ? row(p.default_vectors, i, w)
+                                 : expert_forward(l, p, i, r.expert_input.data() + t * w, kept_by(l, r, t, i));
             d_scores[t * e + i] = l.router.scale * dot(s.d_combined.data() + t * w, o.data(), w);
         }
     return d_scores;

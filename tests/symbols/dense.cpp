@@ -4,6 +4,7 @@
 // ABSENT: on_cpu::(route(_\w+)?|choose_token|compute_logits|logits_\w+|weigh|capacity_\w+)[<(]
 // ABSENT: on_cpu::(build_plan|route_and_plan)[<(]
 // ABSENT: on_cpu::(combine\w*|add_routed)[<(]
+// ABSENT: on_cpu::expert_dropout<
 #include <gatefold/gatefold.hpp>
 
 namespace gf = gatefold;

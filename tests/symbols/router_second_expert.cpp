@@ -15,6 +15,7 @@
 // ABSENT: on_cpu::((all_experts|default_vectors|others)_backward|other_scores_backward)[<(]
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
+// ABSENT: on_cpu::expert_dropout<
 #include <gatefold/gatefold.hpp>
 
 namespace gf = gatefold;

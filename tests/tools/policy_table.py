@@ -129,6 +129,7 @@ class Policies:
                     ("router_config", "noise"),
                     ("shared_config", "ffn"),
                     ("config", "latent"),
+                    ("config", "dropout"),
                 ):
                     self.rows.append((struct, field, "set"))
                 elif struct == "free_experts":

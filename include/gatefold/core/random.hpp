@@ -25,6 +25,7 @@ enum class purpose : std::uint32_t {
     sampling,
     dropout,
     initialisation,
+    expert_dropout,
 };
 
 /// The four words of one counter.

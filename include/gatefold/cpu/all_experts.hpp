@@ -83,8 +83,8 @@ void all_experts_backward(context<cpu>& ctx, const W& w, const batch<L>& read, c
         for (index_t r = 0; r < E * count; ++r) memory.tokens_of_rows[r] = static_cast<std::int32_t>(first + r % count);
         const expert_input<T> input{{E, memory.offsets, 0},
                                     {read.x.data(), read.x.row_stride(), memory.tokens_of_rows, 1}};
-        run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
-                                      ctx.sums(), kept_activations<T>{}, rows_into<A>{memory.outputs, H});
+        run_routed<L>(ctx, memory.experts, input, w, o, kept_activations<T>{}, rows_into<A>{memory.outputs, H},
+                      dropout_of(o, read.first_token, memory.tokens_of_rows, 1));
         for_each_token(ctx, count, [&](index_t t) {
             others_backward<L>(routing, first + t, dy.row(first + t), static_cast<A>(o.scale),
                                memory.d_scores + (first + t) * E, d_logits.row(first + t),

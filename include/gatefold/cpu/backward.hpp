@@ -175,7 +175,8 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& given, tape<
     call.d_weights = memory.d_weights;
     // Pairs without a row, empty or dropped, keep a gradient of exactly zero.
     for (index_t p = 0; p < tokens * L::slots; ++p) memory.d_weights[p] = 0;
-    ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
+    ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products,
+                           dropout_of(o, in.first_token, plan.rows.data(), L::slots));
 
     const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
     ctx.parallel(parts, [&](int part) {
@@ -248,7 +249,7 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         call.pre_activations = saved.gate_up().data();
         call.limit = static_cast<A>(o.limit);
         call.accumulate = o.accumulate;
-        ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
+        ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products, dropout_of(o, in.first_token, nullptr, 1));
         rows = memory.experts.d_x;
     } else {
         const batch<L> given = experts_batch(ctx, in, o, memory);

@@ -37,9 +37,9 @@ constexpr std::size_t default_vectors_bytes() {
 }
 
 /// Σ over the rows of expert e of its activations from feature f on, as the down projection reads them.
-template <layer_type L, class A = typename L::accumulate_type>
+template <layer_type L, class Drop, class A = typename L::accumulate_type>
 void sum_activations(const plan_view<cpu>& plan, const std::uint8_t* mask, const typename L::value_type* pre, A limit,
-                     int e, index_t f, A* out) {
+                     const Drop& drop, int e, index_t f, A* out) {
     using T = typename L::value_type;
     const index_t left = L::ffn - f;
     const vec<A> bound = broadcast<A>(limit);
@@ -53,7 +53,7 @@ void sum_activations(const plan_view<cpu>& plan, const std::uint8_t* mask, const
         else
             a = activate<L::c.act>(load_first<A>(row, left), bound);
         alignas(64) T rounded[std::size_t{lanes<A>}];
-        store(rounded, a);
+        store(rounded, drop.apply(a, r, f, left));
         sum = add(sum, load<A>(rounded));
     }
     store_first(out, sum, left);
@@ -72,13 +72,14 @@ void update_default_vectors(context<cpu>& ctx, const output_average& controller,
         for (index_t r = plan.offsets[e]; r < plan.offsets[e + 1]; ++r)
             memory.counts[e] += !in.mask.data() || in.mask[plan.rows[r] / L::slots] ? 1 : 0;
     }
+    const auto drop = dropout_of(o, in.first_token, plan.rows.data(), L::slots);
     constexpr index_t blocks = ceil_div<index_t>(F, lanes<A>);
     for_each_token(ctx, E * blocks, [&](index_t i) {
         const int e = static_cast<int>(i / blocks);
         const index_t f = i % blocks * lanes<A>;
         if (memory.counts[e] > 0)
-            sum_activations<L>(plan, in.mask.data(), saved.gate_up().data(), static_cast<A>(o.limit), e, f,
-                               memory.sums + index_t{e} * F + f);
+            sum_activations<L>(plan, in.mask.data(), saved.gate_up().data(), static_cast<A>(o.limit),
+                               drop.of_expert(e, 0), e, f, memory.sums + index_t{e} * F + f);
     });
     const A step = static_cast<A>(1 - controller.decay);
     for_each_token(ctx, index_t{E} * H, [&](index_t i) {

@@ -3,7 +3,7 @@
 //     x[T, H] ── gather, convert ──> tiles ──× [gate | up]──> activation ──> tiles ──× down──> sum[t, :] += w · z
 //                                                    └──> pre-activations, activations (training)
 //
-//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target)
+//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target, drop)
 //         E        expert<H, F, activation, T, bias>                         (cpu/experts_layout.hpp)
 //         scratch  expert_scratch_bytes<E>(ctx.threads(), rows) bytes, aligned to 64; nothing else is allocated
 //         input    expert_input<X>{groups, rows_of<X>}: rows [groups.begin(e), groups.end(e)) of expert e, gathered
@@ -11,6 +11,7 @@
 //                  by pairs / slots, times factor where given (rounded to T); X is T or float
 //         weights  hub_weights<T> or packed_weights<T> (pack_expert<E>): the same bits
 //         order    of bf16 sums; resolved by resolve()
+//         drop     no_dropout, or expert_dropout: behind the activation               (cpu/dropout.hpp)
 //         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
 //         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
 //                  rows_into<sum>:    z[row, :]
@@ -25,6 +26,7 @@
 #include <cstdint>
 
 #include <gatefold/core/workspace.hpp>
+#include <gatefold/cpu/dropout.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
 #include <gatefold/cpu/experts_tiles.hpp>
@@ -93,8 +95,8 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
 
 // ---- what becomes of finished sums
 
-/// After the first projection: bias, activation, and the result where the second projection reads it.
-template <class Form, activation Act, class T, bool Bias>
+/// After the first projection: bias, activation, dropout, and the result where the second projection reads it.
+template <class Form, activation Act, class T, bool Bias, class Drop>
 struct activate_tile {
     using sum = typename Form::sum_type;
     static constexpr int W = lanes<sum>;
@@ -107,6 +109,7 @@ struct activate_tile {
     const T* bias;
     vec<sum> limit;
     T *pre, *activated;  ///< kept for training; of this expert's rows, or null
+    [[no_unique_address]] Drop drop;
 
     GATEFOLD_INLINE void put(index_t r, int height, int i, index_t f, const T* values, int count) const {
         typename Form::row_type* tile = tiles + r * (padded / Form::step) * step_rows<Form>;
@@ -138,9 +141,9 @@ struct activate_tile {
                 }
                 alignas(64) T values[std::size_t{W}];
                 if constexpr (gated)
-                    store(values, activate<Act>(value, upper, limit));
+                    store(values, drop.apply(activate<Act>(value, upper, limit), r + i, f, left));
                 else
-                    store(values, activate<Act>(value, limit));
+                    store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
                 for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
                 put(r, height, i, f, values, static_cast<int>(there < W ? there : W));
                 if (activated)
@@ -275,10 +278,11 @@ struct panels_of {
     }
 };
 
-template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target>
+template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
                                  const panels_of<T, lanes<typename Form::sum_type>, is_gated(Act)>& weights,
-                                 typename Form::sum_type limit, const kept_activations<T>& keep, const Target& target) {
+                                 typename Form::sum_type limit, const kept_activations<T>& keep, const Target& target,
+                                 const Drop& drop = {}) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
     using tiles_type = typename Form::tiles_type;
@@ -332,13 +336,14 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                             weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
-                             activate_tile<Form, Act, T, Bias>{
-                                 shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
-                                 weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
-                                 keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
-                                 keep.activated ? keep.activated + begin * shape.ffn : nullptr});
+            sweep_with<Form>(
+                tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
+                weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
+                activate_tile<Form, Act, T, Bias, Drop>{
+                    shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
+                    weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
+                    keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
+                    keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
         }
     });
 
@@ -365,10 +370,10 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
 }
 
 /// The stage; see the top of this file.
-template <class E, class Context, class X, class Weights, class Target>
+template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target) {
+                 const Target& target, const Drop& drop = {}) {
     using T = typename E::value_type;
     panels_of<T, E::W, E::gated> panels{nullptr, nullptr, nullptr, weights.up_bias, weights.down_bias, shape_of<E>};
     if constexpr (std::is_same_v<Weights, packed_weights<T>>)
@@ -377,17 +382,18 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
         panels.up = weights.up, panels.down = weights.down;
     if constexpr (std::is_same_v<T, bf16>) {
         if (resolve(sums) == order::dot)
-            return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target);
+            return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target,
+                                                           drop);
     }
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
             return run_stage<tile_form<hardware_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                            limit, keep, target);
+                                                                            limit, keep, target, drop);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                target);
+                                                                target, drop);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

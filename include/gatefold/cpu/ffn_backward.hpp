@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include <gatefold/core/workspace.hpp>
+#include <gatefold/cpu/dropout.hpp>
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/activation.hpp>
@@ -54,22 +55,24 @@ struct ffn_backward_memory {
           activations(memory.take<T>(rows * ffn)) {}
 };
 
-/// One row: the activation again, the gradient of the pair's weight, the gradient of the pre-activations.
-template <activation Act, class T, class A = accumulate_t<T>>
-A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit, int ffn, T* activations, A* d_pre) {
+/// Row r: the activation again, the gradient of the pair's weight, the gradient of the pre-activations.
+template <activation Act, class T, class Drop, class A = accumulate_t<T>>
+A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit, int ffn, const Drop& drop, index_t r,
+                          T* activations, A* d_pre) {
     constexpr int width = lanes<A>;
     const vec<A> w = broadcast<A>(weight), bound = broadcast<A>(limit);
     for (index_t i = 0; i < ffn; i += width) {
         const index_t left = ffn - i;
-        const vec<A> gate = load_first<A>(pre + i, left), d = mul(w, load_first<A>(d_activation + i, left));
+        const vec<A> gate = load_first<A>(pre + i, left),
+                     d = drop.apply(mul(w, load_first<A>(d_activation + i, left)), r, i, left);
         if constexpr (is_gated(Act)) {
             const vec<A> up = load_first<A>(pre + ffn + i, left);
-            store_first(activations + i, activate<Act>(gate, up, bound), left);
+            store_first(activations + i, drop.apply(activate<Act>(gate, up, bound), r, i, left), left);
             const auto g = activate_backward<Act>(gate, up, d, bound);
             store_first(d_pre + i, g.d_gate, left);
             store_first(d_pre + ffn + i, g.d_up, left);
         } else {
-            store_first(activations + i, activate<Act>(gate, bound), left);
+            store_first(activations + i, drop.apply(activate<Act>(gate, bound), r, i, left), left);
             store_first(d_pre + i, activate_backward<Act>(gate, d, bound), left);
         }
     }
@@ -77,9 +80,9 @@ A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit
 }
 
 /// Leaves the gradients of the FFN's parameters in place and of its input rows in memory.d_x.
-template <activation Act, class T, class D>
+template <activation Act, class T, class D, class Drop = no_dropout>
 void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T, D>& call, const ffn_backward_memory<T, Act>& memory,
-                  std::byte* scratch) {
+                  std::byte* scratch, const Drop& drop = {}) {
     using A = accumulate_t<T>;
     constexpr int halves = is_gated(Act) ? 2 : 1;
     const int ffn = call.ffn, width = call.width, gate_up_rows = halves * ffn;
@@ -101,10 +104,10 @@ void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T, D>& call, const 
         for (index_t r = first + mine.begin; r < first + mine.end; ++r) {
             while (call.groups.end(e) <= r) ++e;
             const index_t pair = call.pairs ? call.pairs[r] : r;
-            A d_weight =
-                activation_row_backward<Act>(call.pre_activations + r * gate_up_rows, memory.d_activation + r * ffn,
-                                             call.output_weights ? call.output_weights[pair] : A{1}, call.limit, ffn,
-                                             memory.activations + r * ffn, memory.d_pre_activation + r * gate_up_rows);
+            A d_weight = activation_row_backward<Act>(
+                call.pre_activations + r * gate_up_rows, memory.d_activation + r * ffn,
+                call.output_weights ? call.output_weights[pair] : A{1}, call.limit, ffn, drop.of_expert(e, 0), r,
+                memory.activations + r * ffn, memory.d_pre_activation + r * gate_up_rows);
             if (call.d_weights && !call.input_weights) {
                 if (call.down_bias) d_weight += dot<A>(dy.row(r), call.down_bias + index_t{e} * width, width);
                 call.d_weights[pair] = d_weight;

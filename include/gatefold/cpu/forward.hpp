@@ -191,6 +191,18 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
     }
 }
 
+/// The stage of the routed experts, or of the dense FFN.
+template <layer_type L, class X, class W, class Target, class Drop>
+void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
+                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
+    const auto weights = routed_weights(w);
+    const auto limit = static_cast<typename L::accumulate_type>(o.limit);
+    if constexpr (std::is_same_v<Drop, no_dropout>)
+        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target);
+    else
+        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target, drop);
+}
+
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
 /// `in`.
 template <class W, layer_type L = typename W::layer_type>
@@ -229,8 +241,8 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
     const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
-    run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
-                                  keep, target);
+    run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
+                  dropout_of(o, in.first_token, plan.rows.data(), L::slots));
     finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
 }
 
@@ -271,8 +283,8 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
         kept_activations<T> keep;
         if (saved) keep.pre = saved->gate_up().data();
         const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
-        run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
-                                      ctx.sums(), keep, rows_into<A>{sums, stride});
+        run_routed<L>(ctx, memory.experts, input, w, o, keep, rows_into<A>{sums, stride},
+                      dropout_of(o, in.first_token, nullptr, 1));
     } else {
         const batch<L> given = experts_batch(ctx, in, o, memory);
         add_routed(ctx, w, in, given, sums, stride, saved, o, memory);

@@ -16,8 +16,8 @@ void experts_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan
     const batch<L> read = routed_batch(ctx, experts_batch(ctx, in, o, memory), memory);
     const expert_input<typename L::value_type> input{{L::experts, plan.offsets.data(), 0},
                                                      routed_rows(ctx, w, read, plan, routing.weights.data(), memory)};
-    run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
-                                  kept_activations<typename L::value_type>{}, rows_into<A>{z.data(), z.row_stride()});
+    run_routed<L>(ctx, memory.experts, input, w, o, kept_activations<typename L::value_type>{},
+                  rows_into<A>{z.data(), z.row_stride()}, dropout_of(o, in.first_token, plan.rows.data(), L::slots));
 }
 
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>

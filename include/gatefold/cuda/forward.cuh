@@ -11,6 +11,7 @@
 #include <gatefold/cuda/limit.cuh>
 #include <gatefold/cuda/pointer.cuh>
 #include <gatefold/cuda/route.cuh>
+#include <gatefold/cuda/support.cuh>
 #include <gatefold/cuda/tensor.cuh>
 #include <gatefold/moe/tape.hpp>
 
@@ -87,6 +88,7 @@ void check_row_starts(const char* function, const char* argument, const V& v) {
 template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
 void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
                    tape<L, cuda>* saved, const options<L>& o) {
+    static_assert(supported<L>::value);
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     const device_scope scope(ctx.device());

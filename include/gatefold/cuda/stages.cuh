@@ -20,6 +20,7 @@ template <class W, layer_type L = typename W::layer_type, class T = typename L::
 void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
                    const routing_view<L, cuda>& routing, const basic_view<cuda, T, dyn, L::width>& z,
                    const options<L>& o) {
+    static_assert(supported<L>::value);
     const device_scope scope(ctx.device());
     check_device_pointer("experts", "x", in.x.data(), ctx.device());
     check_device_pointer("experts", "rows", plan.rows.data(), ctx.device());

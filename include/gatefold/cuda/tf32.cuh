@@ -27,7 +27,7 @@ void forward(context<cuda>& ctx, tf32_t, const W& w,
              const options<typename W::layer_type>& o = {}) {
     static_assert(std::is_same_v<typename W::layer_type::value_type, float>,
                   "gatefold::forward: tf32 is for layers of float; call forward without it");
-    detail::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y, o);
     if (in.x.extent(0) == 0) return;
     tape<typename W::layer_type, cuda>* none = nullptr;
     detail::on_cuda::layer_forward<detail::on_cuda::tf32_stage>(ctx, w, in, y, none, o);

@@ -40,6 +40,7 @@ void backward(context<typename W::backend>& ctx, const W& w,
     if (in.router_x.data()) detail::check_disjoint("backward", "dx", dx, "router_x", in.router_x);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
+    detail::check_dropout("backward", o);
     if (!(saved.tokens() == tokens)) [[unlikely]]
         detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);

@@ -40,6 +40,7 @@ struct options {
     float noise = L::c.router.noise;
     float threshold = L::c.router.threshold;
     float capacity_factor = L::c.capacity.factor;
+    float dropout = L::c.dropout;
     std::uint64_t seed = 0;
     std::uint32_t step = 0;
     std::uint32_t layer = 0;

@@ -113,8 +113,17 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
     }
 }
 
+/// Dropout of experts: a probability where the configuration has it, nothing else.
+template <layer_type L>
+void check_dropout(const char* function, const options<L>& o) {
+    require(o.dropout >= 0 && (L::c.dropout > 0 ? o.dropout < 1 : o.dropout == 0), function, "options.dropout",
+            L::c.dropout > 0 ? "a probability below 1" : "zero, since the configuration has no .dropout", o.dropout);
+}
+
 template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
-void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
+void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y,
+                   const options<L>& o) {
+    check_dropout("forward", o);
     check_batch("forward", ctx, in, !L::is_dense);
     check_view("forward", "y", y, in.x.extent(0));
     check_disjoint("forward", "y", y, "x", in.x);

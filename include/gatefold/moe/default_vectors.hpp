@@ -31,6 +31,7 @@ void update(context<cpu>& ctx, const output_average& controller, weights<L>& w,
     require(in.x.extent(0) == saved.tokens(), "update", "tape", "a tape of the same tokens", saved.tokens());
     if (in.mask.data()) detail::check_view("update", "mask", in.mask, saved.tokens());
     detail::check_weights("update", w);
+    detail::check_dropout("update", o);
     if (saved.tokens() > 0) detail::impl<cpu>::update_default_vectors(ctx, controller, w, in, saved, o);
 }
 

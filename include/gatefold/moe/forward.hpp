@@ -34,7 +34,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
-    detail::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y, o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, nullptr, o);
 }
@@ -46,7 +46,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              tape<typename W::layer_type, typename W::backend>& saved, const options<typename W::layer_type>& o = {}) {
-    detail::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y, o);
     saved.require_room(in.x.extent(0));
     // The last thing that can fail, so that the tape still holds the previous call if it does.
     ctx.reserve_bytes(
