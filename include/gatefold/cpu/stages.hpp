@@ -38,7 +38,14 @@ void combine_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan
         for (int i = 0; i < order.count; ++i) {
             const int s = order.slot[i];
             if (routing.ids(t, s) >= L::experts) continue;
-            add_scaled(sum, on_input ? A{1} : routing.weights(t, s), z.row(place[s]), L::width);
+            const vec<A> weight = broadcast<A>(on_input ? A{1} : routing.weights(t, s));
+            const A* returned = z.row(place[s]);
+            // As deliver_tile adds it, which rounds once also where there is no instruction for it.
+            for (index_t h = 0; h < L::width; h += lanes<A>)
+                store_first(sum + h,
+                            number<vec<A>>::fma(weight, load_first<A>(returned + h, L::width - h),
+                                                load_first<A>(sum + h, L::width - h)),
+                            L::width - h);
         }
     });
     finish_routed(ctx, w, given, read, plan, routing, routed, index_t{L::width}, memory.sums, index_t{L::hidden}, o,
