@@ -278,11 +278,11 @@ struct panels_of {
     }
 };
 
-template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Drop = no_dropout>
+template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Panels,
+          class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
-                                 const panels_of<T, lanes<typename Form::sum_type>, is_gated(Act)>& weights,
-                                 typename Form::sum_type limit, const kept_activations<T>& keep, const Target& target,
-                                 const Drop& drop = {}) {
+                                 const Panels& weights, typename Form::sum_type limit, const kept_activations<T>& keep,
+                                 const Target& target, const Drop& drop = {}) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
     using tiles_type = typename Form::tiles_type;
@@ -369,8 +369,15 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     });
 }
 
+/// Whether weights hold their matrices in a form of their own and know how the stage reads it.
+template <class Weights>
+inline constexpr bool brings_stage = requires {
+    Weights::own_stage;
+};
+
 /// The stage; see the top of this file.
 template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
+    requires(!brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
                  const Target& target, const Drop& drop = {}) {
@@ -394,6 +401,14 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                 target, drop);
+}
+
+template <class E, class Context, class X, class Weights, class Target>
+    requires(brings_stage<Weights>)
+void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
+                 typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
+                 const Target& target) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

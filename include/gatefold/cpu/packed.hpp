@@ -48,13 +48,21 @@ void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
     });
 }
 
+/// Weights whose matrices have a form of their own say here how the stage reads them.
+template <class W>
+struct own_form {
+    static constexpr bool exists = false;
+};
+
 /// The routed experts' weights as the stage reads them, whatever holds them.
 template <class W, layer_type L = typename W::layer_type>
 auto routed_weights(const W& w) {
     using T = typename L::value_type;
     const T *up_bias = nullptr, *down_bias = nullptr;
     if constexpr (L::c.bias) up_bias = w.gate_up_bias.data(), down_bias = w.down_bias.data();
-    if constexpr (is_packed<W>)
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, 0, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
         return packed_weights<T>{w.matrices.data(), up_bias, down_bias};
     else
         return hub_weights<T>{gate_up_of(w), w.down.data(), up_bias, down_bias};
@@ -66,7 +74,9 @@ auto shared_weights(const W& w) {
     using T = typename L::value_type;
     const T *up_bias = nullptr, *down_bias = nullptr;
     if constexpr (L::c.shared.bias) up_bias = w.shared_gate_up_bias.data(), down_bias = w.shared_down_bias.data();
-    if constexpr (is_packed<W>)
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, L::local_experts, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
         return packed_weights<T>{packed_at<L>(w.matrices.data(), L::local_experts), up_bias, down_bias};
     else
         return hub_weights<T>{w.shared_gate_up.data(), w.shared_down.data(), up_bias, down_bias};

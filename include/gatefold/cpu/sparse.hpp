@@ -1,0 +1,80 @@
+// Block-sparse experts in the expert stage: cpu/experts.hpp's run_stage with panels that are stored in runs.
+//
+// On a machine with a matrix unit too, the vector kernels of the same order do the work.
+#pragma once
+
+#include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/sparse_sweep.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Found from run_stage by its arguments.
+template <class Form, class T, bool Skips, class Done>
+GATEFOLD_INLINE void sweep_with(const row_tiles& tiles, const typename Form::row_type* rows, index_t steps,
+                                const sparse_source<T, Skips>& source, index_t p0, index_t p1, std::byte* scratch,
+                                const Done& done) {
+    sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+}
+
+/// Zero is a value of its own for these: the second projection looks for it.
+constexpr bool yields_zeros(activation a) { return a == activation::relu || a == activation::relu_squared; }
+
+/// What run_stage asks for panels.
+template <class T, bool Skips>
+struct sparse_panels {
+    const T* data;
+    const sparse_run* runs;
+    const index_t* first;
+    const sparse_matrix* summary;  ///< of expert 0
+    const T *up_bias, *down_bias;
+
+    template <bool S>
+    GATEFOLD_INLINE sparse_source<T, S> source(index_t matrix, index_t then) const {
+        const sparse_matrix& m = summary[matrix];
+        return {data, runs, first + m.panel, &m, data + summary[then].begin};
+    }
+    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
+        return source<false>(2 * e, 2 * then);
+    }
+    GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
+        return source<Skips>(2 * e + 1, 2 * then + 1);
+    }
+};
+
+/// The matrices of sparse<L> from one expert on. run_experts hands over to run(), whose panels run_stage reads.
+template <class T>
+struct sparse_weights {
+    static constexpr bool own_stage = true;
+    const std::byte* data;
+    const sparse_run* runs;
+    const index_t* first;
+    const sparse_matrix* summary;
+    const T *up_bias, *down_bias;
+
+    template <class E, class Context, class X, class Target>
+    void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
+             const kept_activations<T>& keep, const Target& target) const {
+        const sparse_panels<T, yields_zeros(E::act)> panels{
+            reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
+        if constexpr (std::is_same_v<T, bf16>) {
+            if (resolve(sums) == order::dot)
+                return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
+                                                               target);
+        }
+        run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
+                                                                    target);
+    }
+};
+
+template <layer_type L>
+struct own_form<sparse<L>> {
+    static constexpr bool exists = true;
+    using T = typename L::value_type;
+
+    /// From expert `e` on.
+    GATEFOLD_INLINE static sparse_weights<T> weights(const sparse<L>& s, int e, const T* up_bias, const T* down_bias) {
+        return {s.matrices.data(), s.runs.data(), s.panels.data(), s.summary.data() + 2 * e, up_bias, down_bias};
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

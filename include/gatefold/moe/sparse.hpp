@@ -1,0 +1,49 @@
+// Experts with whole blocks of zero weights, which are neither stored nor read; activations that are zero (relu,
+// relu_squared) spare the second projection's weights too where an expert has few rows.
+//
+//     weights<L> ── prune_blocks(ctx, w, fraction) ──> weights<L> ── pack_sparse(ctx, w) ──> sparse<L> ── forward
+//
+// Not part of gatefold/gatefold.hpp: include it beside that header. docs/sparsity.md says when it pays.
+#pragma once
+
+#include <gatefold/cpu/prune.hpp>
+#include <gatefold/cpu/sparse.hpp>
+#include <gatefold/cpu/wing.hpp>
+#include <gatefold/moe/packed.hpp>
+#include <gatefold/moe/sparse_form.hpp>
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Sets the blocks of least Euclidean norm to zero: of each expert's first and second projection, the shared expert's
+/// included, round(fraction · number of blocks). Equal norms: the blocks that come first in memory.
+///
+/// Blocks:  32 outputs × 32 inputs; where there is a gate, the outputs are 16 gates and the ups of the same features.
+/// The
+///          same on every target, and whole blocks of sparse<L> on all of them.
+/// Throws:  argument_error for a fraction outside [0, 1] or missing memory; w is untouched then.
+template <layer_type L>
+void prune_blocks(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
+    require(fraction >= 0 && fraction <= 1, "prune_blocks", "fraction", "a number from 0 to 1", fraction);
+    detail::check_weights("prune_blocks", w);
+    detail::on_cpu::prune_layer(ctx, w, fraction);
+}
+
+/// Packs a layer without its blocks of zeros. A block that holds a -0 or anything else is stored.
+///
+/// Memory while packing: the weights and what is stored.
+/// Throws:  argument_error for missing memory, std::bad_alloc.
+template <layer_weights W, layer_type L = typename W::layer_type>
+sparse<L> pack_sparse(context<cpu>& ctx, const W& w) {
+    static_assert(!is_packed<W> && __is_same(typename W::backend, cpu),
+                  "gatefold::pack_sparse: takes weights or weights_view in host memory");
+    detail::check_weights("pack_sparse", w);
+    sparse<L> s;
+    detail::allocate_slots(s, ctx);
+    const auto copy = [&](const char*, auto& to, const auto& from) { detail::impl<cpu>::copy(ctx, to, from); };
+    for_each_parameter(copy, s, w);
+    for_each_buffer(copy, s, w);
+    detail::on_cpu::pack_sparse_layer<L>(ctx, s, w);
+    return s;
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
