@@ -12,6 +12,8 @@ import sys
 
 STAGES = ["router", "plan", "experts", "combine", "layer_forward", "layer_forward_hub", "layer_backward", "dense_ffn"]
 SKEWED = ["experts", "layer_forward"]
+ZEROS = {"sparse_forward": [1, 16, 64, 256], "relu_forward": [1, 4]}  # stage: tokens
+FORMS = ["packed", "zero:0", "zero:50", "zero:75", "zero:90"]
 MODELS = ["tiny", "olmoe", "qwen3", "mixtral", "gptoss"]
 TYPES = ["f32", "bf16"]
 TOKENS = [1, 4, 16, 64, 256, 1024]
@@ -38,6 +40,9 @@ def main():
                 for t in TOKENS:
                     expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:{n}" for stage in STAGES}
                     expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:{n}/skew:1" for stage in SKEWED}
+    for stage, counts in ZEROS.items():
+        expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:1/{form}" for model in ("tiny", "olmoe") for type_ in TYPES
+                     for t in counts for form in FORMS}
     faults = [f"no benchmark {name}" for name in sorted(expected - listed)]
     if not threads:
         faults.append("no benchmark on one thread")
