@@ -202,7 +202,15 @@ enum class projection { linear, two_layer, cosine, none };
 enum class logit_transform { none, noisy_top_k, gaussian, gumbel, normalised, residual };
 
 /// The score of an expert, from which the weights of the chosen come.
-enum class score { softmax, softmax_selected, sigmoid, sqrt_softplus, identity, relu };
+enum class score {
+    softmax,
+    softmax_selected,
+    sigmoid,
+    sqrt_softplus,
+    identity,
+    relu,
+    softmax_tokens,  ///< the softmax over the tokens of a group, for each expert (Mesh TensorFlow's expert choice)
+};
 
 /// Which experts a token gets, or which tokens an expert gets.
 enum class selection {
@@ -223,7 +231,12 @@ enum class selection {
 enum class key_bias { none, score, logit };
 
 /// How a group of experts is scored in group-limited selection.
-enum class group_key { none, max, top2_sum };
+enum class group_key {
+    none,
+    max,
+    top2_sum,
+    share_sum,  ///< the sum of its top_k / kept_groups best keys (Megatron)
+};
 
 /// What the experts of a group that was not kept get as their key.
 enum class group_mask { minus_infinity, zero };
@@ -237,20 +250,47 @@ enum class second_expert {
     sampled,       ///< drawn from the softmax without the first (NLLB)
 };
 
-/// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon).
-enum class renormalise { none, sum, sum_plus, max_of };
+/// How the weights of the chosen experts are divided by their sum G: not, G, G + epsilon, max(G, epsilon); or by their
+/// p-norm, p the field `power`.
+enum class renormalise { none, sum, sum_plus, max_of, norm };
 
 /// Where the scale acts: on the weights, or on the routed sum after the combine.
 enum class scale_at { weights, output };
 
-/// Whether a weight multiplies what an expert returns or what it is given.
-enum class weight_at { output, input };
+/// Whether a weight w multiplies what an expert returns, or what it is given, or the token too: w f(x) + (1 - w) x.
+enum class weight_at { output, input, blend };
+
+/// What noise without another use does to the router's input in training.
+enum class input_noise {
+    jitter,               ///< the router's copy times U(1 - noise, 1 + noise)
+    shared_jitter,        ///< the tokens themselves, so that the experts see it too (transformers' Mixtral)
+    shared_jitter_twice,  ///< the same, twice (transformers' Phi-3.5-MoE)
+    dropout,              ///< the router's copy, each element zero with probability noise, else / (1 - noise) (Mesh)
+};
+
+/// What the router learns from.
+enum class estimator {
+    chosen,            ///< the experts that were chosen
+    all_experts,       ///< all experts: backward runs the others too (DenseMixer)
+    default_vectors,   ///< all experts: backward takes the running mean of an expert's output for the others' outputs
+    straight_through,  ///< the chosen, whose weight is 1 in forward and their score in backward
+};
 
 /// The type in which a step is carried out: the layer's storage type, or single precision (double for double).
 enum class precision { accumulate, storage };
 
 /// How many rows an expert takes (routing semantics, §8).
-enum class capacity_rule { none, mesh, flaxformer, megatron, deepspeed, nllb, hunyuan };
+enum class capacity_rule {
+    none,
+    mesh,
+    flaxformer,
+    megatron,
+    deepspeed,
+    nllb,
+    hunyuan,
+    fixed,  ///< a number of rows, `rows` (Switch in transformers)
+    share,  ///< floor(tokens * factor / experts): how many tokens an expert chooses in expert choice
+};
 
 /// Who keeps a place when more rows arrive than an expert takes.
 enum class priority {
@@ -285,13 +325,17 @@ struct router_config {
     second_expert second = second_expert::always;
     renormalise renorm = renormalise::none;
     float epsilon = 0;
-    float scale = 1;
+    float power = 0;  ///< the p of renormalise::norm
+    double scale = 1;
     scale_at scaled = scale_at::weights;
     bool expert_scale = false;
     weight_at acts_on = weight_at::output;
+    bool input_times_k = false;  ///< experts read the token times top_k (MoE++)
+    estimator learns_from = estimator::chosen;
     /// Size of the noise that the transform or the sampling adds in training; the deviation of normalised logits; the
-    /// tolerance of sparse_mixer; for other routers the jitter of their input: x (1 - noise .. 1 + noise).
+    /// tolerance of sparse_mixer; where none of these claims it, noise on the input: see noise_on.
     float noise = 0;
+    input_noise noise_on = input_noise::jitter;
     /// The p of top_p, or the threshold of a second expert.
     float threshold = 0;
     bool allow_constant_weight = false;
@@ -303,6 +347,7 @@ struct capacity_config {
     capacity_rule rule = capacity_rule::none;
     float factor = 0;  ///< for nllb the fraction at inference; for deepspeed not positive: as many as arrive
     int minimum = 0;
+    int rows = 0;  ///< of the fixed rule
     int alignment = 1;
     priority keeps = priority::slot_major;
     offset_by behind = offset_by::all;
@@ -365,6 +410,9 @@ struct config {
     free_experts free = {};
     int latent = 0;
     bool latent_norm = false;
+    /// Probability with which an activation inside a routed expert (or the dense FFN) is zero in training; those that
+    /// stay are divided by 1 - dropout.
+    float dropout = 0;
     bool operator==(const config&) const = default;
 };
 
@@ -390,18 +438,32 @@ constexpr int slots(const config& c) {
 }
 /// Width of an expert's input and output: hidden, or the latent width where experts work on a projection.
 constexpr int expert_width(const config& c) { return c.latent > 0 ? c.latent : c.hidden; }
+/// How many of a group's best keys are added up to judge it.
+GATEFOLD_HD constexpr int group_terms(const config& c) {
+    if (c.router.group_by == group_key::top2_sum) return 2;
+    return c.router.group_by == group_key::share_sum ? c.top_k / c.router.kept_groups : 1;
+}
 /// Whether selection compares logits: scores make false ties, so they are compared only where something else than
 /// their order matters: a bias, a sum over a group, a masked key of zero.
 GATEFOLD_HD constexpr bool selects_by_logit(const config& c) {
     const router_config& r = c.router;
     if (r.from == score::softmax_selected || r.from == score::identity) return true;
     return r.selection_bias != key_bias::score &&
-           (r.groups <= 1 || (r.group_by != group_key::top2_sum && r.masked != group_mask::zero));
+           (r.groups <= 1 || (group_terms(c) == 1 && r.masked != group_mask::zero));
 }
-/// Whether the router's input is jittered in training: noise that nothing else claims.
+/// Whether the router's input is disturbed in training: noise that nothing else claims.
 constexpr bool has_jitter(const config& c) {
     return c.router.noise > 0 && c.router.transform == logit_transform::none && c.router.logits != projection::none &&
            c.router.select != selection::sampled;
+}
+/// Whether experts see the noise on the router's input too.
+constexpr bool shares_jitter(const config& c) {
+    return has_jitter(c) &&
+           (c.router.noise_on == input_noise::shared_jitter || c.router.noise_on == input_noise::shared_jitter_twice);
+}
+/// Whether pairs beyond an expert's capacity are dropped; in expert choice an expert takes no more in the first place.
+constexpr bool drops(const config& c) {
+    return c.capacity.rule != capacity_rule::none && c.capacity.rule != capacity_rule::share;
 }
 /// Whether weights depend on the router's parameters, so that it can be trained by the layer's output.
 constexpr bool has_constant_weight(const config& c) {
@@ -458,6 +520,8 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: top_k exceeds the experts of the kept groups; raise .router.kept_groups")                  \
     RULE(c.router.groups <= 1 || c.router.group_by != group_key::top2_sum || choices(c) / c.router.groups >= 2,        \
          "gatefold::config: a group scored by its two best needs two experts; lower .router.groups")                   \
+    RULE(c.router.group_by != group_key::share_sum || c.top_k >= c.router.kept_groups,                                 \
+         "gatefold::config: share_sum adds top_k / kept_groups keys of a group; raise .top_k to .router.kept_groups")  \
     RULE(c.router.groups <= 1 || c.router.select == selection::top_k,                                                  \
          "gatefold::config: groups limit a top-k choice only; set .router.select to selection::top_k")                 \
     RULE(!has_constant_weight(c) || is_dense(c) || c.router.allow_constant_weight,                                     \
@@ -467,6 +531,8 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
                                                                                             : c.router.epsilon == 0,   \
          "gatefold::config: epsilon belongs to renormalise::sum_plus and max_of; set .router.epsilon above "           \
          "0 for them")                                                                                                 \
+    RULE((c.router.renorm == renormalise::norm) ? c.router.power > 0 : c.router.power == 0,                            \
+         "gatefold::config: power belongs to renormalise::norm; set .router.power above 0 for it")                     \
     RULE(c.router.from != score::softmax_selected || c.router.renorm == renormalise::none,                             \
          "gatefold::config: softmax over the selected already sums to 1; set .router.renorm to none")                  \
     RULE(c.router.from != score::softmax_selected || c.router.selection_bias != key_bias::score,                       \
@@ -490,8 +556,10 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "gatefold::config: capacity settings without a capacity; set .capacity.rule")                                 \
     RULE(c.capacity.factor > 0 || c.capacity.rule == capacity_rule::none ||                                            \
              c.capacity.rule == capacity_rule::hunyuan || c.capacity.rule == capacity_rule::deepspeed ||               \
-             c.capacity.rule == capacity_rule::nllb,                                                                   \
+             c.capacity.rule == capacity_rule::nllb || c.capacity.rule == capacity_rule::fixed,                        \
          "gatefold::config: a capacity rule needs a factor above 0; set .capacity.factor")                             \
+    RULE((c.capacity.rule == capacity_rule::fixed) ? c.capacity.rows > 0 : c.capacity.rows == 0,                       \
+         "gatefold::config: capacity.rows belongs to the fixed rule; set it above 0 for it and leave it out else")     \
     RULE(c.capacity.shared_by != capacity_group::fixed || c.capacity.group_size >= 1,                                  \
          "gatefold::config: groups of fixed size need a size; set .capacity.group_size")                               \
     RULE(c.capacity.minimum == 0 || (c.capacity.minimum > 0 && c.capacity.rule == capacity_rule::megatron),            \
@@ -532,8 +600,33 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
          "selection::given or uniform")                                                                                \
     RULE(c.router.select != selection::balanced || c.top_k == 1,                                                       \
          "gatefold::config: balanced assignment gives a token one expert; set .top_k to 1")                            \
-    RULE(c.router.select != selection::expert_choice || c.capacity.rule == capacity_rule::none,                        \
-         "gatefold::config: expert choice is a capacity itself; leave .capacity out")                                  \
+    RULE(c.router.select != selection::expert_choice || !drops(c),                                                     \
+         "gatefold::config: expert choice is a capacity itself; leave .capacity out or set its rule to share")         \
+    RULE(c.capacity.rule != capacity_rule::share || c.router.select == selection::expert_choice,                       \
+         "gatefold::config: the share rule says how many tokens an expert chooses; set .router.select to "             \
+         "selection::expert_choice")                                                                                   \
+    RULE(c.router.from != score::softmax_tokens ||                                                                     \
+             (c.router.select == selection::expert_choice && c.router.renorm == renormalise::none &&                   \
+              c.router.scores_in == precision::accumulate && !c.router.expert_scale && c.free.zero == 0),              \
+         "gatefold::config: softmax over tokens is a score of expert choice alone; set .router.select to "             \
+         "selection::expert_choice and leave .renorm, .scores_in, .expert_scale and .free.zero out")                   \
+    RULE(c.router.acts_on != weight_at::blend ||                                                                       \
+             (c.top_k == 1 && slots(c) == 1 && c.latent == 0 && choices(c) == c.experts &&                             \
+              c.router.scaled == scale_at::weights && !c.router.input_times_k),                                        \
+         "gatefold::config: a blend is of one expert and its token; set .top_k to 1 and leave .latent, .free, "        \
+         ".scaled and .input_times_k out")                                                                             \
+    RULE(c.router.learns_from == estimator::chosen ||                                                                  \
+             (c.router.select == selection::top_k && c.router.renorm == renormalise::none &&                           \
+              c.router.from != score::softmax_selected && c.router.scores_in == precision::accumulate &&               \
+              c.router.second == second_expert::always && !c.router.expert_scale &&                                    \
+              c.router.scaled == scale_at::weights && c.router.acts_on == weight_at::output && !drops(c) &&            \
+              c.latent == 0 && choices(c) == c.experts),                                                               \
+         "gatefold::config: an estimator is about the plain scores of a dropless top-k choice; set "                   \
+         ".router.learns_from to estimator::chosen")                                                                   \
+    RULE(c.router.noise_on == input_noise::jitter || has_jitter(c),                                                    \
+         "gatefold::config: noise_on is about noise on the input; set .router.noise above 0, and no other noise")      \
+    RULE(c.router.noise_on != input_noise::dropout || c.router.noise < 1,                                              \
+         "gatefold::config: dropout takes a probability; set .router.noise below 1")                                   \
     RULE(c.latent >= 0 && (c.latent > 0 || !c.latent_norm),                                                            \
          "gatefold::config: latent_norm without a latent width; set .latent to the width the experts work "            \
          "on")                                                                                                         \
@@ -541,7 +634,9 @@ constexpr S with(S s, M S::*field, V value, Rest... rest) {
         choices(c) == c.experts || (c.latent == 0 && (c.free.constant == 0 || c.router.acts_on == weight_at::output)), \
         "gatefold::config: free experts stand beside experts on hidden whose weights act on the output; leave "        \
         ".latent and .router.acts_on out")                                                                             \
-    RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")
+    RULE(!is_dense(c) || c.latent == 0, "gatefold::config: a dense layer has no latent width; leave .latent out")      \
+    RULE(c.dropout >= 0 && c.dropout < 1,                                                                              \
+         "gatefold::config: dropout of experts is a probability; set .dropout to 0 or more, and below 1")
 /// The first rule that a configuration breaks, as a sentence; nullptr where it breaks none.
 constexpr const char* fault(const config& c) {
 #define GATEFOLD_RULE(test, text) \
@@ -1504,6 +1599,7 @@ enum class purpose : std::uint32_t {
     sampling,
     dropout,
     initialisation,
+    expert_dropout,
 };
 
 /// The four words of one counter.
@@ -1946,14 +2042,22 @@ basic_tensor<B, T, E...> make_tensor(context<B>& ctx, N... extents) {
 // dx is summed in one order: routed experts of the token upwards, shared expert and its gate, router. Dropped pairs are
 // in no expert's rows, so they contribute exactly nothing. Every gradient has the same bits for any number of threads.
 
-// ---- gatefold/cpu/ffn_backward.hpp ----
-// Backward of one kind of FFN over its rows: the routed experts, the shared expert, or the dense layer.
+// ---- gatefold/cpu/all_experts.hpp ----
+// The estimators that learn from all experts on the CPU: backward runs the experts that a token did not choose too, or
+// takes a vector for what each of them returns.
 //
-//     dy ── · down ──> da' ──┬── <da', a> + <dy, b2> ──> d weight of the pair
-//                            └── · weight, activation backward ──> [dg|du] ── · gate_up ──> dx rows
-//     d down = (weight dy)ᵀ a       d gate_up = [dg|du]ᵀ x       biases: sums of the same rows
+//     x ── every expert ──> o[E,T] ── <dy, o> ──> gradient of the scores that no weight came from ──> dz
+//                  default vectors ── <dy, v> ──┘
 //
-// The form that keeps no expert outputs: `a` is computed again from the pre-activations on the tape.
+// Experts run over a few dozen tokens at a time, so that the outputs of all of them fit beside the rest.
+
+// ---- gatefold/cpu/forward.hpp ----
+// Forward of the layer on the CPU: route, plan, experts with the combine fused into them, shared expert.
+//
+//     x ── route ──> ids, weights ── capacity ──> kept ── plan ──> rows ── experts ──> sums[t] += w · z ──> y
+//
+// Where y holds the type that sums are kept in, it is the sums; otherwise they lie in the workspace and are rounded
+// once.
 
 // ---- gatefold/core/workspace.hpp ----
 // Carving one block of workspace into the arrays of a call: the same description counts the bytes and hands them out.
@@ -1981,6 +2085,21 @@ private:
 };
 
 }  // namespace gatefold::inline v0
+// ---- gatefold/cpu/capacity.hpp ----
+// Capacity on the CPU: who keeps a place when more pairs arrive at an expert than it takes.
+//
+//     ids, weights[T,S] ── per group of tokens: C, order of arrival ──> kept[T*S], weights 0 where dropped
+//
+// One pass over the pairs in order of arrival, by one thread: the order is what capacity is about.
+
+// ---- gatefold/cpu/router_logits.hpp ----
+// The logits of all tokens on the CPU.
+//
+//     x or router_x ── jitter, norm ──> u ── projection ──> raw ── + bias ── transform, noise ──> logits[T,N]
+//
+// A logit is one chain of fused multiply-adds in ascending h from +0: a function of H alone, whatever the batch.
+// Routers that only project read x as it lies; the others work on a few hundred tokens at a time.
+
 // ---- gatefold/cpu/rows.hpp ----
 // Steps on whole rows that several stages share: dot products, column sums, ordered sums over a token's experts.
 //
@@ -2396,7 +2515,7 @@ struct chain {
     using row_type = A;     ///< an element of a packed row
     using stream_type = B;  ///< an element of a packed stream
     static constexpr int step = 1, padding = 1, block = 1;
-    static constexpr bool flushes = false, by_tiles = false;
+    static constexpr bool flushes = false, by_tiles = false, widens = false;
     using tiles_type = row_tiles;
     // Two registers of outputs and one of the rows stand beside the sums.
     static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
@@ -2423,7 +2542,7 @@ struct dot_form {
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 1;
     static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
-    static constexpr bool by_tiles = false;
+    static constexpr bool by_tiles = false, widens = !GATEFOLD_AVX512_BF16;
     using tiles_type = row_tiles;
     static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
 
@@ -2445,7 +2564,7 @@ struct portable_form {
     using row_type = float;
     using stream_type = bf16;
     static constexpr int step = 2, padding = 32, block = 16;
-    static constexpr bool flushes = true, by_tiles = false;
+    static constexpr bool flushes = true, by_tiles = false, widens = true;
     using tiles_type = row_tiles;
     static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
 };
@@ -2514,7 +2633,9 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
 inline constexpr int few_rows = 4;
 template <class Form>
 constexpr int most_streams(int rows) {
-    constexpr int sums = (vector_registers - 4) / (Form::block > 1 ? 2 : 1);
+    // Four registers of weights and one of the rows stand beside the sums, and what the weights are widened to.
+    constexpr int others = Form::widens && Form::block == 1 ? 9 : 5;
+    constexpr int sums = (vector_registers - others) / (Form::block > 1 ? 2 : 1);
     return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
 }
 
@@ -2545,7 +2666,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         GATEFOLD_UNROLL
         for (int j = 0; j < NV; ++j) {
             w[j] = Form::weights(b + j * stream);
-            if (R > 1) keep_apart(w[j].raw);  // one load for all rows
+            if (R > 1 || Form::widens) keep_apart(w[j].raw);  // one load for all rows
             prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
@@ -3223,412 +3344,29 @@ struct ordered_slots {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/simd/number.hpp ----
-// The elementary functions of core/math.hpp on vectors: what they ask of a lane type.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-template <class T, int N>
-GATEFOLD_INLINE vec<T, N> operator+(vec<T, N> a, vec<T, N> b) {
-    return {a.raw + b.raw};
-}
-template <class T, int N>
-GATEFOLD_INLINE vec<T, N> operator-(vec<T, N> a, vec<T, N> b) {
-    return {a.raw - b.raw};
-}
-template <class T, int N>
-GATEFOLD_INLINE auto operator<(vec<T, N> a, vec<T, N> b) {
-    return a.raw < b.raw;
-}
-template <class T, int N>
-GATEFOLD_INLINE auto operator==(vec<T, N> a, vec<T, N> b) {
-    return a.raw == b.raw;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0 {
-
-template <class T, int N>
-struct number<detail::on_cpu::vec<T, N>> {
-    using V = detail::on_cpu::vec<T, N>;
-    using scalar_type = T;
-    using word = typename number<T>::bits_type;
-    using bits_type = detail::on_cpu::unsigned_vec<word, N>;
-
-    GATEFOLD_INLINE static V broadcast(T a) { return detail::on_cpu::broadcast<T, N>(a); }
-    GATEFOLD_INLINE static bits_type broadcast_bits(word a) { return detail::on_cpu::broadcast<word, N>(a).raw; }
-    GATEFOLD_INLINE static V fma(V a, V b, V c) {
-#if GATEFOLD_HARDWARE_FMA
-        return detail::on_cpu::fma(a, b, c);
-#else
-        V result;
-        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::fma(a.raw[i], b.raw[i], c.raw[i]);
-        return result;
-#endif
-    }
-    GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
-    GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
-    GATEFOLD_INLINE static V sqrt(V a) {
-        V result;
-        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
-        return result;
-    }
-    GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
-    GATEFOLD_INLINE static V lesser(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
-    GATEFOLD_INLINE static V greater(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
-    template <class Mask>
-    GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
-        return {mask ? a.raw : b.raw};
-    }
-    GATEFOLD_INLINE static bits_type to_bits(V a) { return reinterpret_cast<bits_type>(a.raw); }
-    GATEFOLD_INLINE static V from_bits(bits_type a) { return {reinterpret_cast<typename V::raw_type>(a)}; }
-    GATEFOLD_INLINE static bits_type add(bits_type a, bits_type b) { return a + b; }
-    GATEFOLD_INLINE static bits_type subtract(bits_type a, bits_type b) { return a - b; }
-    GATEFOLD_INLINE static bits_type bit_and(bits_type a, bits_type b) { return a & b; }
-    GATEFOLD_INLINE static bits_type bit_or(bits_type a, bits_type b) { return a | b; }
-    template <int Places>
-    GATEFOLD_INLINE static bits_type shift_left(bits_type a) {
-        return a << Places;
-    }
-    template <int Places>
-    GATEFOLD_INLINE static bits_type shift_right(bits_type a) {
-        return a >> Places;
-    }
-};
-
-}  // namespace gatefold::inline v0
-// ---- gatefold/ops/activation.hpp ----
-// The activation between the two projections of an expert, forward and backward, on scalars and on vectors.
-//
-//     pre-activations gate, up ── activate<A> ──> a        da ── activate_backward<A> ──> d_gate, d_up
-//
-// Chains of core/math.hpp in the precision of V (float or double; storage types are widened before and rounded after),
-// so the bits are those of every tier and of CUDA. A NaN argument gives a NaN. An infinite one gives what the formula
-// gives in floating point: silu and gelu of +inf are +inf, of -inf a NaN, and their gradients there may be NaNs.
-
-namespace gatefold::inline v0 {
-
-namespace detail {
-
-/// As constants, so that device code needs no host function.
-template <activation A>
-inline constexpr bool gated_activation = is_gated(A);
-template <activation A>
-inline constexpr bool limited_activation = is_limited(A);
-
-}  // namespace detail
-
-/// The gradients of the two pre-activations of a gated activation.
-template <class V>
-struct gated_gradient {
-    V d_gate, d_up;
-};
-
-}  // namespace gatefold::inline v0
+// ---- gatefold/moe/router_noise.hpp ----
+// Noise on what a router reads, in training: one element, by the counter generator. Both wings draw it here.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
-/// The function of the gate (or of the only projection) and its derivative.
-template <class V>
-struct value_and_slope {
-    V value, slope;
-};
-
-/// x / (1 + e^(-t)) = x s(t): one division, and 0 where e^(-t) overflows.
-template <class V>
-GATEFOLD_HD GATEFOLD_INLINE V times_sigmoid(V x, V t) {
-    return number<V>::divide(x, constant<V>(1) + exp(number<V>::negate(t)));
-}
-
-/// d/dx of x s(t(x)) = s + x s (1 - s) t', for s = s(t).
-template <class V>
-GATEFOLD_HD GATEFOLD_INLINE V slope_of_times_sigmoid(V s, V x_slope) {
-    return number<V>::fma(mul(x_slope, s), constant<V>(1) - s, s);
-}
-
-/// s in gelu_tanh(x) = x s(t): (1 + tanh(y)) / 2 = s(2 y), with 2 y = t = x (c + c 0.044715 x^2), c = 2 sqrt(2 / pi).
-template <class V>
-struct gelu_tanh_constants {
-    static constexpr lane_of<V> linear = lane_of<V>(1.5957691216057307), cubic = lane_of<V>(0.07135481627260025);
-};
-
-/// phi(x) for the activations that are phi(x), or phi(gate) up.
-template <activation A, class V>
-GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
-    using N = number<V>;
-    if constexpr (A == activation::silu || A == activation::swiglu)
-        return times_sigmoid(x, x);
-    else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
-        using c = gelu_tanh_constants<V>;
-        return times_sigmoid(x, mul(x, N::fma(mul(x, x), constant<V>(c::cubic), constant<V>(c::linear))));
-    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
-        const V half = constant<V>(lane_of<V>(0.5));
-        return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
-    } else if constexpr (A == activation::relu || A == activation::reglu)
-        return N::greater(constant<V>(0), x);
-    else if constexpr (A == activation::relu_squared) {
-        const V positive = N::greater(constant<V>(0), x);
-        return mul(positive, positive);
+/// v, element h of `hidden` of a token, with noise of the given kind and size. `Rounds`: to T after every step, as
+/// experts that see the noise too read it.
+template <input_noise Kind, bool Rounds, class T, class A>
+GATEFOLD_HD GATEFOLD_INLINE A disturbed_by(A v, A size, const counter_rng& draw, index_t token, int h, int hidden) {
+    if constexpr (Kind == input_noise::dropout) {
+        return draw.template uniform_from_zero<A>(purpose::dropout, token, h) < size ? A(0) : v / (A(1) - size);
     } else {
-        static_assert(A == activation::identity || A == activation::bilinear);
-        return x;
-    }
-}
-
-template <activation A, class V>
-GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
-    using N = number<V>;
-    const V zero = constant<V>(0), one = constant<V>(1);
-    if constexpr (A == activation::silu || A == activation::swiglu) {
-        const V s = sigmoid(x);
-        return {mul(x, s), slope_of_times_sigmoid(s, x)};
-    } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
-        using c = gelu_tanh_constants<V>;
-        // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
-        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
-        const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
-        const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
-        return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
-    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
-        const V half = constant<V>(lane_of<V>(0.5)), density_of_zero = constant<V>(lane_of<V>(0.39894228040143268));
-        const V below = N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half);
-        const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
-        return {mul(x, below), N::fma(x, density, below)};
-    } else if constexpr (A == activation::relu || A == activation::reglu) {
-        const V positive = N::greater(zero, x);
-        return {positive, N::select(zero < positive, one, positive)};
-    } else if constexpr (A == activation::relu_squared) {
-        const V positive = N::greater(zero, x);
-        return {mul(positive, positive), positive + positive};
-    } else {
-        static_assert(A == activation::identity || A == activation::bilinear);
-        return {x, one};
-    }
-}
-
-/// g s(alpha g) h(u) with g at most the limit and u within it: h(u) = u + 1 and alpha 1.702, or h(u) = u and alpha 1.
-template <activation A, class V>
-struct limited_gate {
-    static constexpr bool shifted = A == activation::clamped_swiglu;
-    V gate, scaled, factor;
-
-    GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
-        using N = number<V>;
-        gate = N::lesser(limit, g);
-        factor = N::greater(N::negate(limit), N::lesser(limit, u));
-        scaled = gate;
-        if constexpr (shifted) {
-            scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));
-            factor = factor + constant<V>(1);
+        v = mul(v, draw.template jitter<A>(token, h, size));
+        if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
+        if constexpr (Kind == input_noise::shared_jitter_twice) {
+            v = mul(v, draw.template jitter<A>(token, hidden + h, size));
+            if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
         }
+        return v;
     }
-};
+}
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// The value of a gated activation; `limit` is the clamp of the limited ones, and read by them alone.
-template <activation A, real V>
-    requires(detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::type_identity_t<V> limit) {
-    if constexpr (detail::limited_activation<A>) {
-        const detail::limited_gate<A, V> clamped(gate, up, limit);
-        return mul(detail::times_sigmoid(clamped.gate, clamped.scaled), clamped.factor);
-    } else if constexpr (A == activation::situ) {
-        using lane = detail::lane_of<V>;
-        const V bent = mul(detail::constant<V>(4), tanh(mul(gate, detail::constant<V>(lane(0.25)))));
-        const V bounded = mul(detail::constant<V>(25), tanh(mul(up, detail::constant<V>(lane(0.04)))));
-        return mul(mul(bent, sigmoid(gate)), bounded);
-    } else
-        return mul(detail::activation_value<A>(gate), up);
-}
-
-/// The value of a plain activation; `limit` is not read.
-template <activation A, real V>
-    requires(!detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate(V x, std::type_identity_t<V>) { return detail::activation_value<A>(x); }
-
-/// The gradients of both pre-activations for `d_out`, the gradient of the value.
-///
-/// A clamp passes its gradient where the argument equals the limit, and blocks it beyond. relu has slope 0 at 0.
-template <activation A, real V>
-    requires(detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::type_identity_t<V> up,
-                                                                std::type_identity_t<V> d_out,
-                                                                std::type_identity_t<V> limit) {
-    using N = number<V>;
-    const V one = detail::constant<V>(1);
-    if constexpr (detail::limited_activation<A>) {
-        const detail::limited_gate<A, V> clamped(gate, up, limit);
-        const V s = sigmoid(clamped.scaled), zero = detail::constant<V>(0);
-        const V d_gate = mul(mul(d_out, clamped.factor), detail::slope_of_times_sigmoid(s, clamped.scaled));
-        const V d_up = mul(d_out, mul(clamped.gate, s));
-        return {N::select(limit < gate, zero, d_gate), N::select(limit < detail::magnitude(up), zero, d_up)};
-    } else if constexpr (A == activation::situ) {
-        using lane = detail::lane_of<V>;
-        const V gate_tanh = tanh(mul(gate, detail::constant<V>(lane(0.25)))), s = sigmoid(gate);
-        const V up_tanh = tanh(mul(up, detail::constant<V>(lane(0.04))));
-        const V bent = mul(detail::constant<V>(4), gate_tanh), bounded = mul(detail::constant<V>(25), up_tanh);
-        const V gate_slope = N::fma(mul(bent, s), one - s, mul(N::fma(N::negate(gate_tanh), gate_tanh, one), s));
-        const V up_slope = N::fma(N::negate(up_tanh), up_tanh, one);
-        return {mul(mul(d_out, bounded), gate_slope), mul(mul(d_out, mul(bent, s)), up_slope)};
-    } else {
-        const auto [value, slope] = detail::activation_slope<A>(gate);
-        return {mul(mul(d_out, up), slope), mul(d_out, value)};
-    }
-}
-
-/// The gradient of the pre-activation for `d_out`, the gradient of the value; relu has slope 0 at 0.
-template <activation A, real V>
-    requires(!detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate_backward(V x, std::type_identity_t<V> d_out, std::type_identity_t<V>) {
-    return mul(d_out, detail::activation_slope<A>(x).slope);
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Everything that one backward pass reads and writes. Null pointers stand for what the FFN does not have. D is the
-/// type in which the gradient of the output comes.
-template <class T, class D = T>
-struct ffn_backward_call {
-    using A = accumulate_t<T>;
-    grouping groups;
-    const std::int32_t* pairs;  ///< (token, slot) of each row, null: row r is token r
-    int slots;
-    const A* output_weights;  ///< what each pair's output was multiplied by, null: 1
-    const A* input_weights;   ///< what each pair's input was multiplied by, null: 1
-    const T* x;
-    index_t x_stride;
-    const D* dy;
-    index_t dy_stride;
-    int width, ffn;
-    const T *gate_up, *down, *down_bias;
-    const T* pre_activations;  ///< [rows, gate_up_rows]
-    A limit;
-    A *d_gate_up, *d_down, *d_gate_up_bias, *d_down_bias;
-    bool accumulate;
-    A* d_weights;  ///< [pairs] gradient of input_weights, else of output_weights; null where both are constant
-};
-
-/// Workspace of ffn_backward for a number of rows.
-template <class T, activation Act>
-struct ffn_backward_memory {
-    using A = accumulate_t<T>;
-    static constexpr int halves = is_gated(Act) ? 2 : 1;
-    A *d_activation, *d_pre_activation, *d_x;
-    T* activations;
-
-    GATEFOLD_INLINE constexpr ffn_backward_memory(carver& memory, index_t rows, int width, int ffn)
-        : d_activation(memory.take<A>(rows * ffn)),
-          d_pre_activation(memory.take<A>(rows * halves * ffn)),
-          d_x(memory.take<A>(rows * width)),
-          activations(memory.take<T>(rows * ffn)) {}
-};
-
-/// One row: the activation again, the gradient of the pair's weight, the gradient of the pre-activations.
-template <activation Act, class T, class A = accumulate_t<T>>
-A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit, int ffn, T* activations, A* d_pre) {
-    constexpr int width = lanes<A>;
-    const vec<A> w = broadcast<A>(weight), bound = broadcast<A>(limit);
-    for (index_t i = 0; i < ffn; i += width) {
-        const index_t left = ffn - i;
-        const vec<A> gate = load_first<A>(pre + i, left), d = mul(w, load_first<A>(d_activation + i, left));
-        if constexpr (is_gated(Act)) {
-            const vec<A> up = load_first<A>(pre + ffn + i, left);
-            store_first(activations + i, activate<Act>(gate, up, bound), left);
-            const auto g = activate_backward<Act>(gate, up, d, bound);
-            store_first(d_pre + i, g.d_gate, left);
-            store_first(d_pre + ffn + i, g.d_up, left);
-        } else {
-            store_first(activations + i, activate<Act>(gate, bound), left);
-            store_first(d_pre + i, activate_backward<Act>(gate, d, bound), left);
-        }
-    }
-    return dot<A>(d_activation, activations, ffn);
-}
-
-/// Leaves the gradients of the FFN's parameters in place and of its input rows in memory.d_x.
-template <activation Act, class T, class D>
-void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T, D>& call, const ffn_backward_memory<T, Act>& memory,
-                  std::byte* scratch) {
-    using A = accumulate_t<T>;
-    constexpr int halves = is_gated(Act) ? 2 : 1;
-    const int ffn = call.ffn, width = call.width, gate_up_rows = halves * ffn;
-    const index_t expert_up = index_t{gate_up_rows} * width, expert_down = index_t{width} * ffn;
-    const rows_of<D> dy{call.dy, call.dy_stride, call.pairs, call.slots};
-    const rows_of<D> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, call.output_weights};
-    const rows_of<T> x{call.x, call.x_stride, call.pairs, call.slots, call.input_weights};
-    const rows_of<T> activations{memory.activations, ffn};
-    const rows_of<A> d_pre{memory.d_pre_activation, gate_up_rows};
-
-    product_nn(ctx, scratch, call.groups, dy, weights_of<T>{call.down, ffn, expert_down}, ffn, width,
-               matrix<A>{memory.d_activation, ffn});
-
-    const index_t first = call.groups.begin(0), rows = call.groups.end(call.groups.experts - 1) - first;
-    const int parts = static_cast<int>(rows < ctx.threads() ? rows : ctx.threads());
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(rows, part, parts);
-        int e = 0;
-        for (index_t r = first + mine.begin; r < first + mine.end; ++r) {
-            while (call.groups.end(e) <= r) ++e;
-            const index_t pair = call.pairs ? call.pairs[r] : r;
-            A d_weight =
-                activation_row_backward<Act>(call.pre_activations + r * gate_up_rows, memory.d_activation + r * ffn,
-                                             call.output_weights ? call.output_weights[pair] : A{1}, call.limit, ffn,
-                                             memory.activations + r * ffn, memory.d_pre_activation + r * gate_up_rows);
-            if (call.d_weights && !call.input_weights) {
-                if (call.down_bias) d_weight += dot<A>(dy.row(r), call.down_bias + index_t{e} * width, width);
-                call.d_weights[pair] = d_weight;
-            }
-        }
-    });
-
-    product_tn(ctx, scratch, call.groups, weighted_dy, activations, width, ffn,
-               matrix<A>{call.d_down, ffn, expert_down}, call.accumulate);
-    product_tn(ctx, scratch, call.groups, d_pre, x, gate_up_rows, width, matrix<A>{call.d_gate_up, width, expert_up},
-               call.accumulate);
-    if (call.d_down_bias) column_sums(ctx, call.groups, weighted_dy, width, call.d_down_bias, call.accumulate);
-    if (call.d_gate_up_bias) column_sums(ctx, call.groups, d_pre, gate_up_rows, call.d_gate_up_bias, call.accumulate);
-
-    product_nn(ctx, scratch, call.groups, d_pre, weights_of<T>{call.gate_up, width, expert_up}, width, gate_up_rows,
-               matrix<A>{memory.d_x, width});
-    if (call.d_weights && call.input_weights)
-        ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(rows, part, parts);
-            for (index_t r = first + mine.begin; r < first + mine.end; ++r)
-                call.d_weights[call.pairs[r]] =
-                    dot<A>(memory.d_x + r * width, call.x + call.pairs[r] / call.slots * call.x_stride, width);
-        });
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/forward.hpp ----
-// Forward of the layer on the CPU: route, plan, experts with the combine fused into them, shared expert.
-//
-//     x ── route ──> ids, weights ── capacity ──> kept ── plan ──> rows ── experts ──> sums[t] += w · z ──> y
-//
-// Where y holds the type that sums are kept in, it is the sums; otherwise they lie in the workspace and are rounded
-// once.
-
-// ---- gatefold/cpu/capacity.hpp ----
-// Capacity on the CPU: who keeps a place when more pairs arrive at an expert than it takes.
-//
-//     ids, weights[T,S] ── per group of tokens: C, order of arrival ──> kept[T*S], weights 0 where dropped
-//
-// One pass over the pairs in order of arrival, by one thread: the order is what capacity is about.
-
-// ---- gatefold/cpu/router_logits.hpp ----
-// The logits of all tokens on the CPU.
-//
-//     x or router_x ── jitter, norm ──> u ── projection ──> raw ── + bias ── transform, noise ──> logits[T,N]
-//
-// A logit is one chain of fused multiply-adds in ascending h from +0: a function of H alone, whatever the batch.
-// Routers that only project read x as it lies; the others work on a few hundred tokens at a time.
-
 // ---- gatefold/moe/router_token.hpp ----
 // One token through the router: logits to chosen experts, chosen experts to weights, and back.
 //
@@ -3792,7 +3530,8 @@ namespace gatefold::inline v0::routers {
 
 // ---- softmax over all experts
 
-/// Mixtral, Qwen3, Qwen3-Next, MiniMax-01, Arctic: the best k, divided by their sum.
+/// Mixtral, Qwen3, Qwen3-Next, MiniMax-01, Arctic: the best k, divided by their sum. Where Mixtral is trained with
+/// noise, input_noise::shared_jitter is how.
 inline constexpr router_config mixtral{.logits_in = precision::storage, .renorm = renormalise::sum};
 inline constexpr router_config qwen3 = mixtral, qwen3_next = mixtral, minimax_01 = mixtral, arctic = mixtral;
 
@@ -3829,9 +3568,12 @@ inline constexpr router_config gemma4{
 /// LongCat-Flash: softmax over experts and identity experts (config::free.copy) with a correction bias.
 inline constexpr router_config longcat{.weights = precision::accumulate, .selection_bias = key_bias::score, .scale = 6};
 
-/// MoE++: logits of the layer below are added through a learned map; zero experts (config::free.zero) weigh nothing.
-inline constexpr router_config moe_plus_plus{
-    .weights = precision::accumulate, .transform = logit_transform::residual, .renorm = renormalise::sum};
+/// MoE++: logits of the layer below are added through a learned map, experts read the token times k; zero experts
+/// (config::free.zero) weigh nothing.
+inline constexpr router_config moe_plus_plus{.weights = precision::accumulate,
+                                             .transform = logit_transform::residual,
+                                             .renorm = renormalise::sum,
+                                             .input_times_k = true};
 
 // ---- softmax over the chosen
 
@@ -3853,7 +3595,7 @@ inline constexpr router_config deepseek_v3{.weights = precision::accumulate,
                                            .group_by = group_key::top2_sum,
                                            .renorm = renormalise::sum_plus,
                                            .epsilon = 1e-20f,
-                                           .scale = 2.5f};
+                                           .scale = 2.5};
 
 /// GLM-4.5, GLM-5, Nemotron-3 Nano: the same without groups. Nemotron-3 Super and Ultra scale by 5.
 inline constexpr router_config glm4_moe{.weights = precision::accumulate,
@@ -3861,12 +3603,12 @@ inline constexpr router_config glm4_moe{.weights = precision::accumulate,
                                         .selection_bias = key_bias::score,
                                         .renorm = renormalise::sum_plus,
                                         .epsilon = 1e-20f,
-                                        .scale = 2.5f};
-inline constexpr router_config glm4_air = with(glm4_moe, &router_config::scale, 1.0f), mimo_v2 = glm4_air,
+                                        .scale = 2.5};
+inline constexpr router_config glm4_air = with(glm4_moe, &router_config::scale, 1.0), mimo_v2 = glm4_air,
                                kimi_k3 = glm4_air, nemotron3 = glm4_moe,
-                               nemotron3_super = with(glm4_moe, &router_config::scale, 5.0f),
-                               kimi_k2 = with(glm4_moe, &router_config::scale, 2.827f),
-                               step3 = with(glm4_moe, &router_config::scale, 3.0f);
+                               nemotron3_super = with(glm4_moe, &router_config::scale, 5.0),
+                               kimi_k2 = with(glm4_moe, &router_config::scale, 2.827),
+                               step3 = with(glm4_moe, &router_config::scale, 3.0);
 
 /// MiniMax-M2: sigmoid of logits in the storage type, divided by the plain sum.
 inline constexpr router_config minimax_m2{.logits_in = precision::storage,
@@ -3902,13 +3644,14 @@ inline constexpr router_config deepseek_v4{.logits_in = precision::storage,
                                            .selection_bias = key_bias::score,
                                            .renorm = renormalise::sum_plus,
                                            .epsilon = 1e-20f,
-                                           .scale = 1.5f};
+                                           .scale = 1.5};
 inline constexpr router_config deepseek_v4_hash =
     with(deepseek_v4, &router_config::selection_bias, key_bias::none, &router_config::select, selection::given);
 
 // ---- the first routers, in single precision, which want a capacity beside them
 
-/// Switch Transformer: the best expert, its probability as it is; the router's input is jittered in training.
+/// Switch Transformer: the best expert, its probability as it is; the router's copy of the input is jittered in
+/// training. Transformers' capacity is capacity_rule::fixed per sequence.
 inline constexpr router_config switch_transformer{
     .weights = precision::accumulate, .scores_in = precision::storage, .noise = 0.01f};
 
@@ -3941,9 +3684,11 @@ inline constexpr router_config v_moe{
 
 // ---- routers of papers
 
-/// Phi-3.5-MoE: SparseMixer-v2, two picks in a row.
-inline constexpr router_config phi_moe{
-    .logits_in = precision::storage, .select = selection::sparse_mixer, .noise = 0.01f};
+/// Phi-3.5-MoE: SparseMixer-v2, two picks in a row; in training the tokens are jittered twice, as transformers does.
+inline constexpr router_config phi_moe{.logits_in = precision::storage,
+                                       .select = selection::sparse_mixer,
+                                       .noise = 0.01f,
+                                       .noise_on = input_noise::shared_jitter_twice};
 
 /// Skywork-MoE: logits normalised per token.
 inline constexpr router_config skywork{.transform = logit_transform::normalised, .noise = 1};
@@ -3974,11 +3719,16 @@ inline constexpr router_config uniform{
 /// Experts drawn from the softmax without replacement, at temperature 1 (options::noise), in training.
 inline constexpr router_config sampled{.select = selection::sampled, .noise = 1};
 
-/// Expert choice: each expert takes its best T k / E tokens. A token sees later ones.
+/// Expert choice: each expert takes its best T k / E tokens, or what capacity_rule::share says. A token sees later
+/// ones.
 inline constexpr router_config expert_choice{.select = selection::expert_choice, .allow_future = true};
+/// Mesh's variant: softmax over the tokens, divided by the number of experts that chose the token.
+inline constexpr router_config mesh_expert_choice = with(expert_choice, &router_config::from, score::softmax_tokens);
 
-/// BASE: as many tokens for every expert, by an auction in training. A token sees later ones then.
-inline constexpr router_config base{.select = selection::balanced, .from = score::sigmoid, .allow_future = true};
+/// BASE: as many tokens for every expert, by an auction in training, which lets a token see later ones. The sigmoid of
+/// its affinity blends the expert with the token.
+inline constexpr router_config base{
+    .select = selection::balanced, .from = score::sigmoid, .acts_on = weight_at::blend, .allow_future = true};
 
 /// Sinkhorn: the best k of a doubly normalised matrix in training. A token sees later ones then. One expert is weighted
 /// by the sigmoid of its logit, several (sinkhorn_top_k) by the softmax.
@@ -4090,6 +3840,9 @@ public:
     [[no_unique_address]] slot<routed && c.router.transform == logit_transform::residual, 8, R, N, N> router_residual;
     // State of a balancing controller: stored, not trained.
     [[no_unique_address]] slot<routed && c.router.selection_bias != key_bias::none, 9, A, N> selection_bias;
+    // What backward takes for the outputs of experts that were not run: stored, a running mean.
+    [[no_unique_address]] slot<routed && c.router.learns_from == estimator::default_vectors, 25, A, E, W>
+        default_vectors;
 
     // Experts: gate_up [E, 2F, W] with a gate, up [E, F, W] without.
     [[no_unique_address]] slot<Matrices && L::is_gated, 10, T, E, 2 * L::ffn, W> gate_up;
@@ -4162,6 +3915,7 @@ constexpr void for_each_parameter(F&& f, Sets&&... s) {
 template <class F, class... Sets>
 constexpr void for_each_buffer(F&& f, Sets&&... s) {
     detail::visit_slot(f, "selection_bias", s.selection_bias...);
+    detail::visit_slot(f, "default_vectors", s.default_vectors...);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -4346,11 +4100,13 @@ struct batch {
 
     rows<typename L::value_type, L::hidden> x;              ///< [T, H] what the experts read
     rows<typename L::value_type, L::hidden> router_x = {};  ///< [T, H] what the router reads, where it is not x
-    rows<std::int32_t> token_ids = {};                      ///< [T] vocabulary ids, for routing by table
-    rows<std::uint8_t> mask = {};                           ///< [T] 1 a token, 0 padding: losses and statistics skip it
-    rows<std::int32_t> sequence_starts = {};                ///< [n] first token of each sequence, ascending from 0
-    rows<std::int32_t, L::slots> chosen = {};               ///< [T, S] ids given from outside, -1 for an empty slot
-    index_t first_token = 0;                                ///< number of the first token, for noise under batch splits
+    /// [T, H] where backward writes the gradient of router_x; without it that gradient is not kept (dx never has it).
+    basic_view<B, typename L::value_type, dyn, L::hidden> router_x_gradients = {};
+    rows<std::int32_t> token_ids = {};         ///< [T] vocabulary ids, for routing by table
+    rows<std::uint8_t> mask = {};              ///< [T] 1 a token, 0 padding: losses and statistics skip it
+    rows<std::int32_t> sequence_starts = {};   ///< [n] first token of each sequence, ascending from 0
+    rows<std::int32_t, L::slots> chosen = {};  ///< [T, S] ids given from outside, -1 for an empty slot
+    index_t first_token = 0;                   ///< number of the first token, for noise under batch splits
     /// [T, N] logits of the MoE layer below, for residual routers; without them nothing is added.
     rows<typename L::accumulate_type, L::choices> previous_logits = {};
     /// [T, N] where backward adds the gradient of previous_logits: the logit_gradients of the tape of the layer below.
@@ -4360,13 +4116,14 @@ struct batch {
 /// Numbers of a call. The defaults are the configuration's.
 template <layer_type L>
 struct options {
-    float scale = L::c.router.scale;
+    double scale = L::c.router.scale;
     float epsilon = L::c.router.epsilon;
     float limit = L::c.limit;
     float shared_limit = L::c.shared.limit;
     float noise = L::c.router.noise;
     float threshold = L::c.router.threshold;
     float capacity_factor = L::c.capacity.factor;
+    float dropout = L::c.dropout;
     std::uint64_t seed = 0;
     std::uint32_t step = 0;
     std::uint32_t layer = 0;
@@ -4429,6 +4186,23 @@ GATEFOLD_HD GATEFOLD_INLINE order_word<A> order_key(A key) {
     return (bits & sign) != 0 ? static_cast<word>(~bits) : static_cast<word>(bits | sign);
 }
 
+/// The least length that is divided by, and the floor of the cosine's temperature.
+inline constexpr double least_length = 1e-12, least_temperature = 0.01;
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A length_floor(A length) {
+    return length > static_cast<A>(least_length) ? length : static_cast<A>(least_length);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A temperature_floor(A t) {
+    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
+}
+
+/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A noise_deviation(A pre) {
+    return gatefold::softplus(pre) + static_cast<A>(0.01);
+}
+
 /// term(0) + ... + term(n - 1) in the order of a warp.
 GATEFOLD_ANY_CALLABLE
 template <class A, class Term>
@@ -4485,10 +4259,37 @@ GATEFOLD_HD GATEFOLD_INLINE A score_slope(A z) {
     }
 }
 
+/// x^p and its inverse, for x not negative.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A power_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return mul(x, x);
+    return x > A(0) ? gatefold::exp(mul(p, gatefold::log(x))) : A(0);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A root_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return gatefold::sqrt(x);
+    return x > A(0) ? gatefold::exp(gatefold::log(x) / p) : A(0);
+}
+
+/// What a weight adds to the sum that weights are divided by: itself, or |v|^p for a norm.
+template <renormalise How, class A>
+GATEFOLD_HD GATEFOLD_INLINE A sum_term(A v, A power) {
+    return How == renormalise::norm ? power_of(v < A(0) ? -v : v, power) : v;
+}
+/// The derivative of the divisor by one weight, where it is not 0 or 1: sign(v) (|v| / norm)^(p - 1).
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A norm_slope(A v, A divisor, A power) {
+    if (divisor == A(0) || v == A(0)) return power == A(1) ? A(1) : A(0);
+    const A size = power == A(1) ? A(1) : power_of((v < A(0) ? -v : v) / divisor, power - A(1));
+    return v < A(0) ? -size : size;
+}
+
 /// The divisor of the weights whose sum is `total`.
 template <renormalise How, class A>
 GATEFOLD_HD GATEFOLD_INLINE A divisor_of(A total, A epsilon) {
-    if constexpr (How == renormalise::sum) return total;
+    if constexpr (How == renormalise::sum || How == renormalise::norm) return total;
     if constexpr (How == renormalise::sum_plus) return total + epsilon;
     if constexpr (How == renormalise::max_of) return total > epsilon ? total : epsilon;
     return A(1);
@@ -4539,7 +4340,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// A weight times its scales: the constant one where it acts on weights, and the expert's own; null: none.
 template <layer_type L, class Scales>
-GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, float scale, const Scales* expert_scale,
+GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, double scale, const Scales* expert_scale,
                                               std::int32_t e) {
     using A = typename L::accumulate_type;
     if constexpr (L::c.router.scaled == scale_at::weights) w = mul(w, static_cast<A>(scale));
@@ -4575,27 +4376,60 @@ GATEFOLD_HD GATEFOLD_INLINE bool is_undecided(const A* z, int n) {
     return !(largest(z, n) > -real_format<A>::infinity);
 }
 
+/// The selection key of expert i with the logit z; m and total are those of a softmax, where keys are one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A key_of_logit(A z, A m, A total, const A* selection_bias, int i) {
+    using traits = router_traits<L>;
+    constexpr router_config r = L::c.router;
+    A key = z;
+    if constexpr (traits::softmax_keys)
+        key = softmax_term(z, m) / total;
+    else if constexpr (!selects_by_logit(L::c))
+        key = score_of<r.from>(z);
+    if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
+        key = to_accumulate(from_accumulate<typename L::value_type>(key));
+    if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
+    return is_nan(z) ? -real_format<A>::infinity : key;
+}
+
+/// The score of a chosen expert with the logit z, before scores are divided by their sum; m and total are those of the
+/// softmax, where there is one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A score_of_logit(A z, A m, A total) {
+    using traits = router_traits<L>;
+    A score = 0;
+    if constexpr (traits::ratios_only)
+        score = softmax_term(z, m);
+    else if constexpr (traits::over_chosen || traits::whole_softmax)
+        score = share_of(softmax_term(z, m), total);
+    else
+        score = score_of<L::c.router.from>(z);
+    if constexpr (L::c.router.scores_in == precision::storage)
+        score = to_accumulate(from_accumulate<typename L::value_type>(score));
+    return score;
+}
+
+/// Whether the second expert of a token stays: w its weight, v its score.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE bool second_stays(A w, A v, A threshold, bool training, const counter_rng& draw,
+                                              index_t token) {
+    constexpr second_expert second = L::c.router.second;
+    // Weights that are divided after the choice are judged by the score.
+    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
+    if constexpr (second == second_expert::threshold) return judged > threshold;
+    if (!training) return true;
+    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
+}
+
 /// The selection keys of one token.
 template <layer_type L, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void token_keys(const A* z, const A* selection_bias, A* keys) {
-    using traits = router_traits<L>;
-    constexpr router_config r = L::c.router;
     A m = 0, total = 1;
-    if constexpr (traits::softmax_keys) {
+    if constexpr (router_traits<L>::softmax_keys) {
         m = largest(z, L::choices);
         total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
     }
-    for (int i = 0; i < L::choices; ++i) {
-        A key = z[i];
-        if constexpr (traits::softmax_keys)
-            key = softmax_term(z[i], m) / total;
-        else if constexpr (!selects_by_logit(L::c))
-            key = score_of<r.from>(z[i]);
-        if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
-            key = to_accumulate(from_accumulate<typename L::value_type>(key));
-        if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
-        keys[i] = is_nan(z[i]) ? -real_format<A>::infinity : key;
-    }
+    for (int i = 0; i < L::choices; ++i) keys[i] = key_of_logit<L>(z[i], m, total, selection_bias, i);
 }
 
 /// Marks the experts outside the kept groups: their word becomes that of key 0, or 0.
@@ -4605,6 +4439,18 @@ GATEFOLD_HD GATEFOLD_INLINE void choose_in_groups(const A* keys, order_word<A>* 
     constexpr int n = L::choices / r.groups;
     A group_key_of[std::size_t{r.groups}];
     for (int q = 0; q < r.groups; ++q) {
+        if constexpr (r.group_by == group_key::share_sum) {
+            order_word<A> words[std::size_t{group_terms(L::c)}];
+            std::int32_t members[std::size_t{group_terms(L::c)}];
+            const int count = best_of(
+                n, group_terms(L::c), [&](int i) { return order_key(keys[q * n + i]); }, words, members);
+            group_key_of[q] = 0;
+            for (int j = 0; j < count; ++j) {
+                const A key = keys[q * n + members[j]];
+                group_key_of[q] += is_nan(key) ? -real_format<A>::infinity : key;
+            }
+            continue;
+        }
         A first = -real_format<A>::infinity, second = first;
         for (int i = q * n; i < (q + 1) * n; ++i) {
             const A low = keys[i] > first ? first : keys[i];
@@ -4647,18 +4493,8 @@ GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* i
     }
     for (int s = 0; s < S; ++s) {
         const std::int32_t e = ids[s];
-        A score = 0;
-        if (e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero)) {
-            if constexpr (traits::ratios_only)
-                score = softmax_term(z[e], m);
-            else if constexpr (traits::over_chosen || traits::whole_softmax)
-                score = share_of(softmax_term(z[e], m), total);
-            else
-                score = score_of<r.from>(z[e]);
-            if constexpr (r.scores_in == precision::storage)
-                score = to_accumulate(from_accumulate<typename L::value_type>(score));
-        }
-        v[s] = score;
+        const bool returns = e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero);
+        v[s] = returns ? score_of_logit<L>(z[e], m, total) : A(0);
     }
     // Infinite scores share equally once they are divided by their sum.
     if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
@@ -4671,13 +4507,16 @@ GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* i
 /// The weights of the chosen. Slots with `counts(s)` false get weight zero and stay out of the sum.
 GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, float scale, float epsilon,
+GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, double scale, float epsilon,
                                              const Scales* expert_scale, Counts counts, A* weights) {
     constexpr renormalise how = L::c.router.renorm;
     A divisor = 1;
+    constexpr A power = static_cast<A>(L::c.router.power);
     if constexpr (how != renormalise::none)
-        divisor = divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? v[s] : A(0); }),
-                                  static_cast<A>(epsilon));
+        divisor =
+            divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? sum_term<how>(v[s], power) : A(0); }),
+                            static_cast<A>(epsilon));
+    if constexpr (how == renormalise::norm) divisor = root_of(divisor, power);
     for (int s = 0; s < L::slots; ++s) {
         A w = 0;
         if (ids[s] >= 0 && counts(s))
@@ -4688,7 +4527,7 @@ GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids
 
 /// The weights of a token without a logit above -inf: equal, and constant for the gradient.
 template <layer_type L, class Scales, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, float scale, const Scales* expert_scale,
+GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, double scale, const Scales* expert_scale,
                                                  A* weights) {
     constexpr int first_zero = router_traits<L>::first_zero;
     int count = 0;
@@ -4704,7 +4543,7 @@ GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, float 
 GATEFOLD_ANY_CALLABLE
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
 GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw,
-                                                float scale, float epsilon, const Scales* expert_scale, Counts counts,
+                                                double scale, float epsilon, const Scales* expert_scale, Counts counts,
                                                 A* dz) {
     using traits = router_traits<L>;
     constexpr router_config r = L::c.router;
@@ -4714,12 +4553,17 @@ GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const st
         d[s] = ids[s] >= 0 && counts(s) ? scale_weight<L>(dw[s], scale, expert_scale, ids[s]) : A(0);
     A divisor = 1;
     if constexpr (r.renorm != renormalise::none) {
-        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? v[s] : A(0); });
+        constexpr A power = static_cast<A>(r.power);
+        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? sum_term<r.renorm>(v[s], power) : A(0); });
         divisor = divisor_of<r.renorm>(total, static_cast<A>(epsilon));
+        if constexpr (r.renorm == renormalise::norm) divisor = root_of(total, power);
         const A along = lane_sum<A>(S, [&](int s) { return mul(d[s], share_of(v[s], divisor)); });
         const bool moves = divisor_moves<r.renorm>(total, static_cast<A>(epsilon));
-        for (int s = 0; s < S; ++s)
-            d[s] = ids[s] >= 0 && counts(s) ? share_of(moves ? d[s] - along : d[s], divisor) : A(0);
+        for (int s = 0; s < S; ++s) {
+            A through = moves ? d[s] - along : d[s];
+            if constexpr (r.renorm == renormalise::norm) through = d[s] - mul(along, norm_slope(v[s], divisor, power));
+            d[s] = ids[s] >= 0 && counts(s) ? share_of(through, divisor) : A(0);
+        }
     }
     const auto returns_nothing = [&](std::int32_t e) {
         return L::choices > traits::first_zero && e >= traits::first_zero;
@@ -4820,14 +4664,10 @@ struct logits_memory {
           deviations(memory.take<A>(traits::noisy ? traits::chunk(tokens) * traits::N : 0)) {}
 };
 
-/// The least length that is divided by, and the floor of the cosine's temperature.
-inline constexpr double least_length = 1e-12, least_temperature = 0.01;
-
 /// ||x||, not below the least length.
 template <class A, class T>
 A length_of(const T* x, index_t n) {
-    const A norm = gatefold::sqrt(dot<A>(x, x, n));
-    return norm > static_cast<A>(least_length) ? norm : static_cast<A>(least_length);
+    return length_floor(gatefold::sqrt(dot<A>(x, x, n)));
 }
 
 /// Root of the mean square of one row, as the Gemma norm takes it.
@@ -4838,8 +4678,7 @@ A root_mean_square(const T* x, index_t n) {
 
 template <class W, class A = typename W::layer_type::accumulate_type>
 A temperature_of(const W& w) {
-    const A t = w.router_temperature.data()[0];
-    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
+    return temperature_floor<A>(w.router_temperature.data()[0]);
 }
 
 /// What the router reads, from token `first` on.
@@ -4849,10 +4688,30 @@ rows_of<typename L::value_type> router_rows(const batch<L>& in, index_t first) {
     return {x.data() + first * x.row_stride(), x.row_stride()};
 }
 
-/// The jitter of one element of the input, 1 at inference.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_INLINE A jitter_of(const options<L>& o, const counter_rng& draw, index_t token, int h) {
-    return o.training && o.noise > 0 ? draw.template jitter<A>(token, h, static_cast<A>(o.noise)) : A(1);
+/// Whether noise disturbs the input in this call.
+template <layer_type L>
+GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
+    return has_jitter(L::c) && o.training && o.noise > 0;
+}
+
+/// v times the noise of one element of the input; unchanged at inference. What experts see too is rounded as they see
+/// it.
+template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
+GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
+    if (!is_disturbed<L>(o)) return v;
+    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token, h,
+                                                                              L::hidden);
+}
+
+/// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
+template <layer_type L>
+void disturb_rows(context<cpu>& ctx, const batch<L>& in, const options<L>& o, typename L::value_type* to) {
+    const counter_rng draw = draws_of(o);
+    for_each_token(ctx, in.x.extent(0), [&](index_t t) {
+        for (int h = 0; h < L::hidden; ++h)
+            to[t * L::hidden + h] = from_accumulate<typename L::value_type>(
+                disturbed<L>(to_accumulate(in.x.row(t)[h]), o, draw, in.first_token + t, h));
+    });
 }
 
 /// Fills memory.input for a chunk of tokens.
@@ -4868,7 +4727,7 @@ void move_input(context<cpu>& ctx, const W& w, const batch<L>& in, const options
         A* u = memory.input + t * H;
         for (int h = 0; h < H; ++h) {
             u[h] = to_accumulate(x.row(t)[h]);
-            if constexpr (traits::jitter) u[h] = gatefold::mul(u[h], jitter_of(o, draw, in.first_token + first + t, h));
+            if constexpr (traits::jitter) u[h] = disturbed<L>(u[h], o, draw, in.first_token + first + t, h);
         }
         if constexpr (traits::r.input == router_input::unit_length) {
             const A length = length_of<A>(u, H);
@@ -4968,16 +4827,11 @@ struct row_moments {
     }
 };
 
-/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
-template <class A>
-GATEFOLD_INLINE A noise_deviation(A pre) {
-    return gatefold::softplus(pre) + static_cast<A>(0.01);
-}
-
 /// The last step: normalisation, and noise in training.
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
-                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory) {
+                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory,
+                      A* deviations) {
     using traits = logits_traits<L>;
     constexpr logit_transform transform = L::c.router.transform;
     constexpr int N = L::choices;
@@ -5005,9 +4859,11 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
             for (int e = 0; e < N; ++e) z[e] = gatefold::mul(share_of(z[e] - m.mean, m.deviation), size);
         }
         for (int e = 0; e < N; ++e) {
-            if constexpr (traits::noisy)
-                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e),
-                                     noise_deviation(memory.deviations[t * N + e]), z[e]);
+            if constexpr (traits::noisy) {
+                const A deviation = noise_deviation(memory.deviations[t * N + e]);
+                if (deviations) deviations[(first + t) * N + e] = deviation;
+                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), deviation, z[e]);
+            }
             if constexpr (transform == logit_transform::gaussian)
                 z[e] =
                     gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), size / static_cast<A>(N), z[e]);
@@ -5017,10 +4873,10 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
     });
 }
 
-/// Writes the logits as scores and selection see them.
+/// Writes the logits as scores and selection see them, and where asked the deviations of learned noise [T, N].
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
-                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory) {
+                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory, A* deviations) {
     using traits = logits_traits<L>;
     const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
     if constexpr (traits::cosine) prepare_directions(w, memory);
@@ -5028,7 +4884,7 @@ void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
         const index_t count = first + chunk < tokens ? chunk : tokens - first;
         const auto u = projected_rows(ctx, w, in, o, first, count, memory);
         project(ctx, w, u, count, logits.row(first), logits.row_stride(), memory);
-        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory);
+        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory, deviations);
     }
 }
 
@@ -5194,8 +5050,17 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
     }
 }
 
+/// Dropout of experts: a probability where the configuration has it, nothing else.
+template <layer_type L>
+void check_dropout(const char* function, const options<L>& o) {
+    require(o.dropout >= 0 && (L::c.dropout > 0 ? o.dropout < 1 : o.dropout == 0), function, "options.dropout",
+            L::c.dropout > 0 ? "a probability below 1" : "zero, since the configuration has no .dropout", o.dropout);
+}
+
 template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
-void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y) {
+void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y,
+                   const options<L>& o) {
+    check_dropout("forward", o);
     check_batch("forward", ctx, in, !L::is_dense);
     check_view("forward", "y", y, in.x.extent(0));
     check_disjoint("forward", "y", y, "x", in.x);
@@ -5218,7 +5083,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 /// The stages of a layer on backend B:
 ///     forward(ctx, w, in, y, tape or nullptr, options)       forward_bytes<L>(tokens, threads)
 ///     backward(ctx, w, in, tape, dy, dx, gradients, options) training_bytes<L>(tokens, threads)
-///     make_plan<L>(ctx, ids, plan)
+///     make_plan<L>(ctx, ids, kept or nullptr, plan)
+///     experts(ctx, w, in, plan, routing, z, options)         combine(ctx, w, in, plan, routing, z, y, options)
 template <backend B>
 struct impl;
 
@@ -5245,6 +5111,8 @@ void check_options(const char* function, const options<L>& o) {
     require(uses_threshold ? o.threshold > 0 : o.threshold == 0, function, "options.threshold",
             uses_threshold ? "a number above zero" : "zero, since the configuration has no .router.threshold",
             o.threshold);
+    if constexpr (r.noise_on == input_noise::dropout)
+        require(o.noise < 1, function, "options.noise", "a probability below 1", o.noise);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
@@ -5297,15 +5165,52 @@ constexpr double decimal_of(float factor) {
         }
     return exact;
 }
-constexpr index_t floor_of(double x) {
+GATEFOLD_HD constexpr index_t floor_of(double x) {
     const auto whole = static_cast<index_t>(x);
     return static_cast<double>(whole) > x ? whole - 1 : whole;
 }
-constexpr index_t ceil_of(double x) { return -floor_of(-x); }
-constexpr index_t round_half_even(double x) {
+GATEFOLD_HD constexpr index_t ceil_of(double x) { return -floor_of(-x); }
+GATEFOLD_HD constexpr index_t round_half_even(double x) {
     const index_t down = floor_of(x);
     const double rest = x - static_cast<double>(down);
     return rest > 0.5 || (rest == 0.5 && down % 2 != 0) ? down + 1 : down;
+}
+
+/// capacity_of for a factor as a decimal: no step of it rounds differently on a device.
+GATEFOLD_HD constexpr index_t capacity_of_decimal(const capacity_config& c, double f, index_t tokens, int experts,
+                                                  int k, bool training, index_t largest_load) {
+    const double t = static_cast<double>(tokens), e = experts;
+    const index_t each = ceil_div<index_t>(tokens, experts);
+    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
+    switch (c.rule) {
+        case capacity_rule::none:
+            return tokens * k;
+        case capacity_rule::mesh: {
+            const index_t n = floor_of(t * f / e);
+            return at_least(n < tokens ? n : tokens, 4);
+        }
+        case capacity_rule::flaxformer:
+            return at_least(round_half_even(f * t / e), 4);
+        case capacity_rule::megatron:
+            return at_least(ceil_of(t * k / e * f), c.minimum);
+        case capacity_rule::deepspeed: {
+            index_t n = f > 0 ? k * floor_of(f * static_cast<double>(each)) : largest_load;
+            if (f < 0) {
+                const index_t most = k * floor_of(-f * static_cast<double>(each));
+                n = n < most ? n : most;
+            }
+            return round_up<index_t>(n, c.alignment);
+        }
+        case capacity_rule::nllb:
+            return !training && f > 0 ? ceil_of(f * t) : 2 * each;
+        case capacity_rule::hunyuan:
+            return at_least(k * tokens / experts, k);
+        case capacity_rule::fixed:
+            return c.rows;
+        case capacity_rule::share:
+            return floor_of(t * f / e);
+    }
+    return 0;
 }
 
 }  // namespace detail
@@ -5316,34 +5221,7 @@ constexpr index_t round_half_even(double x) {
 /// of the busiest expert, which only the deepspeed rule asks for, when factor is not positive.
 constexpr index_t capacity_of(const capacity_config& c, float factor, index_t tokens, int experts, int k, bool training,
                               index_t largest_load) {
-    const double f = detail::decimal_of(factor), t = static_cast<double>(tokens), e = experts;
-    const index_t each = ceil_div<index_t>(tokens, experts);
-    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
-    switch (c.rule) {
-        case capacity_rule::none:
-            return tokens * k;
-        case capacity_rule::mesh: {
-            const index_t n = detail::floor_of(t * f / e);
-            return at_least(n < tokens ? n : tokens, 4);
-        }
-        case capacity_rule::flaxformer:
-            return at_least(detail::round_half_even(f * t / e), 4);
-        case capacity_rule::megatron:
-            return at_least(detail::ceil_of(t * k / e * f), c.minimum);
-        case capacity_rule::deepspeed: {
-            index_t n = f > 0 ? k * detail::floor_of(f * static_cast<double>(each)) : largest_load;
-            if (f < 0) {
-                const index_t most = k * detail::floor_of(-f * static_cast<double>(each));
-                n = n < most ? n : most;
-            }
-            return round_up<index_t>(n, c.alignment);
-        }
-        case capacity_rule::nllb:
-            return !training && f > 0 ? detail::ceil_of(f * t) : 2 * each;
-        case capacity_rule::hunyuan:
-            return at_least(k * tokens / experts, k);
-    }
-    return 0;
+    return detail::capacity_of_decimal(c, detail::decimal_of(factor), tokens, experts, k, training, largest_load);
 }
 
 }  // namespace gatefold::inline v0
@@ -5359,8 +5237,7 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 template <layer_type L, backend B>
 void apply_capacity(context<B>& ctx, const batch<L, B>& in, const std::type_identity_t<routing_view<L, B>>& routing,
                     std::type_identity_t<basic_view<B, std::uint8_t, dyn>> kept, const options<L>& o = {}) {
-    static_assert(L::c.capacity.rule != capacity_rule::none,
-                  "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
+    static_assert(drops(L::c), "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
     const index_t tokens = in.x.extent(0);
     detail::check_batch("apply_capacity", ctx, in, true);
     detail::check_view("apply_capacity", "ids", routing.ids, tokens);
@@ -5379,7 +5256,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <layer_type L>
 struct capacity_memory {
     using word = order_word<typename L::accumulate_type>;
-    static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
+    static constexpr bool limited = drops(L::c);
     static constexpr bool sorts_pairs = L::c.capacity.keeps == priority::probability,
                           sorts_tokens = L::c.capacity.keeps == priority::importance ||
                                          L::c.capacity.keeps == priority::importance_sum;
@@ -5560,7 +5437,7 @@ void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, 
 //     x[T, H] ── gather, convert ──> tiles ──× [gate | up]──> activation ──> tiles ──× down──> sum[t, :] += w · z
 //                                                    └──> pre-activations, activations (training)
 //
-//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target)
+//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target, drop)
 //         E        expert<H, F, activation, T, bias>                         (cpu/experts_layout.hpp)
 //         scratch  expert_scratch_bytes<E>(ctx.threads(), rows) bytes, aligned to 64; nothing else is allocated
 //         input    expert_input<X>{groups, rows_of<X>}: rows [groups.begin(e), groups.end(e)) of expert e, gathered
@@ -5568,6 +5445,7 @@ void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, 
 //                  by pairs / slots, times factor where given (rounded to T); X is T or float
 //         weights  hub_weights<T> or packed_weights<T> (pack_expert<E>): the same bits
 //         order    of bf16 sums; resolved by resolve()
+//         drop     no_dropout, or expert_dropout: behind the activation               (cpu/dropout.hpp)
 //         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
 //         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
 //                  rows_into<sum>:    z[row, :]
@@ -5578,6 +5456,147 @@ void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, 
 
 #include <algorithm>
 
+// ---- gatefold/cpu/dropout.hpp ----
+// Dropout on the activations inside experts, in training.
+//
+//     activation ── · 0 with probability p, else · 1 / (1 - p) ──> down projection
+//
+// Drawn anew in backward: what a row keeps is a function of its token, expert and feature, so it has the same bits for
+// any number of threads, any split of the batch and any order of rows.
+
+// ---- gatefold/cpu/simd/number.hpp ----
+// The elementary functions of core/math.hpp on vectors: what they ask of a lane type.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator+(vec<T, N> a, vec<T, N> b) {
+    return {a.raw + b.raw};
+}
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator-(vec<T, N> a, vec<T, N> b) {
+    return {a.raw - b.raw};
+}
+template <class T, int N>
+GATEFOLD_INLINE auto operator<(vec<T, N> a, vec<T, N> b) {
+    return a.raw < b.raw;
+}
+template <class T, int N>
+GATEFOLD_INLINE auto operator==(vec<T, N> a, vec<T, N> b) {
+    return a.raw == b.raw;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0 {
+
+template <class T, int N>
+struct number<detail::on_cpu::vec<T, N>> {
+    using V = detail::on_cpu::vec<T, N>;
+    using scalar_type = T;
+    using word = typename number<T>::bits_type;
+    using bits_type = detail::on_cpu::unsigned_vec<word, N>;
+
+    GATEFOLD_INLINE static V broadcast(T a) { return detail::on_cpu::broadcast<T, N>(a); }
+    GATEFOLD_INLINE static bits_type broadcast_bits(word a) { return detail::on_cpu::broadcast<word, N>(a).raw; }
+    GATEFOLD_INLINE static V fma(V a, V b, V c) {
+#if GATEFOLD_HARDWARE_FMA
+        return detail::on_cpu::fma(a, b, c);
+#else
+        V result;
+        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::fma(a.raw[i], b.raw[i], c.raw[i]);
+        return result;
+#endif
+    }
+    GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
+    GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
+    GATEFOLD_INLINE static V sqrt(V a) {
+        V result;
+        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
+        return result;
+    }
+    GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
+    GATEFOLD_INLINE static V lesser(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
+    GATEFOLD_INLINE static V greater(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+    template <class Mask>
+    GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
+        return {mask ? a.raw : b.raw};
+    }
+    GATEFOLD_INLINE static bits_type to_bits(V a) { return reinterpret_cast<bits_type>(a.raw); }
+    GATEFOLD_INLINE static V from_bits(bits_type a) { return {reinterpret_cast<typename V::raw_type>(a)}; }
+    GATEFOLD_INLINE static bits_type add(bits_type a, bits_type b) { return a + b; }
+    GATEFOLD_INLINE static bits_type subtract(bits_type a, bits_type b) { return a - b; }
+    GATEFOLD_INLINE static bits_type bit_and(bits_type a, bits_type b) { return a & b; }
+    GATEFOLD_INLINE static bits_type bit_or(bits_type a, bits_type b) { return a | b; }
+    template <int Places>
+    GATEFOLD_INLINE static bits_type shift_left(bits_type a) {
+        return a << Places;
+    }
+    template <int Places>
+    GATEFOLD_INLINE static bits_type shift_right(bits_type a) {
+        return a >> Places;
+    }
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// What stages of layers without dropout are given.
+struct no_dropout {
+    GATEFOLD_INLINE no_dropout of_expert(index_t, index_t) const { return {}; }
+    template <class V>
+    GATEFOLD_INLINE V apply(V values, index_t, index_t, index_t) const {
+        return values;
+    }
+};
+
+/// Dropout of one call; of_expert() makes it that of one expert, whose rows begin with 0.
+template <class A>
+struct expert_dropout {
+    A probability = 0;  ///< 0 at inference
+    A factor = 1;
+    counter_rng draw = {};
+    index_t first_token = 0;
+    const std::int32_t* pairs = nullptr;  ///< (token, slot) of each row, null: row r is token r
+    int slots = 1, ffn = 0;
+    index_t first_index = 0, first_row = 0;
+
+    GATEFOLD_INLINE expert_dropout of_expert(index_t e, index_t begin) const {
+        expert_dropout one = *this;
+        one.first_index = e * ffn;
+        one.first_row = begin;
+        return one;
+    }
+
+    /// The features f, f + 1, ... of a row, of which `left` exist.
+    GATEFOLD_INLINE vec<A> apply(vec<A> values, index_t row, index_t f, index_t left) const {
+        if (!(probability > 0) || left <= 0) return values;
+        const index_t r = first_row + row, token = first_token + (pairs ? pairs[r] / slots : r);
+        alignas(64) A factors[std::size_t{lanes<A>}] = {};
+        for (index_t j = 0; j < lanes<A> && j < left; ++j)
+            factors[j] =
+                draw.template uniform_from_zero<A>(purpose::expert_dropout, token, first_index + f + j) < probability
+                    ? A(0)
+                    : factor;
+        return mul(values, load<A>(factors));
+    }
+};
+
+/// The dropout of the routed experts of a layer, for rows that are pairs / slots, or tokens.
+template <layer_type L>
+GATEFOLD_INLINE auto dropout_of(const options<L>& o, index_t first_token, const std::int32_t* pairs, int slots) {
+    using A = typename L::accumulate_type;
+    if constexpr (L::c.dropout > 0) {
+        const A p = o.training ? static_cast<A>(o.dropout) : A(0);
+        return expert_dropout<A>{
+            p, A(1) / (A(1) - p), {o.seed, o.step, static_cast<int>(o.layer)}, first_token, pairs, slots, L::ffn};
+    } else {
+        return no_dropout{};
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/experts_layout.hpp ----
 // Where an expert's numbers stand when kernels read them, and the copy that brings them there.
 //
@@ -6242,6 +6261,196 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/ops/activation.hpp ----
+// The activation between the two projections of an expert, forward and backward, on scalars and on vectors.
+//
+//     pre-activations gate, up ── activate<A> ──> a        da ── activate_backward<A> ──> d_gate, d_up
+//
+// Chains of core/math.hpp in the precision of V (float or double; storage types are widened before and rounded after),
+// so the bits are those of every tier and of CUDA. A NaN argument gives a NaN. An infinite one gives what the formula
+// gives in floating point: silu and gelu of +inf are +inf, of -inf a NaN, and their gradients there may be NaNs.
+
+namespace gatefold::inline v0 {
+
+namespace detail {
+
+/// As constants, so that device code needs no host function.
+template <activation A>
+inline constexpr bool gated_activation = is_gated(A);
+template <activation A>
+inline constexpr bool limited_activation = is_limited(A);
+
+}  // namespace detail
+
+/// The gradients of the two pre-activations of a gated activation.
+template <class V>
+struct gated_gradient {
+    V d_gate, d_up;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The function of the gate (or of the only projection) and its derivative.
+template <class V>
+struct value_and_slope {
+    V value, slope;
+};
+
+/// x / (1 + e^(-t)) = x s(t): one division, and 0 where e^(-t) overflows.
+template <class V>
+GATEFOLD_HD GATEFOLD_INLINE V times_sigmoid(V x, V t) {
+    return number<V>::divide(x, constant<V>(1) + exp(number<V>::negate(t)));
+}
+
+/// d/dx of x s(t(x)) = s + x s (1 - s) t', for s = s(t).
+template <class V>
+GATEFOLD_HD GATEFOLD_INLINE V slope_of_times_sigmoid(V s, V x_slope) {
+    return number<V>::fma(mul(x_slope, s), constant<V>(1) - s, s);
+}
+
+/// s in gelu_tanh(x) = x s(t): (1 + tanh(y)) / 2 = s(2 y), with 2 y = t = x (c + c 0.044715 x^2), c = 2 sqrt(2 / pi).
+template <class V>
+struct gelu_tanh_constants {
+    static constexpr lane_of<V> linear = lane_of<V>(1.5957691216057307), cubic = lane_of<V>(0.07135481627260025);
+};
+
+/// phi(x) for the activations that are phi(x), or phi(gate) up.
+template <activation A, class V>
+GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
+    using N = number<V>;
+    if constexpr (A == activation::silu || A == activation::swiglu)
+        return times_sigmoid(x, x);
+    else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
+        using c = gelu_tanh_constants<V>;
+        return times_sigmoid(x, mul(x, N::fma(mul(x, x), constant<V>(c::cubic), constant<V>(c::linear))));
+    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
+        const V half = constant<V>(lane_of<V>(0.5));
+        return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
+    } else if constexpr (A == activation::relu || A == activation::reglu)
+        return N::greater(constant<V>(0), x);
+    else if constexpr (A == activation::relu_squared) {
+        const V positive = N::greater(constant<V>(0), x);
+        return mul(positive, positive);
+    } else {
+        static_assert(A == activation::identity || A == activation::bilinear);
+        return x;
+    }
+}
+
+template <activation A, class V>
+GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
+    using N = number<V>;
+    const V zero = constant<V>(0), one = constant<V>(1);
+    if constexpr (A == activation::silu || A == activation::swiglu) {
+        const V s = sigmoid(x);
+        return {mul(x, s), slope_of_times_sigmoid(s, x)};
+    } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
+        using c = gelu_tanh_constants<V>;
+        // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
+        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
+        const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
+        const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
+        return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
+    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
+        const V half = constant<V>(lane_of<V>(0.5)), density_of_zero = constant<V>(lane_of<V>(0.39894228040143268));
+        const V below = N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half);
+        const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
+        return {mul(x, below), N::fma(x, density, below)};
+    } else if constexpr (A == activation::relu || A == activation::reglu) {
+        const V positive = N::greater(zero, x);
+        return {positive, N::select(zero < positive, one, positive)};
+    } else if constexpr (A == activation::relu_squared) {
+        const V positive = N::greater(zero, x);
+        return {mul(positive, positive), positive + positive};
+    } else {
+        static_assert(A == activation::identity || A == activation::bilinear);
+        return {x, one};
+    }
+}
+
+/// g s(alpha g) h(u) with g at most the limit and u within it: h(u) = u + 1 and alpha 1.702, or h(u) = u and alpha 1.
+template <activation A, class V>
+struct limited_gate {
+    static constexpr bool shifted = A == activation::clamped_swiglu;
+    V gate, scaled, factor;
+
+    GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
+        using N = number<V>;
+        gate = N::lesser(limit, g);
+        factor = N::greater(N::negate(limit), N::lesser(limit, u));
+        scaled = gate;
+        if constexpr (shifted) {
+            scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));
+            factor = factor + constant<V>(1);
+        }
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// The value of a gated activation; `limit` is the clamp of the limited ones, and read by them alone.
+template <activation A, real V>
+    requires(detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::type_identity_t<V> limit) {
+    if constexpr (detail::limited_activation<A>) {
+        const detail::limited_gate<A, V> clamped(gate, up, limit);
+        return mul(detail::times_sigmoid(clamped.gate, clamped.scaled), clamped.factor);
+    } else if constexpr (A == activation::situ) {
+        using lane = detail::lane_of<V>;
+        const V bent = mul(detail::constant<V>(4), tanh(mul(gate, detail::constant<V>(lane(0.25)))));
+        const V bounded = mul(detail::constant<V>(25), tanh(mul(up, detail::constant<V>(lane(0.04)))));
+        return mul(mul(bent, sigmoid(gate)), bounded);
+    } else
+        return mul(detail::activation_value<A>(gate), up);
+}
+
+/// The value of a plain activation; `limit` is not read.
+template <activation A, real V>
+    requires(!detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate(V x, std::type_identity_t<V>) { return detail::activation_value<A>(x); }
+
+/// The gradients of both pre-activations for `d_out`, the gradient of the value.
+///
+/// A clamp passes its gradient where the argument equals the limit, and blocks it beyond. relu has slope 0 at 0.
+template <activation A, real V>
+    requires(detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::type_identity_t<V> up,
+                                                                std::type_identity_t<V> d_out,
+                                                                std::type_identity_t<V> limit) {
+    using N = number<V>;
+    const V one = detail::constant<V>(1);
+    if constexpr (detail::limited_activation<A>) {
+        const detail::limited_gate<A, V> clamped(gate, up, limit);
+        const V s = sigmoid(clamped.scaled), zero = detail::constant<V>(0);
+        const V d_gate = mul(mul(d_out, clamped.factor), detail::slope_of_times_sigmoid(s, clamped.scaled));
+        const V d_up = mul(d_out, mul(clamped.gate, s));
+        return {N::select(limit < gate, zero, d_gate), N::select(limit < detail::magnitude(up), zero, d_up)};
+    } else if constexpr (A == activation::situ) {
+        using lane = detail::lane_of<V>;
+        const V gate_tanh = tanh(mul(gate, detail::constant<V>(lane(0.25)))), s = sigmoid(gate);
+        const V up_tanh = tanh(mul(up, detail::constant<V>(lane(0.04))));
+        const V bent = mul(detail::constant<V>(4), gate_tanh), bounded = mul(detail::constant<V>(25), up_tanh);
+        const V gate_slope = N::fma(mul(bent, s), one - s, mul(N::fma(N::negate(gate_tanh), gate_tanh, one), s));
+        const V up_slope = N::fma(N::negate(up_tanh), up_tanh, one);
+        return {mul(mul(d_out, bounded), gate_slope), mul(mul(d_out, mul(bent, s)), up_slope)};
+    } else {
+        const auto [value, slope] = detail::activation_slope<A>(gate);
+        return {mul(mul(d_out, up), slope), mul(d_out, value)};
+    }
+}
+
+/// The gradient of the pre-activation for `d_out`, the gradient of the value; relu has slope 0 at 0.
+template <activation A, real V>
+    requires(!detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate_backward(V x, std::type_identity_t<V> d_out, std::type_identity_t<V>) {
+    return mul(d_out, detail::activation_slope<A>(x).slope);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6304,8 +6513,8 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
 
 // ---- what becomes of finished sums
 
-/// After the first projection: bias, activation, and the result where the second projection reads it.
-template <class Form, activation Act, class T, bool Bias>
+/// After the first projection: bias, activation, dropout, and the result where the second projection reads it.
+template <class Form, activation Act, class T, bool Bias, class Drop>
 struct activate_tile {
     using sum = typename Form::sum_type;
     static constexpr int W = lanes<sum>;
@@ -6318,6 +6527,7 @@ struct activate_tile {
     const T* bias;
     vec<sum> limit;
     T *pre, *activated;  ///< kept for training; of this expert's rows, or null
+    [[no_unique_address]] Drop drop;
 
     GATEFOLD_INLINE void put(index_t r, int height, int i, index_t f, const T* values, int count) const {
         typename Form::row_type* tile = tiles + r * (padded / Form::step) * step_rows<Form>;
@@ -6349,9 +6559,9 @@ struct activate_tile {
                 }
                 alignas(64) T values[std::size_t{W}];
                 if constexpr (gated)
-                    store(values, activate<Act>(value, upper, limit));
+                    store(values, drop.apply(activate<Act>(value, upper, limit), r + i, f, left));
                 else
-                    store(values, activate<Act>(value, limit));
+                    store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
                 for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
                 put(r, height, i, f, values, static_cast<int>(there < W ? there : W));
                 if (activated)
@@ -6486,10 +6696,11 @@ struct panels_of {
     }
 };
 
-template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target>
+template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Panels,
+          class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
-                                 const panels_of<T, lanes<typename Form::sum_type>, is_gated(Act)>& weights,
-                                 typename Form::sum_type limit, const kept_activations<T>& keep, const Target& target) {
+                                 const Panels& weights, typename Form::sum_type limit, const kept_activations<T>& keep,
+                                 const Target& target, const Drop& drop = {}) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
     using tiles_type = typename Form::tiles_type;
@@ -6543,13 +6754,14 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                             weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
-                             activate_tile<Form, Act, T, Bias>{
-                                 shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
-                                 weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
-                                 keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
-                                 keep.activated ? keep.activated + begin * shape.ffn : nullptr});
+            sweep_with<Form>(
+                tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
+                weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
+                activate_tile<Form, Act, T, Bias, Drop>{
+                    shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
+                    weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
+                    keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
+                    keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
         }
     });
 
@@ -6575,11 +6787,18 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     });
 }
 
+/// Whether weights hold their matrices in a form of their own and know how the stage reads it.
+template <class Weights>
+inline constexpr bool brings_stage = requires {
+    Weights::own_stage;
+};
+
 /// The stage; see the top of this file.
-template <class E, class Context, class X, class Weights, class Target>
+template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
+    requires(!brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target) {
+                 const Target& target, const Drop& drop = {}) {
     using T = typename E::value_type;
     panels_of<T, E::W, E::gated> panels{nullptr, nullptr, nullptr, weights.up_bias, weights.down_bias, shape_of<E>};
     if constexpr (std::is_same_v<Weights, packed_weights<T>>)
@@ -6588,22 +6807,32 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
         panels.up = weights.up, panels.down = weights.down;
     if constexpr (std::is_same_v<T, bf16>) {
         if (resolve(sums) == order::dot)
-            return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target);
+            return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target,
+                                                           drop);
     }
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
             return run_stage<tile_form<hardware_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                            limit, keep, target);
+                                                                            limit, keep, target, drop);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                target);
+                                                                target, drop);
+}
+
+template <class E, class Context, class X, class Weights, class Target>
+    requires(brings_stage<Weights>)
+void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
+                 typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
+                 const Target& target) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/free_experts.hpp ----
-// Experts that compute nothing, on the CPU: their part of the combine and of its backward.
+// Experts that compute nothing, on the CPU: their part of the combine and of its backward. And the token's part in a
+// blend of an expert and its token.
 //
 //     zero      f(x) = 0
 //     copy      f(x) = x
@@ -6661,6 +6890,38 @@ void free_experts_forward(context<cpu>& ctx, const W& w, const batch<L>& in, con
                                w.constant_value.data() + index_t{c} * H, H);
                 }
             }
+        }
+    });
+}
+
+/// Adds (1 - weight) x to the sum of every token that reached its expert.
+template <layer_type L>
+void blend_forward(context<cpu>& ctx, const batch<L>& in, const plan_view<cpu>& plan, const routing_view<L>& routing,
+                   typename L::accumulate_type* sums, index_t stride) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            if (plan.place[t] >= 0) add_scaled(sums + t * stride, A(1) - routing.weights(t, 0), in.x.row(t), L::hidden);
+    });
+}
+
+/// Adds the same part of the gradients: dx [T, H] and that of the weights.
+template <layer_type L>
+void blend_backward(context<cpu>& ctx, const batch<L>& in, const plan_view<cpu>& plan, const routing_view<L>& routing,
+                    const view<const typename L::value_type, dyn, L::hidden>& dy,
+                    typename L::accumulate_type* d_weights, typename L::accumulate_type* dx) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = in.x.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t) {
+            if (plan.place[t] < 0) continue;
+            add_scaled(dx + t * L::hidden, A(1) - routing.weights(t, 0), dy.row(t), L::hidden);
+            d_weights[t] -= dot<A>(dy.row(t), in.x.row(t), L::hidden);
         }
     });
 }
@@ -6779,6 +7040,8 @@ public:
           weights_(make_tensor<A, dyn, L::slots>(ctx, routed(most_tokens))),
           logits_(make_tensor<A, dyn, L::choices>(ctx, routed(most_tokens))),
           logit_gradients_(make_tensor<A, dyn, L::choices>(ctx, routed(most_tokens))),
+          deviations_(make_tensor<A, dyn, L::choices>(ctx, learns_noise ? routed(most_tokens) : 0)),
+          deviation_gradients_(make_tensor<A, dyn, L::choices>(ctx, learns_noise ? routed(most_tokens) : 0)),
           gate_up_(make_tensor<T, dyn, L::gate_up_rows>(ctx, max_rows(L::c, most_tokens))),
           shared_gate_up_(make_tensor<T, dyn, L::shared_gate_up_rows>(ctx, L::shared_ffn > 0 ? most_tokens : 0)),
           latent_sums_(make_tensor<A, dyn, L::c.latent>(ctx, L::c.latent > 0 ? most_tokens : 0)),
@@ -6798,6 +7061,14 @@ public:
     /// [T, N] Losses add the gradients of their value with respect to the logits here, between forward and backward.
     GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> logit_gradients() {
         return logit_gradients_.view().slice(0, routed(tokens_));
+    }
+    /// [T, N] the deviations of learned noise in training (noisy_top_k; no rows for other routers), and where losses
+    /// add their gradients.
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> deviations() {
+        return deviations_.view().slice(0, learns_noise ? routed(tokens_) : 0);
+    }
+    GATEFOLD_INLINE basic_view<B, A, dyn, L::choices> deviation_gradients() {
+        return deviation_gradients_.view().slice(0, learns_noise ? routed(tokens_) : 0);
     }
     /// [rows, 2F or F] what the activation was given, in plan order.
     GATEFOLD_INLINE basic_view<B, T, dyn, L::gate_up_rows> gate_up() { return gate_up_.view(); }
@@ -6823,11 +7094,12 @@ private:
     }
     // A dense layer routes nothing, so its tape holds pre-activations only.
     static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
+    static constexpr bool learns_noise = L::c.router.transform == logit_transform::noisy_top_k;
 
     gatefold::plan<L, B> plan_;
     basic_tensor<B, std::int32_t, dyn, L::slots> ids_;
     basic_tensor<B, A, dyn, L::slots> weights_;
-    basic_tensor<B, A, dyn, L::choices> logits_, logit_gradients_;
+    basic_tensor<B, A, dyn, L::choices> logits_, logit_gradients_, deviations_, deviation_gradients_;
     basic_tensor<B, T, dyn, L::gate_up_rows> gate_up_;
     basic_tensor<B, T, dyn, L::shared_gate_up_rows> shared_gate_up_;
     basic_tensor<B, A, dyn, L::c.latent> latent_sums_;
@@ -7061,13 +7333,21 @@ void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
     });
 }
 
+/// Weights whose matrices have a form of their own say here how the stage reads them.
+template <class W>
+struct own_form {
+    static constexpr bool exists = false;
+};
+
 /// The routed experts' weights as the stage reads them, whatever holds them.
 template <class W, layer_type L = typename W::layer_type>
 auto routed_weights(const W& w) {
     using T = typename L::value_type;
     const T *up_bias = nullptr, *down_bias = nullptr;
     if constexpr (L::c.bias) up_bias = w.gate_up_bias.data(), down_bias = w.down_bias.data();
-    if constexpr (is_packed<W>)
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, 0, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
         return packed_weights<T>{w.matrices.data(), up_bias, down_bias};
     else
         return hub_weights<T>{gate_up_of(w), w.down.data(), up_bias, down_bias};
@@ -7079,7 +7359,9 @@ auto shared_weights(const W& w) {
     using T = typename L::value_type;
     const T *up_bias = nullptr, *down_bias = nullptr;
     if constexpr (L::c.shared.bias) up_bias = w.shared_gate_up_bias.data(), down_bias = w.shared_down_bias.data();
-    if constexpr (is_packed<W>)
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, L::local_experts, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
         return packed_weights<T>{packed_at<L>(w.matrices.data(), L::local_experts), up_bias, down_bias};
     else
         return hub_weights<T>{w.shared_gate_up.data(), w.shared_down.data(), up_bias, down_bias};
@@ -7318,17 +7600,112 @@ void choose_token(const A* z, const A* selection_bias, const options<L>& o, inde
     }
 }
 
-/// Whether the second expert of a token stays: w its weight, v its score.
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/router_columns.hpp ----
+// Softmax over tokens on the CPU: the score of experts that choose tokens in Mesh TensorFlow.
+//
+//     z[T,N] ── per group of tokens and expert: softmax down the column ──> p[T,N] ── chosen ──> p / experts of the
+//     token
+//
+// A column is one thread's and is summed upwards, so the result depends on the group, not on the number of threads.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Calls f(first, end) for every group of tokens that experts choose among: as the capacity says; without one, the
+/// sequences of the batch, or all tokens where it names none.
+template <layer_type L, class F>
+void for_each_choice_group(const batch<L>& in, index_t tokens, F&& f) {
+    constexpr capacity_config c = L::c.capacity;
+    if constexpr (c.shared_by == capacity_group::fixed) {
+        for (index_t first = 0; first < tokens; first += c.group_size)
+            f(first, first + c.group_size < tokens ? first + c.group_size : tokens);
+    } else {
+        const bool split =
+            in.sequence_starts.data() && (c.rule == capacity_rule::none || c.shared_by == capacity_group::sequence);
+        const index_t sequences = split ? in.sequence_starts.extent(0) : 1;
+        for (index_t i = 0; i < sequences; ++i) {
+            const index_t first = split ? in.sequence_starts[i] : 0;
+            const index_t end = i + 1 < sequences ? in.sequence_starts[i + 1] : tokens;
+            if (end > first) f(first, end);
+        }
+    }
+}
+
+/// The largest logit of one column, and the sum of its exponentials.
+template <layer_type L>
+struct column_sum {
+    using A = typename L::accumulate_type;
+    A m = -real_format<A>::infinity, total = 0;
+
+    column_sum(const view<A, dyn, L::choices>& logits, index_t e, index_t first, index_t end) {
+        for (index_t t = first; t < end; ++t) m = logits(t, e) > m ? logits(t, e) : m;
+        for (index_t t = first; t < end; ++t) total += softmax_term(logits(t, e), m);
+    }
+    A share(A z) const { return share_of(softmax_term(z, m), total); }
+};
+
+/// Calls body(expert) for every expert, experts spread over the threads.
+template <layer_type L, class Body>
+void for_each_column(context<cpu>& ctx, Body body) {
+    const int parts = L::choices < ctx.threads() ? L::choices : ctx.threads();
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(L::choices, part, parts);
+        for (index_t e = mine.begin; e < mine.end; ++e) body(e);
+    });
+}
+
+/// memory.matrix = p.
+template <layer_type L, class Memory>
+void score_columns(context<cpu>& ctx, const batch<L>& in, const routing_view<L>& out, const Memory& memory) {
+    for_each_choice_group(in, out.logits.extent(0), [&](index_t first, index_t end) {
+        for_each_column<L>(ctx, [&](index_t e) {
+            const column_sum<L> column(out.logits, e, first, end);
+            for (index_t t = first; t < end; ++t) memory.matrix[t * L::choices + e] = column.share(out.logits(t, e));
+        });
+    });
+}
+
+/// Experts that chose the token.
 template <layer_type L, class A = typename L::accumulate_type>
-bool second_stays(A w, A v, const options<L>& o, index_t token) {
-    constexpr second_expert second = L::c.router.second;
-    const A threshold = static_cast<A>(o.threshold);
-    // Weights that are divided after the choice are judged by the score.
-    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
-    if constexpr (second == second_expert::threshold) return judged > threshold;
-    if (!o.training) return true;
-    const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
-    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
+A choosers_of(const std::int32_t* ids) {
+    int count = 0;
+    for (int s = 0; s < L::slots; ++s) count += ids[s] >= 0 ? 1 : 0;
+    return static_cast<A>(count);
+}
+
+/// The weights of one token from its row of p.
+template <layer_type L, class A = typename L::accumulate_type>
+void weigh_by_column(const A* p, const std::int32_t* ids, const options<L>& o, A* weights) {
+    const A* unscaled = nullptr;
+    const A choosers = choosers_of<L>(ids);
+    for (int s = 0; s < L::slots; ++s)
+        weights[s] = ids[s] < 0 ? A(0) : scale_weight<L>(p[ids[s]] / choosers, o.scale, unscaled, ids[s]);
+}
+
+/// Adds to d_logits what the gradient of the weights amounts to: dz = p (dp - Σ over the column of dp p).
+template <layer_type L, class A = typename L::accumulate_type>
+void columns_backward(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& routing,
+                      const view<A, dyn, L::slots>& d_weights, const view<A, dyn, L::choices>& d_logits) {
+    for_each_choice_group(in, routing.logits.extent(0), [&](index_t first, index_t end) {
+        for_each_column<L>(ctx, [&](index_t e) {
+            const A* unscaled = nullptr;
+            const column_sum<L> column(routing.logits, e, first, end);
+            const auto dp = [&](index_t t) {
+                const std::int32_t* ids = routing.ids.row(t);
+                for (int s = 0; s < L::slots; ++s)
+                    if (ids[s] == e)
+                        return scale_weight<L>(d_weights(t, s), o.scale, unscaled, ids[s]) / choosers_of<L>(ids);
+                return A(0);
+            };
+            A along = 0;
+            for (index_t t = first; t < end; ++t)
+                along = gatefold::fma(dp(t), column.share(routing.logits(t, e)), along);
+            for (index_t t = first; t < end; ++t) {
+                const A z = routing.logits(t, e);
+                d_logits(t, e) += gatefold::mul(column.share(z), dp(t) - along);
+            }
+        });
+    });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -7368,11 +7745,16 @@ struct assign_memory {
 
 /// Each expert takes its best tokens among [first, end).
 template <layer_type L>
-void take_best_tokens(context<cpu>& ctx, index_t first, index_t end, const assign_memory<L>& memory) {
+void take_best_tokens(context<cpu>& ctx, const options<L>& o, index_t first, index_t end,
+                      const assign_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr int N = L::choices;
     const index_t count = end - first, tokens_per_thread = count;
-    const index_t limit = count * L::top_k / N < count ? count * L::top_k / N : count;
+    constexpr capacity_config c = L::c.capacity;
+    const index_t share = c.rule == capacity_rule::share
+                              ? capacity_of(c, o.capacity_factor, count, N, L::top_k, o.training, 0)
+                              : count * L::top_k / N;
+    const index_t limit = share < count ? share : count;
     const int parts = N < ctx.threads() ? N : ctx.threads();
     ctx.parallel(parts, [&](int part) {
         order_word<A>* column = memory.column + part * tokens_per_thread;
@@ -7387,28 +7769,26 @@ void take_best_tokens(context<cpu>& ctx, index_t first, index_t end, const assig
 }
 
 template <layer_type L>
-void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const routing_view<L>& out,
+void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
                           const assign_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr score from = L::c.router.from;
     constexpr int N = L::choices;
     const index_t tokens = out.ids.extent(0);
-    for_each_token(ctx, tokens, [&](index_t t) {
-        const A* z = out.logits.row(t);
-        A* scores = memory.matrix + t * N;
-        if constexpr (from == score::softmax || from == score::softmax_selected) {
-            const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-            for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
-        } else {
-            for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
-        }
-    });
-    const index_t sequences = in.sequence_starts.data() ? in.sequence_starts.extent(0) : 1;
-    for (index_t i = 0; i < sequences; ++i) {
-        const index_t first = in.sequence_starts.data() ? in.sequence_starts[i] : 0;
-        const index_t end = i + 1 < sequences ? in.sequence_starts[i + 1] : tokens;
-        if (end > first) take_best_tokens(ctx, first, end, memory);
-    }
+    // Softmax over tokens is there already: score_columns.
+    if constexpr (from != score::softmax_tokens)
+        for_each_token(ctx, tokens, [&](index_t t) {
+            const A* z = out.logits.row(t);
+            A* scores = memory.matrix + t * N;
+            if constexpr (from == score::softmax || from == score::softmax_selected) {
+                const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
+                for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
+            } else {
+                for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
+            }
+        });
+    for_each_choice_group(in, tokens,
+                          [&](index_t first, index_t end) { take_best_tokens(ctx, o, first, end, memory); });
     for_each_token(ctx, tokens, [&](index_t t) {
         std::int32_t* ids = out.ids.row(t);
         int used = 0;
@@ -7547,7 +7927,7 @@ bool assign_batch(context<cpu>& ctx, const batch<L>& in, const options<L>& o, co
                   const assign_memory<L>& memory) {
     constexpr selection select = L::c.router.select;
     if constexpr (select == selection::expert_choice) {
-        assign_expert_choice(ctx, in, out, memory);
+        assign_expert_choice(ctx, in, o, out, memory);
         return true;
     } else if constexpr (select == selection::sinkhorn) {
         if (o.training) assign_sinkhorn(ctx, out, memory);
@@ -7613,11 +7993,11 @@ void input_row_backward(const W& w, const options<L>& o, const counter_rng& draw
     constexpr int H = L::hidden;
     const auto jittered = [&](int h) {
         A u = to_accumulate(x[h]);
-        if constexpr (traits::jitter) u = gatefold::mul(u, jitter_of(o, draw, token, h));
+        if constexpr (traits::jitter) u = disturbed<L>(u, o, draw, token, h);
         return u;
     };
     const auto add = [&](int h, A d) {
-        if constexpr (traits::jitter) d = gatefold::mul(d, jitter_of(o, draw, token, h));
+        if constexpr (traits::jitter) d = disturbed<L, false>(d, o, draw, token, h);
         dx[h] += d;
     };
     const auto sum = [&](auto term) {
@@ -7692,7 +8072,8 @@ void projection_backward(context<cpu>& ctx, const W& w, const Rows& u, index_t c
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
                               index_t first, index_t count, const rows_of<A>& dz, matrix<A> to, bool& adds,
-                              gradients<L>& g, bool accumulate, const logits_backward_memory<L>& memory) {
+                              gradients<L>& g, bool accumulate, const logits_backward_memory<L>& memory,
+                              const A* d_deviations) {
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices;
     const grouping all{1, nullptr, count};
@@ -7706,8 +8087,9 @@ rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in,
                 // At inference there is no noise, and its projection gets zeros.
                 const A n =
                     o.training ? draw.template normal<A>(purpose::gaussian, in.first_token + first + t, e) : A(0);
-                memory.d_deviations[t * N + e] =
-                    gatefold::mul(gatefold::mul(dz.row(t)[e], n), gatefold::sigmoid(forward.deviations[t * N + e]));
+                const A extra = d_deviations ? d_deviations[(first + t) * N + e] : A(0);
+                memory.d_deviations[t * N + e] = gatefold::mul(gatefold::fma(dz.row(t)[e], n, extra),
+                                                               gatefold::sigmoid(forward.deviations[t * N + e]));
             }
         });
         const rows_of<A> d{memory.d_deviations, N};
@@ -7753,11 +8135,12 @@ rows_of<A> transform_backward(context<cpu>& ctx, const W& w, const batch<L>& in,
     }
 }
 
-/// Gradients of the router's parameters for the gradient of the logits; dx gains the router's part.
+/// Gradients of the router's parameters for the gradient of the logits, and where losses have one that of the
+/// deviations of learned noise [T, N]; dx gains the router's part.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void logits_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                      const view<A, dyn, L::choices>& d_logits, const view<A, dyn, L::hidden>& dx, gradients<L>& g,
-                     bool accumulate, const logits_backward_memory<L>& memory) {
+                     bool accumulate, const logits_backward_memory<L>& memory, const A* d_deviations) {
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
     const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
@@ -7776,7 +8159,8 @@ void logits_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const op
             traits::moves_input ? matrix<A>{memory.d_input, H} : matrix<A>{dx.row(first), dx.row_stride()};
         bool adds = !traits::moves_input;
         const auto u = projected_rows(ctx, w, in, o, first, count, memory.forward);
-        const rows_of<A> d_raw = transform_backward(ctx, w, in, o, u, first, count, dz, to, adds, g, follows, memory);
+        const rows_of<A> d_raw =
+            transform_backward(ctx, w, in, o, u, first, count, dz, to, adds, g, follows, memory, d_deviations);
         if constexpr (L::c.router.bias) column_sums(ctx, {1, nullptr, count}, d_raw, N, g.router_bias.data(), follows);
         if constexpr (traits::cosine) {
             for (index_t t = 0; t < count; ++t) d_temperature += memory.d_temperature[t];
@@ -7880,10 +8264,14 @@ void weigh(const A* z, bool undecided, const options<L>& o, const Scales* expert
         for (int s = 0; s < L::slots; ++s) v[s] = A(1) / static_cast<A>(L::slots);
     } else {
         chosen_scores<L>(z, ids, v);
+        if constexpr (L::c.router.learns_from == estimator::straight_through)
+            for (int s = 0; s < L::slots; ++s) v[s] = A(1);
         weigh_token<L>(v, ids, o.scale, o.epsilon, expert_scale, all, weights);
     }
     if constexpr (traits::judges_second) {
-        if (ids[1] < 0 || second_stays(weights[1], v[1], o, token)) return;
+        const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
+        if (ids[1] < 0 || second_stays<L>(weights[1], v[1], static_cast<A>(o.threshold), o.training, draw, token))
+            return;
         ids[1] = -1;
         weights[1] = 0;
         if (L::c.capacity.renormalise_kept && !undecided)
@@ -7916,16 +8304,18 @@ void route_token(const A* z, bool undecided, bool has_ids, const A* selection_bi
 }
 
 /// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
-/// from outside are taken as they are, whatever the configuration would choose.
+/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
 template <class W, layer_type L = typename W::layer_type>
 void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-           std::byte* scratch) {
+           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
     using A = typename L::accumulate_type;
     check_options("route", o);
     const index_t tokens = in.x.extent(0);
     carver arrays(scratch);
     const route_memory<L> memory(arrays, tokens, ctx.threads());
-    compute_logits(ctx, w, in, o, out.logits, memory.logits);
+    compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
+    constexpr bool by_columns = L::c.router.from == score::softmax_tokens;
+    if constexpr (by_columns) score_columns(ctx, in, out, memory.assign);
 
     const bool given = in.chosen.data() != nullptr;
     const bool has_ids = given || assign_batch(ctx, in, o, out, memory.assign);
@@ -7946,8 +8336,11 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
             const bool undecided = is_undecided(z, L::choices);
             found.undecided += undecided ? 1 : 0;
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
-            route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
-                           out.weights.row(t));
+            if constexpr (by_columns)
+                weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));
+            else
+                route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
+                               out.weights.row(t));
         }
         memory.reports[part] = found;
     });
@@ -7984,30 +8377,35 @@ template <class W, layer_type L = typename W::layer_type, class A = typename L::
 void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                     const routing_view<L>& routing, const view<A, dyn, L::slots>& d_weights,
                     const view<A, dyn, L::choices>& d_logits) {
-    const auto* expert_scale = expert_scale_of(w);
-    const A* selection_bias = selection_bias_of(w);
-    for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
-        const A* z = routing.logits.row(t);
-        if (is_undecided(z, L::choices)) return;
-        if constexpr (L::c.router.select == selection::sparse_mixer) {
-            A d[2];
-            for (int s = 0; s < 2; ++s)
-                d[s] = routing.ids(t, s) < 0
-                           ? A(0)
-                           : scale_weight<L>(d_weights(t, s), o.scale, expert_scale, routing.ids(t, s));
-            mixer_backward(z, L::choices, static_cast<A>(o.noise), routing.ids.row(t), d, d_logits.row(t));
-        } else {
-            std::int32_t again[std::size_t{L::slots}];
-            const std::int32_t* ids =
-                divided_ids(z, selection_bias, in, o, in.first_token + t, routing.ids.row(t), again);
-            A v[std::size_t{L::slots}];
-            chosen_scores<L>(z, ids, v);
-            const auto counts = [&](int s) {
-                return !L::c.capacity.renormalise_kept || !(routing.weights(t, s) == A(0));
-            };
-            token_backward<L>(z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, counts, d_logits.row(t));
-        }
-    });
+    if constexpr (L::c.router.from == score::softmax_tokens) {
+        columns_backward(ctx, in, o, routing, d_weights, d_logits);
+    } else {
+        const auto* expert_scale = expert_scale_of(w);
+        const A* selection_bias = selection_bias_of(w);
+        for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
+            const A* z = routing.logits.row(t);
+            if (is_undecided(z, L::choices)) return;
+            if constexpr (L::c.router.select == selection::sparse_mixer) {
+                A d[2];
+                for (int s = 0; s < 2; ++s)
+                    d[s] = routing.ids(t, s) < 0
+                               ? A(0)
+                               : scale_weight<L>(d_weights(t, s), o.scale, expert_scale, routing.ids(t, s));
+                mixer_backward(z, L::choices, static_cast<A>(o.noise), routing.ids.row(t), d, d_logits.row(t));
+            } else {
+                std::int32_t again[std::size_t{L::slots}];
+                const std::int32_t* ids =
+                    divided_ids(z, selection_bias, in, o, in.first_token + t, routing.ids.row(t), again);
+                A v[std::size_t{L::slots}];
+                chosen_scores<L>(z, ids, v);
+                const auto counts = [&](int s) {
+                    return !L::c.capacity.renormalise_kept || !(routing.weights(t, s) == A(0));
+                };
+                token_backward<L>(z, v, ids, d_weights.row(t), o.scale, o.epsilon, expert_scale, counts,
+                                  d_logits.row(t));
+            }
+        });
+    }
 }
 
 /// The gradient of the experts' own scales: the sum over a token's weights of d weight · weight / scale.
@@ -8055,10 +8453,10 @@ void expert_scale_backward(context<cpu>& ctx, const W& w, const batch<L>& in, co
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void route_parameters_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                                const view<A, dyn, L::choices>& d_logits, const view<A, dyn, L::hidden>& dx,
-                               gradients<L>& g, bool accumulate, std::byte* scratch) {
+                               gradients<L>& g, bool accumulate, std::byte* scratch, const A* d_deviations = nullptr) {
     carver arrays(scratch);
     const logits_backward_memory<L> memory(arrays, in.x.extent(0), ctx.threads());
-    logits_backward(ctx, w, in, o, d_logits, dx, g, accumulate, memory);
+    logits_backward(ctx, w, in, o, d_logits, dx, g, accumulate, memory, d_deviations);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -8070,14 +8468,14 @@ struct routing_impl<cpu> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
                       const routing_view<L>& out) {
-        GATEFOLD_HOST_ONLY(on_cpu::route(
-            ctx, w, in, o, out, ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
+        GATEFOLD_HOST_ONLY(on_cpu::route(ctx, w, in, o, out,
+                                         ctx.workspace(on_cpu::route_scratch_bytes<L>(in.x.extent(0), ctx.threads())));)
     }
     template <layer_type L>
     static void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o,
                                const routing_view<L>& routing, const view<std::uint8_t, dyn>& kept) {
-        on_cpu::apply_capacity(ctx, in, o, routing, kept,
-                               ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));
+        GATEFOLD_HOST_ONLY(on_cpu::apply_capacity(ctx, in, o, routing, kept,
+                                                  ctx.workspace(on_cpu::capacity_scratch_bytes<L>(in.x.extent(0))));)
     }
 };
 
@@ -8091,12 +8489,12 @@ struct forward_memory {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
-    static constexpr bool limited = L::c.capacity.rule != capacity_rule::none;
+    static constexpr bool limited = drops(L::c);
 
     std::int32_t *ids, *offsets, *rows, *place;
     A *weights, *logits, *sums, *shared_gate;
     A *latent_sums, *latent_normal;
-    T* latent_x;
+    T *latent_x, *disturbed_x, *multiplied_x;
     std::uint8_t* kept;
     std::byte *route, *plan, *experts, *products;
 
@@ -8112,6 +8510,8 @@ struct forward_memory {
           latent_sums(memory.take<A>(tokens * L::c.latent)),
           latent_normal(memory.take<A>(tokens * L::c.latent)),
           latent_x(memory.take<T>(tokens * L::c.latent)),
+          disturbed_x(memory.take<T>(shares_jitter(L::c) ? tokens * L::hidden : 0)),
+          multiplied_x(memory.take<T>(L::c.router.input_times_k ? tokens * L::hidden : 0)),
           kept(memory.take<std::uint8_t>(limited ? tokens * L::slots : 0)),
           route(memory.take<std::byte>(L::is_dense ? 0 : bytes(route_scratch_bytes<L>(tokens, threads)))),
           plan(memory.take<std::byte>(bytes(plan_scratch_bytes(L::choices, threads)))),
@@ -8130,10 +8530,38 @@ private:
 };
 
 template <layer_type L>
-std::size_t forward_bytes(index_t tokens, int threads) {
+constexpr std::size_t forward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     forward_memory<L> memory(count, tokens, threads);
     return count.used();
+}
+
+/// The batch as experts read it: with noise that they share with the router.
+template <layer_type L, class Memory>
+batch<L> experts_batch(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const Memory& memory) {
+    batch<L> out = in;
+    if constexpr (shares_jitter(L::c)) {
+        if (is_disturbed<L>(o)) {
+            disturb_rows(ctx, in, o, memory.disturbed_x);
+            out.x = {memory.disturbed_x, {in.x.extent(0), L::hidden}};
+        }
+    }
+    return out;
+}
+/// The batch as routed experts read it: times k where the configuration says so.
+template <layer_type L, class Memory>
+batch<L> routed_batch(context<cpu>& ctx, const batch<L>& in, const Memory& memory) {
+    batch<L> out = in;
+    if constexpr (L::c.router.input_times_k) {
+        using T = typename L::value_type;
+        for_each_token(ctx, in.x.extent(0), [&](index_t t) {
+            for (int h = 0; h < L::hidden; ++h)
+                memory.multiplied_x[t * L::hidden + h] = from_accumulate<T>(
+                    gatefold::mul(to_accumulate(in.x.row(t)[h]), static_cast<typename L::accumulate_type>(L::top_k)));
+        });
+        out.x = {memory.multiplied_x, {in.x.extent(0), L::hidden}};
+    }
+    return out;
 }
 
 /// The gate of the shared expert for every token: the logistic function of x · w_g.
@@ -8171,8 +8599,9 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
 void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
-                    const routing_view<L>& routing, const plan_view<cpu>& plan, const forward_memory<L>& memory) {
-    route(ctx, w, in, o, routing, memory.route);
+                    const routing_view<L>& routing, const plan_view<cpu>& plan, const forward_memory<L>& memory,
+                    typename L::accumulate_type* deviations) {
+    route(ctx, w, in, o, routing, memory.route, deviations);
     std::uint8_t* kept = nullptr;
     if constexpr (forward_memory<L>::limited) {
         kept = memory.kept;
@@ -8182,10 +8611,65 @@ void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
     build_plan(ctx, routing.ids.data(), kept, L::choices, plan, memory.plan);
 }
 
-/// Adds the routed experts' weighted outputs to sums that it sets to zero before.
+/// What the routed experts read: the rows of a plan, times their weight where weights act on inputs.
 template <class W, layer_type L = typename W::layer_type>
-void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
-                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+rows_of<typename L::value_type> routed_rows(context<cpu>& ctx, const W& w, const batch<L>& read,
+                                            const plan_view<cpu>& plan, const typename L::accumulate_type* weights,
+                                            const forward_memory<L>& memory) {
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    rows_of<typename L::value_type> x{read.x.data(), read.x.row_stride(), plan.rows.data(), L::slots,
+                                      on_input ? weights : nullptr};
+    if constexpr (L::c.latent > 0) {
+        latent_inputs(ctx, memory.products, w, read, memory.latent_x);
+        x.data = memory.latent_x;
+        x.stride = L::width;
+    }
+    return x;
+}
+
+/// What follows the weighted sums of the routed experts: free experts, blend, scale, and from a latent width back to
+/// the hidden one. `given` is what experts_batch, `read` what routed_batch made of the batch.
+template <class W, layer_type L = typename W::layer_type>
+void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const batch<L>& read,
+                   const plan_view<cpu>& plan, const routing_view<L>& routing, typename L::accumulate_type* routed,
+                   index_t routed_stride, typename L::accumulate_type* sums, index_t stride, const options<L>& o,
+                   const forward_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = given.x.extent(0);
+    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, read, plan, routing, routed, routed_stride);
+    if constexpr (L::c.router.acts_on == weight_at::blend)
+        blend_forward(ctx, given, plan, routing, routed, routed_stride);
+    if constexpr (L::c.router.scaled == scale_at::output) {
+        for (index_t t = 0; t < tokens; ++t)
+            for (index_t h = 0; h < L::width; ++h) {
+                A& sum = routed[t * routed_stride + h];
+                sum = gatefold::mul(sum, static_cast<A>(o.scale));
+            }
+    }
+    if constexpr (L::c.latent > 0) {
+        latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
+        latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
+    }
+}
+
+/// The stage of the routed experts, or of the dense FFN.
+template <layer_type L, class X, class W, class Target, class Drop>
+void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
+                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
+    const auto weights = routed_weights(w);
+    const auto limit = static_cast<typename L::accumulate_type>(o.limit);
+    if constexpr (std::is_same_v<Drop, no_dropout>)
+        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target);
+    else
+        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target, drop);
+}
+
+/// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
+/// `in`.
+template <class W, layer_type L = typename W::layer_type>
+void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
+                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
+                const forward_memory<L>& memory) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -8200,40 +8684,46 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
                                                        {memory.place, {pairs}},
                                                        tokens,
                                                        L::slots};
-    route_and_plan(ctx, w, in, o, routing, plan, memory);
-    if (saved)
+    route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
+    if (saved) {
         for (index_t i = 0; i < tokens * L::choices; ++i) saved->logit_gradients().data()[i] = 0;
-
+        for (index_t i = 0; i < saved->deviations().size(); ++i) saved->deviation_gradients().data()[i] = 0;
+    }
+    const batch<L> read = routed_batch(ctx, given, memory);
     const A* weights = routing.weights.data();
     kept_activations<T> keep;
     if (saved) keep.pre = saved->gate_up().data();
     A* routed = sums;
     index_t routed_stride = stride;
-    rows_of<T> x{in.x.data(), in.x.row_stride(), plan.rows.data(), L::slots, on_input ? weights : nullptr};
     if constexpr (L::c.latent > 0) {
-        latent_inputs(ctx, memory.products, w, in, memory.latent_x);
-        x.data = memory.latent_x;
-        x.stride = L::width;
         routed = saved ? saved->latent_sums().data() : memory.latent_sums;
         routed_stride = L::width;
     }
-    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, x};
+    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
-    run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit), ctx.sums(),
-                                  keep, target);
-    if constexpr (L::choices > L::experts) free_experts_forward(ctx, w, in, plan, routing, routed, routed_stride);
-    if constexpr (L::c.router.scaled == scale_at::output) {
-        for (index_t t = 0; t < tokens; ++t)
-            for (index_t h = 0; h < L::width; ++h) {
-                A& sum = routed[t * routed_stride + h];
-                sum = gatefold::mul(sum, static_cast<A>(o.scale));
+    run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
+                  dropout_of(o, in.first_token, plan.rows.data(), L::slots));
+    finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
+}
+
+/// Rounds the tokens' sums to y, or adds them to it.
+template <layer_type L>
+void deliver_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
+                  const view<typename L::value_type, dyn, L::hidden>& y, bool accumulate) {
+    using A = typename L::accumulate_type;
+    const index_t tokens = y.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            for (index_t h = 0; h < L::hidden; h += lanes<A>) {
+                const index_t left = L::hidden - h;
+                vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
+                if (accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
+                store_first(y.row(t) + h, sum, left);
             }
-    }
-    if constexpr (L::c.latent > 0) {
-        latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
-        latent_outputs(ctx, memory.products, w, memory.latent_normal, tokens, sums, stride);
-    }
+    });
 }
 
 template <class W, layer_type L = typename W::layer_type>
@@ -8254,25 +8744,238 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
         kept_activations<T> keep;
         if (saved) keep.pre = saved->gate_up().data();
         const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
-        run_experts<routed_expert<L>>(ctx, memory.experts, input, routed_weights(w), static_cast<A>(o.limit),
-                                      ctx.sums(), keep, rows_into<A>{sums, stride});
+        run_routed<L>(ctx, memory.experts, input, w, o, keep, rows_into<A>{sums, stride},
+                      dropout_of(o, in.first_token, nullptr, 1));
     } else {
-        add_routed(ctx, w, in, sums, stride, saved, o, memory);
-        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, in, sums, stride, saved, o, memory);
+        const batch<L> given = experts_batch(ctx, in, o, memory);
+        add_routed(ctx, w, in, given, sums, stride, saved, o, memory);
+        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory);
     }
-    if (sums == memory.sums) {
-        const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
-        ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(tokens, part, parts);
-            for (index_t t = mine.begin; t < mine.end; ++t)
-                for (index_t h = 0; h < L::hidden; h += lanes<A>) {
-                    const index_t left = L::hidden - h;
-                    vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
-                    if (o.accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
-                    store_first(y.row(t) + h, sum, left);
-                }
+    if (sums == memory.sums) deliver_sums<L>(ctx, sums, y, o.accumulate);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Workspace of all_experts_backward and default_vectors_backward.
+template <layer_type L>
+struct all_experts_memory {
+    using A = typename L::accumulate_type;
+    static constexpr bool runs = !L::is_dense && L::c.router.learns_from == estimator::all_experts;
+    static constexpr bool used = runs || (!L::is_dense && L::c.router.learns_from == estimator::default_vectors);
+    static constexpr index_t most = 32;
+    static constexpr index_t chunk(index_t tokens) { return !runs ? 0 : tokens < most ? tokens : most; }
+
+    std::int32_t *offsets, *tokens_of_rows;
+    A *outputs, *d_scores;
+    std::byte* experts;
+
+    constexpr all_experts_memory(carver& memory, index_t tokens, int threads)
+        : offsets(memory.take<std::int32_t>(runs ? L::experts + 1 : 0)),
+          tokens_of_rows(memory.take<std::int32_t>(L::experts * chunk(tokens))),
+          outputs(memory.take<A>(L::experts * chunk(tokens) * L::width)),
+          d_scores(memory.take<A>(used ? tokens * L::choices : 0)),
+          experts(memory.take<std::byte>(
+              runs ? static_cast<index_t>(expert_scratch_bytes<routed_expert<L>>(threads, L::experts * chunk(tokens)))
+                   : 0)) {}
+};
+
+/// The gradient of one token's logits for that of the scores of experts it did not choose.
+template <layer_type L, class A = typename L::accumulate_type>
+void other_scores_backward(const A* z, const A* d, A* dz) {
+    constexpr score from = L::c.router.from;
+    constexpr int N = L::choices;
+    if constexpr (from == score::softmax) {
+        const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
+        const A along = lane_sum<A>(N, [&](int i) { return gatefold::mul(softmax_term(z[i], m) / total, d[i]); });
+        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(softmax_term(z[i], m) / total, d[i] - along);
+    } else {
+        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(d[i], score_slope<from>(z[i]));
+    }
+}
+
+/// Adds to the d_logits of token t what the experts that it did not choose contribute; output(e) is the row that e
+/// returns, or is taken to return, for the token.
+template <layer_type L, class Output, class A = typename L::accumulate_type>
+void others_backward(const routing_view<L>& routing, index_t t, const typename L::value_type* dy, A scale, A* d,
+                     A* d_logits, Output output) {
+    const std::int32_t* ids = routing.ids.row(t);
+    const A* z = routing.logits.row(t);
+    if (is_undecided(z, L::choices)) return;
+    for (int e = 0; e < L::experts; ++e) {
+        bool chosen = false;
+        for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;
+        d[e] = chosen ? A(0) : gatefold::mul(dot<A>(dy, output(e), L::hidden), scale);
+    }
+    other_scores_backward<L>(z, d, d_logits);
+}
+
+/// Adds to d_logits what the experts that were not chosen contribute; `read` is what routed experts read.
+template <class W, layer_type L = typename W::layer_type>
+void all_experts_backward(context<cpu>& ctx, const W& w, const batch<L>& read, const routing_view<L>& routing,
+                          const view<const typename L::value_type, dyn, L::hidden>& dy, const options<L>& o,
+                          const view<typename L::accumulate_type, dyn, L::choices>& d_logits,
+                          const all_experts_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr int E = L::experts, H = L::hidden;
+    const index_t tokens = read.x.extent(0), most = all_experts_memory<L>::most;
+    for (index_t first = 0; first < tokens; first += most) {
+        const index_t count = first + most < tokens ? most : tokens - first;
+        for (int e = 0; e <= E; ++e) memory.offsets[e] = static_cast<std::int32_t>(e * count);
+        for (index_t r = 0; r < E * count; ++r) memory.tokens_of_rows[r] = static_cast<std::int32_t>(first + r % count);
+        const expert_input<T> input{{E, memory.offsets, 0},
+                                    {read.x.data(), read.x.row_stride(), memory.tokens_of_rows, 1}};
+        run_routed<L>(ctx, memory.experts, input, w, o, kept_activations<T>{}, rows_into<A>{memory.outputs, H},
+                      dropout_of(o, read.first_token, memory.tokens_of_rows, 1));
+        for_each_token(ctx, count, [&](index_t t) {
+            others_backward<L>(routing, first + t, dy.row(first + t), static_cast<A>(o.scale),
+                               memory.d_scores + (first + t) * E, d_logits.row(first + t),
+                               [&](int e) { return memory.outputs + (e * count + t) * H; });
         });
     }
+}
+
+/// The same with the layer's default vectors for what the experts that were not chosen return.
+template <class W, layer_type L = typename W::layer_type>
+void default_vectors_backward(context<cpu>& ctx, const W& w, const routing_view<L>& routing,
+                              const view<const typename L::value_type, dyn, L::hidden>& dy, const options<L>& o,
+                              const view<typename L::accumulate_type, dyn, L::choices>& d_logits,
+                              const all_experts_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    for_each_token(ctx, dy.extent(0), [&](index_t t) {
+        others_backward<L>(routing, t, dy.row(t), static_cast<A>(o.scale), memory.d_scores + t * L::experts,
+                           d_logits.row(t), [&](int e) { return w.default_vectors.data() + index_t{e} * L::hidden; });
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/ffn_backward.hpp ----
+// Backward of one kind of FFN over its rows: the routed experts, the shared expert, or the dense layer.
+//
+//     dy ── · down ──> da' ──┬── <da', a> + <dy, b2> ──> d weight of the pair
+//                            └── · weight, activation backward ──> [dg|du] ── · gate_up ──> dx rows
+//     d down = (weight dy)ᵀ a       d gate_up = [dg|du]ᵀ x       biases: sums of the same rows
+//
+// The form that keeps no expert outputs: `a` is computed again from the pre-activations on the tape.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Everything that one backward pass reads and writes. Null pointers stand for what the FFN does not have. D is the
+/// type in which the gradient of the output comes.
+template <class T, class D = T>
+struct ffn_backward_call {
+    using A = accumulate_t<T>;
+    grouping groups;
+    const std::int32_t* pairs;  ///< (token, slot) of each row, null: row r is token r
+    int slots;
+    const A* output_weights;  ///< what each pair's output was multiplied by, null: 1
+    const A* input_weights;   ///< what each pair's input was multiplied by, null: 1
+    const T* x;
+    index_t x_stride;
+    const D* dy;
+    index_t dy_stride;
+    int width, ffn;
+    const T *gate_up, *down, *down_bias;
+    const T* pre_activations;  ///< [rows, gate_up_rows]
+    A limit;
+    A *d_gate_up, *d_down, *d_gate_up_bias, *d_down_bias;
+    bool accumulate;
+    A* d_weights;  ///< [pairs] gradient of input_weights, else of output_weights; null where both are constant
+};
+
+/// Workspace of ffn_backward for a number of rows.
+template <class T, activation Act>
+struct ffn_backward_memory {
+    using A = accumulate_t<T>;
+    static constexpr int halves = is_gated(Act) ? 2 : 1;
+    A *d_activation, *d_pre_activation, *d_x;
+    T* activations;
+
+    GATEFOLD_INLINE constexpr ffn_backward_memory(carver& memory, index_t rows, int width, int ffn)
+        : d_activation(memory.take<A>(rows * ffn)),
+          d_pre_activation(memory.take<A>(rows * halves * ffn)),
+          d_x(memory.take<A>(rows * width)),
+          activations(memory.take<T>(rows * ffn)) {}
+};
+
+/// Row r: the activation again, the gradient of the pair's weight, the gradient of the pre-activations.
+template <activation Act, class T, class Drop, class A = accumulate_t<T>>
+A activation_row_backward(const T* pre, const A* d_activation, A weight, A limit, int ffn, const Drop& drop, index_t r,
+                          T* activations, A* d_pre) {
+    constexpr int width = lanes<A>;
+    const vec<A> w = broadcast<A>(weight), bound = broadcast<A>(limit);
+    for (index_t i = 0; i < ffn; i += width) {
+        const index_t left = ffn - i;
+        const vec<A> gate = load_first<A>(pre + i, left),
+                     d = drop.apply(mul(w, load_first<A>(d_activation + i, left)), r, i, left);
+        if constexpr (is_gated(Act)) {
+            const vec<A> up = load_first<A>(pre + ffn + i, left);
+            store_first(activations + i, drop.apply(activate<Act>(gate, up, bound), r, i, left), left);
+            const auto g = activate_backward<Act>(gate, up, d, bound);
+            store_first(d_pre + i, g.d_gate, left);
+            store_first(d_pre + ffn + i, g.d_up, left);
+        } else {
+            store_first(activations + i, drop.apply(activate<Act>(gate, bound), r, i, left), left);
+            store_first(d_pre + i, activate_backward<Act>(gate, d, bound), left);
+        }
+    }
+    return dot<A>(d_activation, activations, ffn);
+}
+
+/// Leaves the gradients of the FFN's parameters in place and of its input rows in memory.d_x.
+template <activation Act, class T, class D, class Drop = no_dropout>
+void ffn_backward(context<cpu>& ctx, const ffn_backward_call<T, D>& call, const ffn_backward_memory<T, Act>& memory,
+                  std::byte* scratch, const Drop& drop = {}) {
+    using A = accumulate_t<T>;
+    constexpr int halves = is_gated(Act) ? 2 : 1;
+    const int ffn = call.ffn, width = call.width, gate_up_rows = halves * ffn;
+    const index_t expert_up = index_t{gate_up_rows} * width, expert_down = index_t{width} * ffn;
+    const rows_of<D> dy{call.dy, call.dy_stride, call.pairs, call.slots};
+    const rows_of<D> weighted_dy{call.dy, call.dy_stride, call.pairs, call.slots, call.output_weights};
+    const rows_of<T> x{call.x, call.x_stride, call.pairs, call.slots, call.input_weights};
+    const rows_of<T> activations{memory.activations, ffn};
+    const rows_of<A> d_pre{memory.d_pre_activation, gate_up_rows};
+
+    product_nn(ctx, scratch, call.groups, dy, weights_of<T>{call.down, ffn, expert_down}, ffn, width,
+               matrix<A>{memory.d_activation, ffn});
+
+    const index_t first = call.groups.begin(0), rows = call.groups.end(call.groups.experts - 1) - first;
+    const int parts = static_cast<int>(rows < ctx.threads() ? rows : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(rows, part, parts);
+        int e = 0;
+        for (index_t r = first + mine.begin; r < first + mine.end; ++r) {
+            while (call.groups.end(e) <= r) ++e;
+            const index_t pair = call.pairs ? call.pairs[r] : r;
+            A d_weight = activation_row_backward<Act>(
+                call.pre_activations + r * gate_up_rows, memory.d_activation + r * ffn,
+                call.output_weights ? call.output_weights[pair] : A{1}, call.limit, ffn, drop.of_expert(e, 0), r,
+                memory.activations + r * ffn, memory.d_pre_activation + r * gate_up_rows);
+            if (call.d_weights && !call.input_weights) {
+                if (call.down_bias) d_weight += dot<A>(dy.row(r), call.down_bias + index_t{e} * width, width);
+                call.d_weights[pair] = d_weight;
+            }
+        }
+    });
+
+    product_tn(ctx, scratch, call.groups, weighted_dy, activations, width, ffn,
+               matrix<A>{call.d_down, ffn, expert_down}, call.accumulate);
+    product_tn(ctx, scratch, call.groups, d_pre, x, gate_up_rows, width, matrix<A>{call.d_gate_up, width, expert_up},
+               call.accumulate);
+    if (call.d_down_bias) column_sums(ctx, call.groups, weighted_dy, width, call.d_down_bias, call.accumulate);
+    if (call.d_gate_up_bias) column_sums(ctx, call.groups, d_pre, gate_up_rows, call.d_gate_up_bias, call.accumulate);
+
+    product_nn(ctx, scratch, call.groups, d_pre, weights_of<T>{call.gate_up, width, expert_up}, width, gate_up_rows,
+               matrix<A>{memory.d_x, width});
+    if (call.d_weights && call.input_weights)
+        ctx.parallel(parts, [&](int part) {
+            const range mine = part_of(rows, part, parts);
+            for (index_t r = first + mine.begin; r < first + mine.end; ++r)
+                call.d_weights[call.pairs[r]] =
+                    dot<A>(memory.d_x + r * width, call.x + call.pairs[r] / call.slots * call.x_stride, width);
+        });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -8289,8 +8992,9 @@ struct backward_memory {
     ffn_backward_memory<T, L::c.shared.act> shared;
     A *d_weights, *factors, *dx, *shared_gate, *d_shared_gate;
     A *latent_normal, *d_latent_normal, *d_latent_sums, *d_latent_x;
-    T* latent_x;
+    T *latent_x, *disturbed_x, *multiplied_x;
     std::byte *products, *router;
+    all_experts_memory<L> all_experts;
 
     constexpr backward_memory(carver& memory, index_t tokens, int threads)
         : experts(memory, L::is_dense ? tokens : max_rows(L::c, tokens), L::width, L::ffn),
@@ -8305,13 +9009,16 @@ struct backward_memory {
           d_latent_sums(memory.take<A>(tokens * L::c.latent)),
           d_latent_x(memory.take<A>(tokens * L::c.latent)),
           latent_x(memory.take<T>(tokens * L::c.latent)),
+          disturbed_x(memory.take<T>(shares_jitter(L::c) ? tokens * L::hidden : 0)),
+          multiplied_x(memory.take<T>(L::c.router.input_times_k ? tokens * L::hidden : 0)),
           products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
           router(memory.take<std::byte>(
-              L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))) {}
+              L::is_dense ? 0 : static_cast<index_t>(route_backward_scratch_bytes<L>(tokens, threads)))),
+          all_experts(memory, tokens, threads) {}
 };
 
 template <layer_type L>
-std::size_t backward_bytes(index_t tokens, int threads) {
+constexpr std::size_t backward_bytes(index_t tokens, int threads) {
     carver count(nullptr);
     backward_memory<L> memory(count, tokens, threads);
     return count.used();
@@ -8389,14 +9096,16 @@ void shared_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
                     g.shared_gate.data(), o.accumulate);
 }
 
-/// Backward through the routed experts: their gradients, d_weights of every pair, and dx.
+/// Backward through the routed experts: their gradients, d_weights of every pair, and dx; `given` is what experts_batch
+/// made of the batch.
 template <class W, layer_type L = typename W::layer_type>
-void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& saved,
+void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& given, tape<L>& saved,
                      const view<const typename L::value_type, dyn, L::hidden>& dy, gradients<L>& g, const options<L>& o,
                      const backward_memory<L>& memory) {
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-    const index_t tokens = in.x.extent(0);
+    const index_t tokens = given.x.extent(0);
+    const batch<L> in = routed_batch(ctx, given, memory);
     const plan_view<cpu> plan = saved.plan();
     const routing_view<L> routing = saved.routing();
     using dy_type = std::conditional_t<(L::c.latent > 0), A, typename L::value_type>;
@@ -8432,7 +9141,8 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     call.d_weights = memory.d_weights;
     // Pairs without a row, empty or dropped, keep a gradient of exactly zero.
     for (index_t p = 0; p < tokens * L::slots; ++p) memory.d_weights[p] = 0;
-    ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
+    ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products,
+                           dropout_of(o, in.first_token, plan.rows.data(), L::slots));
 
     const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
     ctx.parallel(parts, [&](int part) {
@@ -8461,6 +9171,24 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>&
     }
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
+    if constexpr (L::c.router.input_times_k)
+        for (index_t i = 0; i < tokens * L::hidden; ++i)
+            memory.dx[i] = gatefold::mul(memory.dx[i], static_cast<A>(L::top_k));
+    if constexpr (L::c.router.acts_on == weight_at::blend)
+        blend_backward(ctx, given, plan, routing, dy, memory.d_weights, memory.dx);
+}
+
+/// Rounds sums to the rows of a view.
+template <class A, class T, int Width>
+void store_rows(context<cpu>& ctx, const A* from, const view<T, dyn, Width>& to) {
+    const index_t tokens = to.extent(0);
+    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t)
+            for (index_t h = 0; h < Width; h += lanes<A>)
+                store_first(to.row(t) + h, load_first<A>(from + t * Width + h, Width - h), Width - h);
+    });
 }
 
 template <class W, layer_type L = typename W::layer_type>
@@ -8487,26 +9215,305 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
         call.pre_activations = saved.gate_up().data();
         call.limit = static_cast<A>(o.limit);
         call.accumulate = o.accumulate;
-        ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products);
+        ffn_backward<L::c.act>(ctx, call, memory.experts, memory.products, dropout_of(o, in.first_token, nullptr, 1));
         rows = memory.experts.d_x;
     } else {
-        routed_backward(ctx, w, in, saved, dy, g, o, memory);
-        if constexpr (L::c.shared.ffn > 0) shared_backward(ctx, w, in, saved, dy, g, o, memory);
+        const batch<L> given = experts_batch(ctx, in, o, memory);
+        routed_backward(ctx, w, given, saved, dy, g, o, memory);
+        if constexpr (L::c.shared.ffn > 0) shared_backward(ctx, w, given, saved, dy, g, o, memory);
+        if constexpr (shares_jitter(L::c)) {
+            const counter_rng draw = draws_of(o);
+            for_each_token(ctx, tokens, [&](index_t t) {
+                A* to = memory.dx + t * L::hidden;
+                for (int h = 0; h < L::hidden; ++h) to[h] = disturbed<L, false>(to[h], o, draw, in.first_token + t, h);
+            });
+        }
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};
         route_backward(ctx, w, in, o, saved.routing(), d_weights, saved.logit_gradients());
+        if constexpr (L::c.router.learns_from == estimator::all_experts)
+            all_experts_backward(ctx, w, routed_batch(ctx, given, memory), saved.routing(), dy, o,
+                                 saved.logit_gradients(), memory.all_experts);
+        if constexpr (L::c.router.learns_from == estimator::default_vectors)
+            default_vectors_backward(ctx, w, saved.routing(), dy, o, saved.logit_gradients(), memory.all_experts);
         if constexpr (L::c.router.expert_scale)
             expert_scale_backward(ctx, w, in, o, saved.routing(), d_weights, g, o.accumulate);
-        route_parameters_backward(ctx, w, in, o, saved.logit_gradients(),
-                                  view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g, o.accumulate,
-                                  memory.router);
+        if (in.router_x.data()) {
+            store_rows(ctx, memory.dx, dx);
+            for (index_t i = 0; i < tokens * L::hidden; ++i) memory.dx[i] = 0;
+        }
+        route_parameters_backward(
+            ctx, w, in, o, saved.logit_gradients(), view<A, dyn, L::hidden>{memory.dx, {tokens, L::hidden}}, g,
+            o.accumulate, memory.router, saved.deviations().size() > 0 ? saved.deviation_gradients().data() : nullptr);
     }
 
-    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
-        for (index_t t = mine.begin; t < mine.end; ++t)
-            for (index_t h = 0; h < L::hidden; h += lanes<A>)
-                store_first(dx.row(t) + h, load_first<A>(rows + t * L::hidden + h, L::hidden - h), L::hidden - h);
+    if (L::is_dense || !in.router_x.data())
+        store_rows(ctx, rows, dx);
+    else if (in.router_x_gradients.data())
+        store_rows(ctx, rows, in.router_x_gradients);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/default_vectors.hpp ----
+// One step of the running means of what experts return, on the CPU.
+//
+//     pre-activations of the tape ── activation ──> Σ a[E,F] over an expert's rows, upwards
+//                                   Σ a ── · down ── / count ── + bias ──> mean output ── decay ──> v[E,H]
+//
+// The down projection is linear, so no expert runs again.
+
+// ---- gatefold/moe/balance.hpp ----
+// Balancing without a loss: controllers that move the selection bias, or the coefficient of a loss, by what a step did.
+//
+//     counts of every micro-batch ── add_expert_counts ──> counts ── update(controller, bias, counts), once per
+//     optimiser step ──> bias
+//
+// The bias enters the choice only, never the weights, so nothing of it reaches the gradients. It is a buffer of the
+// weights and saved with them; what else a controller remembers is in plain fields and views of the caller.
+
+namespace gatefold::inline v0 {
+
+/// b_i += rate · sign(mean count - count_i): auxiliary-loss-free balancing (arXiv 2408.15664), DeepSeek-V3 with 0.001.
+struct sign_bias {
+    double rate = 0.001;
+};
+
+/// b_i += rate · (mean count - count_i): the variant of the same paper without the sign.
+struct additive_bias {
+    double rate = 0.001;
+};
+
+/// Steers how many of a token's experts are real where some compute nothing (LongCat-Flash, MoE++): the error of a real
+/// expert is share / real - count_i / Σ count, of the others 0, and its bias follows as a PID controller in the form
+/// that adds steps: b += integral · e + proportional · (e - e₁) + derivative · (e - 2 e₁ + e₂).
+///
+/// LongCat-Flash has the first term alone.
+struct pid_bias {
+    int real = 1;      ///< experts with weights; they come first
+    double share = 1;  ///< share of all choices that real experts should get: wanted per token / top_k
+    double integral = 0.001;
+    double proportional = 0;
+    double derivative = 0;
+};
+
+/// b_i = -(T k / E + 1)-th largest over the tokens of z_i - α, α the (k + 1)-th largest key z + b of a token:
+/// Megatron's quantile balancing, for keys that are logits (key_bias::logit).
+struct quantile_bias {
+    int top_k = 1;
+};
+
+/// The coefficient of losses::relu_sparsity: multiplied by `rate` while fewer scores than wanted are zero, divided by
+/// it while more are (ReMoE, arXiv 2412.14711).
+struct relu_coefficient {
+    double target = 0;  ///< wanted share of zeros: 1 - k / E
+    double rate = 1.2;
+    double value = 1e-8;
+};
+
+/// v_e = decay · v_e + (1 - decay) · mean of what expert e returned in a step, for estimator::default_vectors (arXiv
+/// 2504.12463). An expert without tokens keeps its vector. Its update is in gatefold/moe/default_vectors.hpp.
+struct output_average {
+    double decay = 0.9;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The rank-th largest (from 1) of value(0) .. value(n - 1); NaN counts as -inf. A bit of the answer per pass: nothing
+/// is moved and nothing allocated.
+template <class A, class Value>
+A nth_largest(index_t n, index_t rank, Value value) {
+    using word = order_word<A>;
+    word found = 0;
+    for (int bit = static_cast<int>(sizeof(word)) * 8 - 1; bit >= 0; --bit) {
+        const word candidate = found | (word{1} << bit);
+        index_t above = 0;
+        for (index_t i = 0; i < n; ++i) above += order_key(value(i)) >= candidate ? 1 : 0;
+        if (above >= rank) found = candidate;
+    }
+    for (index_t i = 0; i < n; ++i)
+        if (order_key(value(i)) == found) return is_nan(value(i)) ? minus_infinity<A> : value(i);
+    return minus_infinity<A>;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Moves the bias [N] by one step of sign_bias or additive_bias for the counts [N] of one optimiser step.
+///
+/// Throws: argument_error for extents that differ; the bias is untouched then.
+template <class Controller, class A, int N>
+    requires(__is_same(Controller, sign_bias) || __is_same(Controller, additive_bias))
+void update(const Controller& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts) {
+    require(bias.data() && bias.extent(0) == counts.extent(0), "update", "counts", bias.extent(0), counts.extent(0));
+    index_t total = 0;
+    for (const index_t count : counts) total += count;
+    const index_t n = counts.extent(0);
+    for (index_t i = 0; i < n; ++i) {
+        // Compared as total against n · count: whole numbers, so that a tie is a tie.
+        const index_t difference = total - n * counts[i];
+        double step = 0;
+        if constexpr (__is_same(Controller, sign_bias))
+            step = difference > 0 ? controller.rate : difference < 0 ? -controller.rate : 0;
+        else
+            step = mul(controller.rate, static_cast<double>(difference) / static_cast<double>(n));
+        bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
+    }
+}
+
+/// Moves the bias [N] by one step of pid_bias. `history` [2, N] holds the errors of the last two steps: zeros before
+/// the first, saved and restored with the bias; a view without memory where the controller has only its integral term.
+///
+/// Throws: argument_error for extents that differ, more real experts than there are; nothing is written then.
+template <class A, int N>
+void update(const pid_bias& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts,
+            std::type_identity_t<view<double, 2, dyn>> history = {}) {
+    const index_t n = counts.extent(0);
+    require(bias.data() && bias.extent(0) == n, "update", "counts", bias.extent(0), n);
+    require(controller.real >= 1 && controller.real <= n, "update", "real", "a number of experts", controller.real);
+    if (history.data())
+        require(history.extent(1) == n, "update", "history", n, history.extent(1));
+    else
+        require(controller.proportional == 0 && controller.derivative == 0, "update", "history",
+                "memory for the errors of two steps", "none");
+    index_t total = 0;
+    for (const index_t count : counts) total += count;
+    if (total == 0) return;
+    for (index_t i = 0; i < controller.real; ++i) {
+        const double error =
+            controller.share / controller.real - static_cast<double>(counts[i]) / static_cast<double>(total);
+        double step = mul(controller.integral, error);
+        if (history.data()) {
+            const double last = history(0, i), before = history(1, i);
+            step = fma(controller.proportional, error - last, step);
+            step = fma(controller.derivative, (error - last) - (last - before), step);
+            history(1, i) = last;
+            history(0, i) = error;
+        }
+        bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
+    }
+}
+
+/// Sets the bias [N] from the logits [T, N] of one step's tokens (without padding), routed with the present bias.
+///
+/// Throws: argument_error for extents that differ, T k that is no multiple of N, k that is not below N; the bias is
+///         untouched then. std::bad_alloc.
+template <class A, int N>
+void update(context<cpu>& ctx, const quantile_bias& controller, view<A, N> bias,
+            std::type_identity_t<view<const A, dyn, N>> logits) {
+    const index_t tokens = logits.extent(0), n = bias.extent(0), k = controller.top_k;
+    require(bias.data() && logits.extent(1) == n, "update", "logits", n, logits.extent(1));
+    require(k >= 1 && k < n, "update", "top_k", "1 to " + std::to_string(n - 1), k);
+    require(tokens * k % n == 0, "update", "logits", "tokens of which each expert can have as many", tokens);
+    if (tokens == 0) return;
+    A* thresholds = reinterpret_cast<A*>(ctx.workspace(static_cast<std::size_t>(tokens) * sizeof(A)));
+    const auto shares = [&](index_t total, auto body) {
+        const int parts = static_cast<int>(total < ctx.threads() ? total : ctx.threads());
+        ctx.parallel(parts, [&](int part) {
+            for (index_t i = total * part / parts; i < total * (part + 1) / parts; ++i) body(i);
+        });
+    };
+    shares(tokens, [&](index_t t) {
+        thresholds[t] = detail::nth_largest<A>(n, k + 1, [&](index_t i) { return logits(t, i) + bias[i]; });
+    });
+    const index_t each = tokens * k / n;
+    shares(n, [&](index_t i) {
+        bias[i] = -detail::nth_largest<A>(tokens, each + 1, [&](index_t t) { return logits(t, i) - thresholds[t]; });
+    });
+}
+
+/// One step of the coefficient after a step in which `sparsity` of the scores were zero.
+inline void update(relu_coefficient& controller, double sparsity) {
+    require(sparsity >= 0 && sparsity <= 1, "update", "sparsity", "a share from 0 to 1", sparsity);
+    if (sparsity < controller.target) controller.value *= controller.rate;
+    if (sparsity > controller.target) controller.value /= controller.rate;
+}
+
+/// The share of logits [T, N] that are not positive; 0 without tokens.
+template <class A, int N>
+double sparsity_of(view<A, dyn, N> logits) {
+    index_t zeros = 0;
+    for (index_t t = 0; t < logits.extent(0); ++t)
+        for (index_t i = 0; i < logits.extent(1); ++i) zeros += logits(t, i) > 0 ? 0 : 1;
+    return logits.size() == 0 ? 0 : static_cast<double>(zeros) / static_cast<double>(logits.size());
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Workspace of update_default_vectors: sums [E, F] and how many rows they are of.
+template <layer_type L>
+struct default_vectors_memory {
+    using A = typename L::accumulate_type;
+    A* sums;
+    index_t* counts;
+
+    explicit constexpr default_vectors_memory(carver& memory)
+        : sums(memory.take<A>(index_t{L::experts} * L::ffn)), counts(memory.take<index_t>(L::experts)) {}
+};
+
+template <layer_type L>
+constexpr std::size_t default_vectors_bytes() {
+    carver count(nullptr);
+    default_vectors_memory<L> memory(count);
+    return count.used();
+}
+
+/// Σ over the rows of expert e of its activations from feature f on, as the down projection reads them.
+template <layer_type L, class Drop, class A = typename L::accumulate_type>
+void sum_activations(const plan_view<cpu>& plan, const std::uint8_t* mask, const typename L::value_type* pre, A limit,
+                     const Drop& drop, int e, index_t f, A* out) {
+    using T = typename L::value_type;
+    const index_t left = L::ffn - f;
+    const vec<A> bound = broadcast<A>(limit);
+    vec<A> sum = zeros<A>();
+    for (index_t r = plan.offsets[e]; r < plan.offsets[e + 1]; ++r) {
+        if (mask && !mask[plan.rows[r] / L::slots]) continue;
+        const T* row = pre + r * L::gate_up_rows + f;
+        vec<A> a;
+        if constexpr (L::is_gated)
+            a = activate<L::c.act>(load_first<A>(row, left), load_first<A>(row + L::ffn, left), bound);
+        else
+            a = activate<L::c.act>(load_first<A>(row, left), bound);
+        alignas(64) T rounded[std::size_t{lanes<A>}];
+        store(rounded, drop.apply(a, r, f, left));
+        sum = add(sum, load<A>(rounded));
+    }
+    store_first(out, sum, left);
+}
+
+template <layer_type L>
+void update_default_vectors(context<cpu>& ctx, const output_average& controller, weights<L>& w, const batch<L>& in,
+                            tape<L>& saved, const options<L>& o) {
+    using A = typename L::accumulate_type;
+    constexpr int E = L::experts, F = L::ffn, H = L::width;
+    const plan_view<cpu> plan = saved.plan();
+    carver arrays(ctx.workspace(default_vectors_bytes<L>()));
+    const default_vectors_memory<L> memory(arrays);
+    for (int e = 0; e < E; ++e) {
+        memory.counts[e] = 0;
+        for (index_t r = plan.offsets[e]; r < plan.offsets[e + 1]; ++r)
+            memory.counts[e] += !in.mask.data() || in.mask[plan.rows[r] / L::slots] ? 1 : 0;
+    }
+    const auto drop = dropout_of(o, in.first_token, plan.rows.data(), L::slots);
+    constexpr index_t blocks = ceil_div<index_t>(F, lanes<A>);
+    for_each_token(ctx, E * blocks, [&](index_t i) {
+        const int e = static_cast<int>(i / blocks);
+        const index_t f = i % blocks * lanes<A>;
+        if (memory.counts[e] > 0)
+            sum_activations<L>(plan, in.mask.data(), saved.gate_up().data(), static_cast<A>(o.limit),
+                               drop.of_expert(e, 0), e, f, memory.sums + index_t{e} * F + f);
+    });
+    const A step = static_cast<A>(1 - controller.decay);
+    for_each_token(ctx, index_t{E} * H, [&](index_t i) {
+        const index_t e = i / H;
+        if (memory.counts[e] == 0) return;
+        A mean = dot<A>(w.down.data() + i * F, memory.sums + e * F, F) / static_cast<A>(memory.counts[e]);
+        if constexpr (L::c.bias) mean += to_accumulate(w.down_bias.data()[i]);
+        A& v = w.default_vectors.data()[i];
+        v = gatefold::fma(step, mean - v, v);
     });
 }
 
@@ -8587,8 +9594,9 @@ struct gate_importance {
     variance kind = variance::population;
 };
 
-/// coefficient · CV² of how likely each expert is to be among the best under another draw of its noise: V-MoE, whose
-/// noise is normal (logit_transform::gaussian). Needs k < E. Without noise it is the CV² of how often experts were
+/// coefficient · CV² of how likely each expert is to be among the best under another draw of its noise: V-MoE
+/// (logit_transform::gaussian, means over tokens) and Shazeer et al. 2017, appendix A (noisy_top_k, sums over tokens;
+/// the deviations learn too). Without noise, or where every expert is chosen, it is the CV² of how often experts were
 /// chosen, which has no gradient.
 struct load {
     double coefficient = 0.01;
@@ -8623,18 +9631,16 @@ struct load_of_call {
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// losses::load over the tokens of one forward call made with the options `o`.
+/// losses::load over the tokens of one forward call made with the options `o`; `in` brings mask and first token.
 ///
 /// Throws:  argument_error for a mask that does not fit, std::bad_alloc; nothing is written then.
 template <layer_type L, backend B>
 double add_loss(context<B>& ctx, const losses::load& loss, tape<L, B>& saved,
                 const std::type_identity_t<batch<L, B>>& in, const std::type_identity_t<options<L>>& o) {
-    static_assert(L::c.router.transform == logit_transform::gaussian,
-                  "gatefold::add_loss: the load loss asks how likely a choice is under normal noise; set "
-                  ".router.transform to logit_transform::gaussian");
-    static_assert(L::top_k < L::choices,
-                  "gatefold::add_loss: the load loss needs an expert that is not chosen; lower "
-                  ".top_k");
+    static_assert(
+        L::c.router.transform == logit_transform::gaussian || L::c.router.transform == logit_transform::noisy_top_k,
+        "gatefold::add_loss: the load loss asks how likely a choice is under normal noise; set .router.transform to "
+        "logit_transform::gaussian or noisy_top_k");
     if (in.mask.data()) detail::check_view("add_loss", "mask", in.mask, saved.tokens());
     tape<L, B>* const one[1] = {&saved};
     return detail::impl<B>::add_loss(ctx, detail::load_of_call<L>{loss, o}, one, 1, in);
@@ -9145,11 +10151,11 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
     constexpr int n = L::choices;
     constexpr router_config r = L::c.router;
     static_assert(!r.expert_scale && r.second == second_expert::always && r.select != selection::sparse_mixer &&
-                      r.scores_in == precision::accumulate,
+                      r.scores_in == precision::accumulate && r.from != score::softmax_tokens,
                   "gatefold::add_loss: gate_importance needs weights that follow from the logits alone; use "
                   "losses::importance");
     const auto each = [](int) { return true; };
-    constexpr float scale = r.scaled == scale_at::output ? 1 : r.scale;
+    constexpr double scale = r.scaled == scale_at::output ? 1 : r.scale;
     double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
         if (!tokens.counts(t)) continue;
@@ -9181,51 +10187,78 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
 inline double normal_cdf(double x) { return 0.5 * (1 + gatefold::erf(x * 0.70710678118654752)); }
 inline double normal_density(double x) { return 0.3989422804014327 * gatefold::exp(-0.5 * gatefold::mul(x, x)); }
 
-/// P = Φ((clean logit - the k-th best noisy logit) / deviation), as in V-MoE.
+/// How likely each expert of one token is to be among the k best under another draw of its noise: P = Φ(x), x = (clean
+/// logit - a noisy one) / deviation. V-MoE takes the k-th best noisy logit; with learned deviations (tensor2tensor) an
+/// expert among the k best is measured against the one that would follow.
+template <layer_type L>
+struct load_terms {
+    using A = typename L::accumulate_type;
+    static constexpr int n = L::choices, k = L::top_k;
+    static constexpr bool learned = L::c.router.transform == logit_transform::noisy_top_k;
+    double x[std::size_t{n}], deviation[std::size_t{n}], noise[std::size_t{n}];
+    std::int32_t threshold[std::size_t{n}];
+
+    load_terms(const load_of_call<L>& load, const stacked_tokens<L>& tokens, index_t t) {
+        constexpr int most = learned ? k + 1 : k;
+        const A* z = tokens.logits(t);
+        const counter_rng draw{load.call.seed, load.call.step, static_cast<int>(load.call.layer)};
+        order_word<A> best[std::size_t{most}];
+        std::int32_t ids[std::size_t{most}] = {};
+        best_of(
+            n, most, [&](int i) { return order_key(z[i]); }, best, ids);
+        for (int i = 0; i < n; ++i) {
+            bool among = false;
+            for (int s = 0; s < k; ++s) among = among || ids[s] == i;
+            threshold[i] = ids[learned && among ? most - 1 : k - 1];
+            deviation[i] = learned ? static_cast<double>(tokens.tapes[0]->deviations()(t, i))
+                                   : static_cast<double>(load.call.noise) / n;
+            noise[i] = static_cast<double>(draw.template normal<A>(purpose::gaussian, tokens.first + t, i));
+            x[i] = (static_cast<double>(z[i]) - static_cast<double>(z[threshold[i]])) / deviation[i] - noise[i];
+        }
+    }
+};
+
+/// CV² of the sums (learned deviations) or means (V-MoE) of P; without noise of how often experts were chosen.
 template <layer_type L>
 double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L>& tokens) {
     using A = typename L::accumulate_type;
-    constexpr int n = L::choices, k = L::top_k;
-    const double valid = tokens.valid(0, tokens.all), deviation = static_cast<double>(load.call.noise) / n;
+    constexpr int n = L::choices;
+    constexpr bool learned = load_terms<L>::learned;
+    const double valid = tokens.valid(0, tokens.all), share = learned ? 1 : 1 / valid;
     if (valid == 0) return 0;
-    const bool noisy = load.call.training && deviation > 0;
-    const counter_rng draw{load.call.seed, load.call.step, static_cast<int>(load.call.layer)};
-    // The argument of Φ, and the expert at the threshold.
-    const auto arguments = [&](index_t t, double* x) {
-        const A* z = tokens.logits(t);
-        order_word<A> best[std::size_t{k}];
-        std::int32_t ids[std::size_t{k}] = {};
-        best_of(
-            n, k, [&](int i) { return order_key(z[i]); }, best, ids);
-        for (int i = 0; i < n; ++i) {
-            const auto noise = static_cast<double>(draw.template normal<A>(purpose::gaussian, tokens.first + t, i));
-            x[i] = (static_cast<double>(z[i]) - static_cast<double>(z[ids[k - 1]])) / deviation - noise;
-        }
-        return ids[k - 1];
-    };
-    double sum[std::size_t{n}] = {}, x[std::size_t{n}];
+    bool noisy = false;
+    if constexpr (L::top_k < n) noisy = load.call.training && (learned || load.call.noise > 0);
+    const auto counts = [&](index_t t) { return tokens.counts(t) && !is_undecided(tokens.logits(t), n); };
+    double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
-        if (!noisy) {
-            for (int s = 0; s < L::slots; ++s)
-                if (tokens.ids(t)[s] >= 0) sum[tokens.ids(t)[s]] += 1 / valid;
-            continue;
+        if (!counts(t)) continue;
+        if constexpr (L::top_k < n) {
+            if (noisy) {
+                const load_terms<L> terms(load, tokens, t);
+                for (int i = 0; i < n; ++i) sum[i] += normal_cdf(terms.x[i]) * share;
+                continue;
+            }
         }
-        arguments(t, x);
-        for (int i = 0; i < n; ++i) sum[i] += normal_cdf(x[i]) / valid;
+        for (int s = 0; s < L::slots; ++s)
+            if (tokens.ids(t)[s] >= 0) sum[tokens.ids(t)[s]] += share;
     }
     const double value = squared_variation(sum, n, load.loss.coefficient, load.loss.kind);
-    for (index_t t = 0; noisy && t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
-        const std::int32_t at = arguments(t, x);
-        double threshold = 0;
-        for (int i = 0; i < n; ++i) {
-            const double d = gatefold::mul(sum[i], normal_density(x[i])) / (valid * deviation);
-            threshold += d;
-            tokens.gradient(t)[i] += static_cast<A>(d);
+    if constexpr (L::top_k < n)
+        for (index_t t = 0; noisy && t < tokens.all; ++t) {
+            if (!counts(t)) continue;
+            const load_terms<L> terms(load, tokens, t);
+            double d_noisy[std::size_t{n}] = {};
+            for (int i = 0; i < n; ++i) {
+                const double d = gatefold::mul(sum[i], normal_density(terms.x[i])) * share / terms.deviation[i];
+                d_noisy[i] += d;
+                d_noisy[terms.threshold[i]] -= d;
+                // The clean logit is the noisy one less its noise, so the deviation is felt twice.
+                if constexpr (learned)
+                    tokens.tapes[0]->deviation_gradients()(t, i) -=
+                        static_cast<A>(gatefold::mul(d, terms.x[i] + terms.noise[i]));
+            }
+            for (int i = 0; i < n; ++i) tokens.gradient(t)[i] += static_cast<A>(d_noisy[i]);
         }
-        tokens.gradient(t)[at] -= static_cast<A>(threshold);
-    }
     return value;
 }
 
@@ -9381,6 +10414,156 @@ double add_loss(context<cpu>& ctx, const Loss& loss, tape<L>* const* tapes, int 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/stages.hpp ----
+// Experts and combine as stages of their own on the CPU: the pieces of forward with memory between them.
+//
+//     x ── run_experts ──> z[rows,W] ── Σ ascending experts ──> sums ── finish_routed, add_shared ──> y
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void experts_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                   const routing_view<L>& routing, const view<A, dyn, L::width>& z, const options<L>& o) {
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
+    const forward_memory<L> memory(arrays, tokens, ctx.threads());
+    const batch<L> read = routed_batch(ctx, experts_batch(ctx, in, o, memory), memory);
+    const expert_input<typename L::value_type> input{{L::experts, plan.offsets.data(), 0},
+                                                     routed_rows(ctx, w, read, plan, routing.weights.data(), memory)};
+    run_routed<L>(ctx, memory.experts, input, w, o, kept_activations<typename L::value_type>{},
+                  rows_into<A>{z.data(), z.row_stride()}, dropout_of(o, in.first_token, plan.rows.data(), L::slots));
+}
+
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void combine_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                   const routing_view<L>& routing, const view<const A, dyn, L::width>& z,
+                   const view<typename L::value_type, dyn, L::hidden>& y, const options<L>& o) {
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
+    const forward_memory<L> memory(arrays, tokens, ctx.threads());
+    const batch<L> given = experts_batch(ctx, in, o, memory), read = routed_batch(ctx, given, memory);
+    A* routed = L::c.latent > 0 ? memory.latent_sums : memory.sums;
+    for_each_token(ctx, tokens, [&](index_t t) {
+        A* sum = routed + t * L::width;
+        for (int h = 0; h < L::width; ++h) sum[h] = 0;
+        const std::int32_t* place = plan.place.data() + t * L::slots;
+        const ordered_slots<L::slots> order(place);
+        for (int i = 0; i < order.count; ++i) {
+            const int s = order.slot[i];
+            if (routing.ids(t, s) >= L::experts) continue;
+            const vec<A> weight = broadcast<A>(on_input ? A{1} : routing.weights(t, s));
+            const A* returned = z.row(place[s]);
+            // As deliver_tile adds it, which rounds once also where there is no instruction for it.
+            for (index_t h = 0; h < L::width; h += lanes<A>)
+                store_first(sum + h,
+                            number<vec<A>>::fma(weight, load_first<A>(returned + h, L::width - h),
+                                                load_first<A>(sum + h, L::width - h)),
+                            L::width - h);
+        }
+    });
+    finish_routed(ctx, w, given, read, plan, routing, routed, index_t{L::width}, memory.sums, index_t{L::hidden}, o,
+                  memory);
+    if constexpr (L::shared_ffn > 0)
+        add_shared(ctx, w, given, memory.sums, index_t{L::hidden}, static_cast<tape<L>*>(nullptr), o, memory);
+    deliver_sums<L>(ctx, memory.sums, y, o.accumulate);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/experts.hpp ----
+// The experts as a call of their own: gathered rows in, what each expert returns for them out, in plan order.
+//
+//     x[T,H] + plan ── gather ──> × [gate|up], activation ──> × down ──> z[rows,W] ── combine ──> y
+//
+// forward fuses this stage with its neighbours; one by one, the stages give the same bits.
+
+namespace gatefold::inline v0 {
+
+namespace detail {
+template <layer_type L, backend B>
+struct expert_rows {
+    using element = typename L::value_type;
+};
+template <layer_type L>
+struct expert_rows<L, cpu> {
+    using element = typename L::accumulate_type;
+};
+}  // namespace detail
+
+/// An element of what an expert returns, as forward passes it on: an unrounded sum on the CPU, the layer's type on
+/// CUDA.
+template <layer_type L, backend B = cpu>
+using expert_sum = typename detail::expert_rows<L, B>::element;
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Plan and routing of the tokens of a call.
+template <layer_type L, backend B>
+void check_stage(const char* function, const context<B>& ctx, const batch<L, B>& in, const plan_view<B>& plan,
+                 const routing_view<L, B>& routing) {
+    const index_t tokens = in.x.extent(0);
+    check_batch(function, ctx, in, true);
+    if (!(plan.tokens == tokens)) [[unlikely]]
+        reject(function, "plan", "a plan of " + std::to_string(tokens) + " tokens", plan.tokens);
+    if (!(plan.slots == L::slots)) [[unlikely]]
+        reject(function, "plan", "a plan of " + std::to_string(L::slots) + " slots", plan.slots);
+    check_view(function, "offsets", plan.offsets, L::choices + 1);
+    check_view(function, "rows", plan.rows, tokens * L::slots);
+    check_view(function, "place", plan.place, tokens * L::slots);
+    check_view(function, "ids", routing.ids, tokens);
+    check_view(function, "weights", routing.weights, tokens);
+    require(routing.weights.is_contiguous() || tokens <= 1, function, "weights", "rows without gaps",
+            routing.weights.row_stride());
+    if constexpr (__is_same(B, cpu)) {
+        const index_t pairs = tokens * L::slots;
+        for (int e = 0; e <= L::choices; ++e)
+            if (!(plan.offsets[e] >= (e == 0 ? 0 : plan.offsets[e - 1]) && plan.offsets[e] <= pairs)) [[unlikely]]
+                reject(function, "offsets", "ascending rows up to " + std::to_string(pairs), plan.offsets[e]);
+        for (index_t r = 0; r < plan.offsets[L::choices]; ++r)
+            if (!(plan.rows[r] >= 0 && plan.rows[r] < pairs)) [[unlikely]]
+                reject(function, "rows", "pairs below " + std::to_string(pairs), plan.rows[r]);
+        for (index_t p = 0; p < pairs; ++p)
+            if (!(plan.place[p] >= -1 && plan.place[p] < plan.offsets[L::choices])) [[unlikely]]
+                reject(function, "place", "rows below " + std::to_string(plan.offsets[L::choices]) + " or -1",
+                       plan.place[p]);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// z[r] = what the expert of row r returns for the token of row r, rows in plan order.
+///
+/// Shapes:  in.x [T, H]; plan and routing of these tokens; z [T * S, W], of which the rows of experts with weights are
+///          written: those below plan.offsets[E].
+/// Throws:  argument_error for views that do not fit, overlap, are null or misaligned; z is untouched then.
+/// routing.weights is read where weights act on the inputs of experts. A plan in device memory must be one that
+/// make_plan made: only the CPU looks into it.
+template <layer_weights W>
+void experts(
+    context<typename W::backend>& ctx, const W& w,
+    const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in,
+    const plan_view<typename W::backend>& plan,
+    const std::type_identity_t<routing_view<typename W::layer_type, typename W::backend>>& routing,
+    std::type_identity_t<basic_view<typename W::backend, expert_sum<typename W::layer_type, typename W::backend>, dyn,
+                                    W::layer_type::width>>
+        z,
+    const options<typename W::layer_type>& o = {}) {
+    using L = typename W::layer_type;
+    static_assert(!L::is_dense, "gatefold::experts: a dense layer has no plan; run it with gatefold::forward");
+    detail::check_stage("experts", ctx, in, plan, routing);
+    detail::check_view("experts", "z", z, in.x.extent(0) * L::slots);
+    detail::check_disjoint("experts", "z", z, "x", in.x);
+    detail::check_weights("experts", w);
+    detail::check_dropout("experts", o);
+    if (in.x.extent(0) == 0) return;
+    detail::impl<typename W::backend>::experts(ctx, w, in, plan, routing, z, o);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
@@ -9392,7 +10575,7 @@ struct impl<cpu> {
         GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
     }
     template <layer_type L>
-    static std::size_t forward_bytes(index_t tokens, int threads) {
+    static constexpr std::size_t forward_bytes(index_t tokens, int threads) {
         return on_cpu::forward_bytes<L>(tokens, threads);
     }
 
@@ -9402,7 +10585,7 @@ struct impl<cpu> {
         GATEFOLD_HOST_ONLY(on_cpu::layer_backward(ctx, w, in, saved, dy, dx, g, o);)
     }
     template <layer_type L>
-    static std::size_t training_bytes(index_t tokens, int threads) {
+    static constexpr std::size_t training_bytes(index_t tokens, int threads) {
         const std::size_t forward = on_cpu::forward_bytes<L>(tokens, threads);
         const std::size_t backward = on_cpu::backward_bytes<L>(tokens, threads);
         return forward > backward ? forward : backward;
@@ -9411,6 +10594,12 @@ struct impl<cpu> {
     template <class Loss, layer_type L>
     static double add_loss(context<cpu>& ctx, const Loss& loss, tape<L>* const* tapes, int count, const batch<L>& in) {
         return on_cpu::add_loss(ctx, loss, tapes, count, in);
+    }
+
+    template <layer_type L>
+    static void update_default_vectors(context<cpu>& ctx, const output_average& controller, weights<L>& w,
+                                       const batch<L>& in, tape<L>& saved, const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::update_default_vectors(ctx, controller, w, in, saved, o);)
     }
 
     template <class To, class From>
@@ -9432,10 +10621,24 @@ struct impl<cpu> {
         on_cpu::pack_layer<L>(ctx, p, w);
     }
 
+    template <class W, layer_type L = typename W::layer_type>
+    static void experts(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                        const routing_view<L>& routing, const view<expert_sum<L>, dyn, L::width>& z,
+                        const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::experts_stage(ctx, w, in, plan, routing, z, o);)
+    }
+    template <class W, layer_type L = typename W::layer_type>
+    static void combine(context<cpu>& ctx, const W& w, const batch<L>& in, const plan_view<cpu>& plan,
+                        const routing_view<L>& routing, const view<const expert_sum<L>, dyn, L::width>& z,
+                        const output_of<W>& y, const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::combine_stage(ctx, w, in, plan, routing, z, y, o);)
+    }
+
     template <layer_type L>
-    static void make_plan(context<cpu>& ctx, const std::int32_t* ids, const plan_view<cpu>& out) {
+    static void make_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept,
+                          const plan_view<cpu>& out) {
         std::byte* scratch = ctx.workspace(on_cpu::plan_scratch_bytes(L::choices, ctx.threads()));
-        on_cpu::build_plan(ctx, ids, nullptr, L::choices, out, scratch);
+        on_cpu::build_plan(ctx, ids, kept, L::choices, out, scratch);
     }
 };
 
@@ -9531,7 +10734,7 @@ enum class regime { few_rows, tiles_of_64, tiles_of_128 };
 
 constexpr regime regime_of(index_t pairs, int experts, int shared_bytes) {
     if (pairs <= 2 * index_t{experts} || shared_bytes < 148 * 1024) return regime::few_rows;
-    return pairs < 128 * index_t{experts} ? regime::tiles_of_64 : regime::tiles_of_128;
+    return pairs < 48 * index_t{experts} ? regime::tiles_of_64 : regime::tiles_of_128;
 }
 constexpr int rows_of_regime(regime r) { return r == regime::few_rows ? 8 : r == regime::tiles_of_64 ? 64 : 128; }
 
@@ -9545,7 +10748,8 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// forward call over the same tokens, weights and options.
 ///
 /// Losses add to saved.logit_gradients() between the two calls; afterwards it holds the gradient of the logits.
-/// Shapes:  in.x, dy, dx [T, H]. dx is overwritten; g is overwritten, or added to with options.accumulate.
+/// Shapes:  in.x, dy, dx [T, H]. dx is overwritten (in.router_x_gradients too: what the router reads has a gradient
+///          of its own where it is not x); g is overwritten, or added to with options.accumulate.
 /// Throws:  argument_error for views that do not fit, overlap, are null or misaligned, a tape that holds other tokens;
 ///          std::bad_alloc if the workspace must grow and cannot. dx and g are untouched then.
 /// Bits:    the same for any number of threads. Experts without rows get gradients of exactly zero.
@@ -9562,184 +10766,92 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_view("backward", "dx", dx, tokens);
     detail::check_disjoint("backward", "dx", dx, "x", in.x);
     detail::check_disjoint("backward", "dx", dx, "dy", dy);
+    if (in.router_x_gradients.data()) {
+        require(in.router_x.data() != nullptr || L::is_dense, "backward", "router_x_gradients", "none without router_x",
+                "a view");
+        detail::check_view("backward", "router_x_gradients", in.router_x_gradients, tokens);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "dx", dx);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "dy", dy);
+        detail::check_disjoint("backward", "router_x_gradients", in.router_x_gradients, "router_x", in.router_x);
+    }
+    if (in.router_x.data()) detail::check_disjoint("backward", "dx", dx, "router_x", in.router_x);
     detail::check_weights("backward", w);
     detail::check_weights("backward", g);
+    detail::check_dropout("backward", o);
     if (!(saved.tokens() == tokens)) [[unlikely]]
         detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
-// ---- gatefold/moe/balance.hpp ----
-// Balancing without a loss: controllers that move the selection bias, or the coefficient of a loss, by what a step did.
+// ---- gatefold/moe/combine.hpp ----
+// The combine as a call of its own: what the experts returned, weighted and summed per token.
 //
-//     counts of every micro-batch ── add_expert_counts ──> counts ── update(controller, bias, counts), once per
-//     optimiser step ──> bias
-//
-// The bias enters the choice only, never the weights, so nothing of it reaches the gradients. It is a buffer of the
-// weights and saved with them; what else a controller remembers is in plain fields and views of the caller.
-
-namespace gatefold::inline v0 {
-
-/// b_i += rate · sign(mean count - count_i): auxiliary-loss-free balancing (arXiv 2408.15664), DeepSeek-V3 with 0.001.
-struct sign_bias {
-    double rate = 0.001;
-};
-
-/// b_i += rate · (mean count - count_i): the variant of the same paper without the sign.
-struct additive_bias {
-    double rate = 0.001;
-};
-
-/// Steers how many of a token's experts are real where some compute nothing (LongCat-Flash, MoE++): the error of a real
-/// expert is share / real - count_i / Σ count, of the others 0, and its bias follows as a PID controller in the form
-/// that adds steps: b += integral · e + proportional · (e - e₁) + derivative · (e - 2 e₁ + e₂).
-///
-/// LongCat-Flash has the first term alone.
-struct pid_bias {
-    int real = 1;      ///< experts with weights; they come first
-    double share = 1;  ///< share of all choices that real experts should get: wanted per token / top_k
-    double integral = 0.001;
-    double proportional = 0;
-    double derivative = 0;
-};
-
-/// b_i = -(T k / E + 1)-th largest over the tokens of z_i - α, α the (k + 1)-th largest key z + b of a token:
-/// Megatron's quantile balancing, for keys that are logits (key_bias::logit).
-struct quantile_bias {
-    int top_k = 1;
-};
-
-/// The coefficient of losses::relu_sparsity: multiplied by `rate` while fewer scores than wanted are zero, divided by
-/// it while more are (ReMoE, arXiv 2412.14711).
-struct relu_coefficient {
-    double target = 0;  ///< wanted share of zeros: 1 - k / E
-    double rate = 1.2;
-    double value = 1e-8;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// The rank-th largest (from 1) of value(0) .. value(n - 1); NaN counts as -inf. A bit of the answer per pass: nothing
-/// is moved and nothing allocated.
-template <class A, class Value>
-A nth_largest(index_t n, index_t rank, Value value) {
-    using word = order_word<A>;
-    word found = 0;
-    for (int bit = static_cast<int>(sizeof(word)) * 8 - 1; bit >= 0; --bit) {
-        const word candidate = found | (word{1} << bit);
-        index_t above = 0;
-        for (index_t i = 0; i < n; ++i) above += order_key(value(i)) >= candidate ? 1 : 0;
-        if (above >= rank) found = candidate;
-    }
-    for (index_t i = 0; i < n; ++i)
-        if (order_key(value(i)) == found) return is_nan(value(i)) ? minus_infinity<A> : value(i);
-    return minus_infinity<A>;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+//     z[rows,W] + weights[T,S] + plan ──> Σ over ascending experts ── scale, latent projection, shared expert ──>
+//     y[T,H]
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// Moves the bias [N] by one step of sign_bias or additive_bias for the counts [N] of one optimiser step.
+/// y[t] = the weighted sum of z over the experts of token t in ascending order, free experts and the shared expert
+/// included; with options.accumulate it is added to y.
 ///
-/// Throws: argument_error for extents that differ; the bias is untouched then.
-template <class Controller, class A, int N>
-    requires(__is_same(Controller, sign_bias) || __is_same(Controller, additive_bias))
-void update(const Controller& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts) {
-    require(bias.data() && bias.extent(0) == counts.extent(0), "update", "counts", bias.extent(0), counts.extent(0));
-    index_t total = 0;
-    for (const index_t count : counts) total += count;
-    const index_t n = counts.extent(0);
-    for (index_t i = 0; i < n; ++i) {
-        // Compared as total against n · count: whole numbers, so that a tie is a tie.
-        const index_t difference = total - n * counts[i];
-        double step = 0;
-        if constexpr (__is_same(Controller, sign_bias))
-            step = difference > 0 ? controller.rate : difference < 0 ? -controller.rate : 0;
-        else
-            step = mul(controller.rate, static_cast<double>(difference) / static_cast<double>(n));
-        bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
-    }
+/// Shapes:  in.x, y [T, H]; plan and routing of these tokens; z [T * S, W] as experts filled it.
+/// Throws:  argument_error for views that do not fit, overlap, are null or misaligned; y is untouched then.
+/// Bits:    after route, make_plan and experts those of forward.
+template <layer_weights W>
+void combine(
+    context<typename W::backend>& ctx, const W& w,
+    const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in,
+    const plan_view<typename W::backend>& plan,
+    const std::type_identity_t<routing_view<typename W::layer_type, typename W::backend>>& routing,
+    std::type_identity_t<basic_view<typename W::backend, const expert_sum<typename W::layer_type, typename W::backend>,
+                                    dyn, W::layer_type::width>>
+        z,
+    output_of<W> y, const options<typename W::layer_type>& o = {}) {
+    using L = typename W::layer_type;
+    static_assert(!L::is_dense,
+                  "gatefold::combine: a dense layer has nothing to combine; run it with gatefold::forward");
+    detail::check_stage("combine", ctx, in, plan, routing);
+    detail::check_view("combine", "z", z, in.x.extent(0) * L::slots);
+    detail::check_view("combine", "y", y, in.x.extent(0));
+    detail::check_disjoint("combine", "y", y, "z", z);
+    detail::check_disjoint("combine", "y", y, "x", in.x);
+    detail::check_weights("combine", w);
+    if (in.x.extent(0) == 0) return;
+    detail::impl<typename W::backend>::combine(ctx, w, in, plan, routing, z, y, o);
 }
 
-/// Moves the bias [N] by one step of pid_bias. `history` [2, N] holds the errors of the last two steps: zeros before
-/// the first, saved and restored with the bias; a view without memory where the controller has only its integral term.
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/moe/default_vectors.hpp ----
+// The running means of what experts return, from which estimator::default_vectors learns about experts that were not
+// run.
+//
+//     forward(ctx, w, in, y, tape, o) ──> update(ctx, output_average{}, w, in, tape, o) ──> w.default_vectors
+//                                    └──> backward(ctx, w, in, tape, …): reads w.default_vectors
+//
+// Once per step, before or after backward. The vectors are a buffer of the weights: checkpoints hold them.
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Moves w.default_vectors [E, H] by one step towards the mean of what each expert returned for its tokens in the
+/// forward call that filled the tape, tokens of padding left out; `in` and `o` are those of that call.
 ///
-/// Throws: argument_error for extents that differ, more real experts than there are; nothing is written then.
-template <class A, int N>
-void update(const pid_bias& controller, view<A, N> bias, std::type_identity_t<view<const index_t, dyn>> counts,
-            std::type_identity_t<view<double, 2, dyn>> history = {}) {
-    const index_t n = counts.extent(0);
-    require(bias.data() && bias.extent(0) == n, "update", "counts", bias.extent(0), n);
-    require(controller.real >= 1 && controller.real <= n, "update", "real", "a number of experts", controller.real);
-    if (history.data())
-        require(history.extent(1) == n, "update", "history", n, history.extent(1));
-    else
-        require(controller.proportional == 0 && controller.derivative == 0, "update", "history",
-                "memory for the errors of two steps", "none");
-    index_t total = 0;
-    for (const index_t count : counts) total += count;
-    if (total == 0) return;
-    for (index_t i = 0; i < controller.real; ++i) {
-        const double error =
-            controller.share / controller.real - static_cast<double>(counts[i]) / static_cast<double>(total);
-        double step = mul(controller.integral, error);
-        if (history.data()) {
-            const double last = history(0, i), before = history(1, i);
-            step = fma(controller.proportional, error - last, step);
-            step = fma(controller.derivative, (error - last) - (last - before), step);
-            history(1, i) = last;
-            history(0, i) = error;
-        }
-        bias[i] = static_cast<A>(static_cast<double>(bias[i]) + step);
-    }
-}
-
-/// Sets the bias [N] from the logits [T, N] of one step's tokens (without padding), routed with the present bias.
-///
-/// Throws: argument_error for extents that differ, T k that is no multiple of N, k that is not below N; the bias is
-///         untouched then. std::bad_alloc.
-template <class A, int N>
-void update(context<cpu>& ctx, const quantile_bias& controller, view<A, N> bias,
-            std::type_identity_t<view<const A, dyn, N>> logits) {
-    const index_t tokens = logits.extent(0), n = bias.extent(0), k = controller.top_k;
-    require(bias.data() && logits.extent(1) == n, "update", "logits", n, logits.extent(1));
-    require(k >= 1 && k < n, "update", "top_k", "1 to " + std::to_string(n - 1), k);
-    require(tokens * k % n == 0, "update", "logits", "tokens of which each expert can have as many", tokens);
-    if (tokens == 0) return;
-    A* thresholds = reinterpret_cast<A*>(ctx.workspace(static_cast<std::size_t>(tokens) * sizeof(A)));
-    const auto shares = [&](index_t total, auto body) {
-        const int parts = static_cast<int>(total < ctx.threads() ? total : ctx.threads());
-        ctx.parallel(parts, [&](int part) {
-            for (index_t i = total * part / parts; i < total * (part + 1) / parts; ++i) body(i);
-        });
-    };
-    shares(tokens, [&](index_t t) {
-        thresholds[t] = detail::nth_largest<A>(n, k + 1, [&](index_t i) { return logits(t, i) + bias[i]; });
-    });
-    const index_t each = tokens * k / n;
-    shares(n, [&](index_t i) {
-        bias[i] = -detail::nth_largest<A>(tokens, each + 1, [&](index_t t) { return logits(t, i) - thresholds[t]; });
-    });
-}
-
-/// One step of the coefficient after a step in which `sparsity` of the scores were zero.
-inline void update(relu_coefficient& controller, double sparsity) {
-    require(sparsity >= 0 && sparsity <= 1, "update", "sparsity", "a share from 0 to 1", sparsity);
-    if (sparsity < controller.target) controller.value *= controller.rate;
-    if (sparsity > controller.target) controller.value /= controller.rate;
-}
-
-/// The share of logits [T, N] that are not positive; 0 without tokens.
-template <class A, int N>
-double sparsity_of(view<A, dyn, N> logits) {
-    index_t zeros = 0;
-    for (index_t t = 0; t < logits.extent(0); ++t)
-        for (index_t i = 0; i < logits.extent(1); ++i) zeros += logits(t, i) > 0 ? 0 : 1;
-    return logits.size() == 0 ? 0 : static_cast<double>(zeros) / static_cast<double>(logits.size());
+/// Throws:  argument_error for a tape of other tokens, a mask that does not fit, a decay outside [0, 1]; std::bad_alloc
+///          if the workspace must grow and cannot. Nothing is written then.
+/// Bits:    the same for any number of threads.
+template <layer_type L>
+void update(context<cpu>& ctx, const output_average& controller, weights<L>& w,
+            const std::type_identity_t<batch<L>>& in, tape<L>& saved, const std::type_identity_t<options<L>>& o = {}) {
+    static_assert(L::c.router.learns_from == estimator::default_vectors,
+                  "gatefold::update: only a layer that learns from default vectors has them; set .router.learns_from "
+                  "to estimator::default_vectors");
+    require(controller.decay >= 0 && controller.decay <= 1, "update", "decay", "a number from 0 to 1",
+            controller.decay);
+    require(in.x.extent(0) == saved.tokens(), "update", "tape", "a tape of the same tokens", saved.tokens());
+    if (in.mask.data()) detail::check_view("update", "mask", in.mask, saved.tokens());
+    detail::check_weights("update", w);
+    detail::check_dropout("update", o);
+    if (saved.tokens() > 0) detail::impl<cpu>::update_default_vectors(ctx, controller, w, in, saved, o);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -9753,12 +10865,12 @@ double sparsity_of(view<A, dyn, N> logits) {
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// Bytes of workspace that forward over `tokens` tokens takes.
 template <layer_type L, backend B = cpu>
-std::size_t forward_workspace_bytes(index_t tokens, int threads) {
+constexpr std::size_t forward_workspace_bytes(index_t tokens, int threads) {
     return detail::impl<B>::template forward_bytes<L>(tokens, threads);
 }
 /// Bytes of workspace that forward and backward over `tokens` tokens take.
 template <layer_type L, backend B = cpu>
-std::size_t training_workspace_bytes(index_t tokens, int threads) {
+constexpr std::size_t training_workspace_bytes(index_t tokens, int threads) {
     return detail::impl<B>::template training_bytes<L>(tokens, threads);
 }
 
@@ -9773,7 +10885,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
-    detail::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y, o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, nullptr, o);
 }
@@ -9785,7 +10897,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              tape<typename W::layer_type, typename W::backend>& saved, const options<typename W::layer_type>& o = {}) {
-    detail::check_forward(ctx, w, in, y);
+    detail::check_forward(ctx, w, in, y, o);
     saved.require_room(in.x.extent(0));
     // The last thing that can fail, so that the tape still holds the previous call if it does.
     ctx.reserve_bytes(
@@ -9815,36 +10927,48 @@ void reserve_for(context<B>& ctx, std::type_identity<L>, index_t most_tokens, bo
 // ---- gatefold/moe/make_plan.hpp ----
 // Sort by expert as a call of its own: ids in, plan out.
 
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
-/// Fills `out` with the plan of `ids`: stable by expert, pairs with id -1 left out.
-///
-/// Shapes:  ids [T, S]; out.offsets [N + 1], out.rows and out.place [T * S], out.tokens T, out.slots S.
-/// Throws:  argument_error for extents that do not fit, or (CPU) ids outside [-1, N); out is untouched then.
 template <layer_type L, backend B>
-void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::int32_t, dyn, L::slots>> ids,
-               const plan_view<B>& out) {
+void check_plan_call(const basic_view<B, const std::int32_t, dyn, L::slots>& ids, const plan_view<B>& out,
+                     const basic_view<B, const std::uint8_t, dyn>& kept) {
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
-    detail::check_view("make_plan", "ids", ids, tokens);
+    check_view("make_plan", "ids", ids, tokens);
     if (!(tokens <= most_tokens(L::c))) [[unlikely]]
-        detail::reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+        reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
     require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
     if (!(out.tokens == tokens)) [[unlikely]]
-        detail::reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+        reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
     if (!(out.slots == L::slots)) [[unlikely]]
-        detail::reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
-    detail::check_view("make_plan", "offsets", out.offsets, L::choices + 1);
-    detail::check_view("make_plan", "rows", out.rows, pairs);
-    detail::check_view("make_plan", "place", out.place, pairs);
-    detail::check_disjoint("make_plan", "rows", out.rows, "ids", ids);
-    detail::check_disjoint("make_plan", "place", out.place, "ids", ids);
+        reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+    check_view("make_plan", "offsets", out.offsets, L::choices + 1);
+    check_view("make_plan", "rows", out.rows, pairs);
+    check_view("make_plan", "place", out.place, pairs);
+    if (kept.data()) check_view("make_plan", "kept", kept, pairs);
+    check_disjoint("make_plan", "rows", out.rows, "ids", ids);
+    check_disjoint("make_plan", "place", out.place, "ids", ids);
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
             if (!(ids.data()[p] >= -1 && ids.data()[p] < L::choices)) [[unlikely]]
-                detail::reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1),
-                               ids.data()[p]);
+                reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
     }
-    detail::impl<B>::template make_plan<L>(ctx, ids.data(), out);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Fills `out` with the plan of `ids`: stable by expert, pairs with id -1 left out, and those that are not kept where
+/// apply_capacity filled `kept`.
+///
+/// Shapes:  ids [T, S]; kept [T * S] or none; out.offsets [N + 1], out.rows and out.place [T * S], out.tokens T,
+/// out.slots S. Throws:  argument_error for extents that do not fit, or (CPU) ids outside [-1, N); out is untouched
+/// then.
+template <layer_type L, backend B>
+void make_plan(context<B>& ctx, std::type_identity_t<basic_view<B, const std::int32_t, dyn, L::slots>> ids,
+               const plan_view<B>& out, std::type_identity_t<basic_view<B, const std::uint8_t, dyn>> kept = {}) {
+    detail::check_plan_call<L>(ids, out, kept);
+    detail::impl<B>::template make_plan<L>(ctx, ids.data(), kept.data(), out);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -12092,11 +13216,15 @@ inline constexpr int version_patch = GATEFOLD_VERSION_PATCH;
 // ---- gatefold/cuda/forward.cuh ----
 // Forward of the layer on CUDA: the launches of one call, in one stream, without a word to the host.
 //
-//     route_tokens ──> (scatter_pairs) ──> up projections, gathered ──> down projections ──> combine ──> y
+//     route_tokens ──> (scatter_pairs) ──> (capacity) ──> up projections ──> down projections ──> combine ──> y
 //     one expert:      up projection ──> down projection ──> y
 //
 // Grids depend on the number of tokens alone, never on the routing, so a call can be captured in a graph. Nothing is
 // allocated once the workspace is there.
+
+// ---- gatefold/cuda/forward_parts.cuh ----
+// The parts of forward on CUDA, between which memory may be the caller's: what experts read, their products, what
+// follows.
 
 // ---- gatefold/cuda/combine.cuh ----
 // The combine on CUDA: a token's weighted sum over its experts, in ascending order of experts, shared expert last.
@@ -12196,7 +13324,7 @@ __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
-template <class T>
+template <class T, class Out = T>
 struct combine_arguments {
     using A = accumulate_t<T>;
     const T* z = nullptr;
@@ -12205,10 +13333,12 @@ struct combine_arguments {
     const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
     const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
-    const T* gate = nullptr;  ///< weights of the shared expert's gate, [H]
-    const T* x = nullptr;
+    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of the shared expert's gate, [H], and what it reads
+    index_t gate_x_stride = 0;
+    const T* x = nullptr;  ///< what experts that compute nothing return
     index_t x_stride = 0;
-    T* y = nullptr;
+    const T *constant_gate = nullptr, *constant_value = nullptr;  ///< [constants, 2, H] and [constants, H]
+    Out* y = nullptr;
     index_t y_stride = 0;
     int tokens = 0;
     A scale = 1;  ///< of the routed sum
@@ -12238,21 +13368,29 @@ __device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
     return sum;
 }
 
-/// Experts is the number of those with weights; choices from Copies on return x, from Zeros on nothing.
-template <class T, int Hidden, int Slots, int Copies, int Zeros, bool Free, bool Shared, bool Gate, bool ScaleOutput,
-          int Vector>
-__global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
+/// What a sum is made of: choices from Constants on return a mix of x and a learned vector, from Copies on x, from
+/// Zeros on nothing. Blend: (1 - weight) x is added to what the one expert returns.
+template <int Constants, int Copies, int Zeros, bool Free, bool Shared, bool Gate, bool ScaleOutput, bool Blend>
+struct combine_of {
+    static constexpr int constants = Constants, copies = Copies, zeros = Zeros;
+    static constexpr bool free = Free, mixes = Copies > Constants, shared = Shared, gate = Gate,
+                          scale_output = ScaleOutput, blend = Blend;
+};
+
+template <class T, class Out, int Hidden, int Slots, class What, int Vector>
+__global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a) {
     using A = accumulate_t<T>;
     using vector = vector_of<T, Vector>;
     constexpr int together = combine_tokens<Hidden, Vector>, vectors = combine_vectors<Hidden, Vector>;
     __shared__ std::int32_t rows[std::size_t{together}][std::size_t{Slots}];  // ascending; -1 at the end
     __shared__ A weights[std::size_t{together}][std::size_t{Slots}];
     __shared__ A gates[std::size_t{together}];
+    [[maybe_unused]] __shared__ A mixes[std::size_t{What::mixes ? together : 1}][std::size_t{Slots}][2];
     const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.x) * together;
 
     for (int i = thread; i < together * Slots; i += 256) {
         rows[i / Slots][i % Slots] = -1;
-        if constexpr (Gate)
+        if constexpr (What::gate)
             if (i < together) gates[i] = 0;
     }
     __syncthreads();
@@ -12269,16 +13407,33 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
         }
         // Rows of experts that compute nothing stand behind the others, marked by what they are.
         std::int32_t mark = row;
-        if constexpr (Free) {
+        if constexpr (What::free) {
             const std::int32_t e = a.ids[pair];
-            if (e >= Copies) mark = e >= Zeros ? -1 : -2;
+            if (e >= What::copies)
+                mark = e >= What::zeros ? -1 : -2;
+            else if (e >= What::constants)
+                mark = -3 - (e - What::constants);
         }
         rows[m][rank] = mark;
         weights[m][rank] = a.weights ? a.weights[pair] : A(1);
     }
-    if constexpr (Gate) {
+    if constexpr (What::mixes) {
+        __syncthreads();
+        for (int i = thread / 32; i < together * Slots; i += 8) {
+            const std::int32_t c = -3 - rows[i / Slots][i % Slots];
+            if (c < 0) continue;
+            const T* x = a.x + (first + i / Slots) * a.x_stride;
+            const T* gate = a.constant_gate + index_t{c} * 2 * Hidden;
+            const A z[2] = {dot_by_warp<A>(x, gate, Hidden), dot_by_warp<A>(x, gate + Hidden, Hidden)};
+            if (thread % 32 != 0) continue;
+            const A m = largest(z, 2), one = softmax_term(z[0], m), two = softmax_term(z[1], m), total = one + two;
+            mixes[i / Slots][i % Slots][0] = share_of(one, total);
+            mixes[i / Slots][i % Slots][1] = share_of(two, total);
+        }
+    }
+    if constexpr (What::gate) {
         for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
-            const A z = dot_by_warp<A>(a.x + (first + m) * a.x_stride, a.gate, Hidden);
+            const A z = dot_by_warp<A>(a.gate_x + (first + m) * a.gate_x_stride, a.gate, Hidden);
             if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
         }
     }
@@ -12300,24 +13455,38 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T> a) {
     for (int s = 0; s < Slots; ++s) {
         const std::int32_t row = rows[m][s];
         if (row >= 0) add(weights[m][s], a.z + row * a.z_stride + h);
-        if constexpr (Free)
+        if constexpr (What::free)
             if (row == -2) add(weights[m][s], a.x + t * a.x_stride + h);
+        if constexpr (What::mixes) {
+            if (row < -2) {
+                add(gatefold::mul(weights[m][s], mixes[m][s][0]), a.x + t * a.x_stride + h);
+                add(gatefold::mul(weights[m][s], mixes[m][s][1]), a.constant_value + index_t{-3 - row} * Hidden + h);
+            }
+        }
+        if constexpr (What::blend)
+            if (row >= 0) add(A(1) - weights[m][s], a.x + t * a.x_stride + h);
     }
-    if constexpr (ScaleOutput) {
+    if constexpr (What::scale_output) {
         GATEFOLD_UNROLL
         for (int i = 0; i < Vector; ++i) sum[i] = gatefold::mul(sum[i], a.scale);
     }
-    if constexpr (Shared) add(Gate ? gates[m] : A(1), a.shared + t * a.shared_stride + h);
-    vector* to = reinterpret_cast<vector*>(a.y + t * a.y_stride + h);
-    if (a.accumulate) {
-        const vector old = *to;
+    if constexpr (What::shared) add(What::gate ? gates[m] : A(1), a.shared + t * a.shared_stride + h);
+    if constexpr (std::is_same_v<T, Out>) {
+        vector* to = reinterpret_cast<vector*>(a.y + t * a.y_stride + h);
+        if (a.accumulate) {
+            const vector old = *to;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < Vector; ++i) sum[i] += to_accumulate(old.at[i]);
+        }
+        vector result;
         GATEFOLD_UNROLL
-        for (int i = 0; i < Vector; ++i) sum[i] += to_accumulate(old.at[i]);
+        for (int i = 0; i < Vector; ++i) result.at[i] = from_accumulate<T>(sum[i]);
+        *to = result;
+    } else {
+        static_assert(std::is_same_v<Out, A>);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < Vector; ++i) a.y[t * a.y_stride + h + i] = sum[i];
     }
-    vector result;
-    GATEFOLD_UNROLL
-    for (int i = 0; i < Vector; ++i) result.at[i] = from_accumulate<T>(sum[i]);
-    *to = result;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -12388,11 +13557,18 @@ private:
 namespace gatefold::inline v0 {
 namespace detail {
 
-inline void* device_allocate(void*, std::size_t bytes, std::size_t) {
+/// The device of an allocator that names one in its state, else -1: the current device.
+inline int device_of(const void* self) { return static_cast<int>(reinterpret_cast<std::intptr_t>(self)) - 1; }
+
+inline void* device_allocate(void* self, std::size_t bytes, std::size_t) {
+    const int device = device_of(self);
+    int before = device;
+    if (device >= 0 && cudaGetDevice(&before) == cudaSuccess && before != device) cudaSetDevice(device);
     void* memory = nullptr;
-    if (cudaMalloc(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();
-    return nullptr;
+    const bool done = cudaMalloc(&memory, bytes) == cudaSuccess;
+    if (!done) cudaGetLastError();
+    if (before != device) cudaSetDevice(before);
+    return done ? memory : nullptr;
 }
 inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
 inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
@@ -12416,7 +13592,7 @@ static_assert(sizeof(device_control) % memory_alignment == 0);
 
 }  // namespace detail
 
-/// Device memory from cudaMalloc.
+/// Device memory from cudaMalloc: of the current device, or of that of the context it is given to.
 inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
 /// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
 inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
@@ -12435,6 +13611,8 @@ public:
     /// Throws: cuda_error where there is no such device, std::bad_alloc.
     GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
         if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
+        if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
+            options_.memory.self = reinterpret_cast<void*>(static_cast<std::intptr_t>(options_.device) + 1);
         const detail::device_scope scope(options_.device);
         detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
                       "context<cuda>");
@@ -12457,10 +13635,14 @@ public:
     GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
     /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
-    GATEFOLD_INLINE void synchronize() const { detail::check(cudaStreamSynchronize(options_.stream), "synchronize"); }
+    GATEFOLD_INLINE void synchronize() const {
+        const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
+        detail::check(cudaStreamSynchronize(options_.stream), "synchronize");
+    }
 
     /// Counts of unusual input; waits for the stream.
     GATEFOLD_INLINE routing_report report() const {
+        const detail::device_scope scope(options_.device);
         detail::device_control found;
         constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
         detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
@@ -12471,6 +13653,7 @@ public:
                 static_cast<index_t>(found.dropped)};
     }
     GATEFOLD_INLINE void clear_report() {
+        const detail::device_scope scope(options_.device);
         detail::check(
             cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
             "clear_report");
@@ -12534,6 +13717,13 @@ private:
 };
 
 }  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Throws what the last launch was refused for.
+inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/gemm_few.cuh ----
 // The grouped product for few rows per expert: memory is what it waits for, so nothing else is synchronised.
 //
@@ -12554,211 +13744,13 @@ private:
 // ---- gatefold/cuda/gemm_simt.cuh ----
 // Products in exact float or double on the CUDA cores: the experts of float and double layers, and every router.
 //
-//     rows x[M, K] (gathered) · weight rows w[N, K]^T ──> sums in registers ──> what the caller makes of them
+//     rows x[M, K] (gathered) ──cp.async──┐
+//     weight rows w[N, K] ────────────────┴──> shared ring, as stored ──16 bytes──> sums in registers ──> the caller
 //
 // Every sum is one chain of fused multiply-adds in ascending k from +0, which is the order of the CPU wing: the bits
-// are the same. Threads of a warp read consecutive k of a row, so whole sectors; shared memory holds both operands with
-// k outermost.
+// are the same. A short call waits for memory and for that chain: the ring keeps memory busy, and the next operands are
+// on their way from shared memory while the present ones are multiplied.
 
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// A block's tile: Rows x Columns outputs by Threads threads, Depth steps of k at a time. A thread owns the outputs
-/// (i · rows_apart + its row, j · columns_apart + its column).
-template <class A, int Rows, int Columns, int Depth, int Threads, int RowsEach>
-struct simt_tile {
-    static constexpr int rows_each = RowsEach, rows_apart = Rows / RowsEach;
-    static constexpr int columns_apart = Threads / rows_apart, columns_each = Columns / columns_apart;
-    static constexpr int row_copies = Rows * Depth / Threads, column_copies = Columns * Depth / Threads;
-    // A warp stores a run of k: the pitch spreads it over the banks.
-    static constexpr int spread = Depth >= 32 ? 1 : 32 / Depth;
-    static constexpr int row_pitch = Rows + spread, column_pitch = Columns + spread;
-    static_assert(columns_apart * columns_each == Columns && rows_apart * rows_each == Rows);
-    static_assert(row_copies * Threads == Rows * Depth && column_copies * Threads == Columns * Depth);
-    static_assert(Threads % Depth == 0);
-
-    A rows[std::size_t{Depth}][std::size_t{row_pitch}];
-    A columns[std::size_t{Depth}][std::size_t{column_pitch}];
-};
-
-/// The tile of simt_experts.
-inline constexpr int simt_rows = 32, simt_columns = 64;
-
-/// Arguments of one grouped product.
-template <class T>
-struct grouped_product {
-    using A = accumulate_t<T>;
-    const T* in = nullptr;  ///< rows of tokens, or of activations
-    index_t in_stride = 0;
-    const T* weights = nullptr;  ///< [experts, weight rows, K]
-    const T* bias = nullptr;     ///< [experts, weight rows]
-    T* out = nullptr;            ///< row of the plan, or token where there is no plan
-    index_t out_stride = 0;
-    T* pre = nullptr;  ///< pre-activations for the tape, or null
-    const tile* tiles = nullptr;
-    const std::int32_t* tile_count = nullptr;
-    const std::int32_t* pairs = nullptr;  ///< pair of each row of the plan: the gather
-    const A* factor = nullptr;            ///< by pair, multiplies the input
-    int slots = 1;
-    int rows = 0;  ///< without tiles: all rows, expert 0
-    A limit = 0;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// No factor for the rows.
-struct no_factor {};
-
-/// acc[i][j] = Σ_k row(i) · column(j). `row_of(m)` and `column_of(n)` give pointers to K elements, or null for zeros;
-/// `factor_of(m)` multiplies the elements of a row, rounded to X.
-template <class Tile, int K, int Threads, class X, class W, class A, class RowOf, class ColumnOf, class FactorOf>
-__device__ __forceinline__ void simt_product(Tile& shared,
-                                             A (&acc)[std::size_t{Tile::rows_each}][std::size_t{Tile::columns_each}],
-                                             RowOf row_of, ColumnOf column_of, FactorOf factor_of) {
-    constexpr int depth = static_cast<int>(sizeof(shared.rows) / sizeof(shared.rows[0]));
-    constexpr int together = Threads / depth;
-    constexpr bool scales = !std::is_same_v<FactorOf, no_factor>;
-    const int thread = static_cast<int>(threadIdx.x), k_mine = thread % depth, first = thread / depth;
-    const int row = thread / Tile::columns_apart, column = thread % Tile::columns_apart;
-    const X* rows[std::size_t{Tile::row_copies}];
-    [[maybe_unused]] A factors[std::size_t{Tile::row_copies}];
-    const W* columns[std::size_t{Tile::column_copies}];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < Tile::row_copies; ++i) {
-        rows[i] = row_of(first + i * together);
-        if constexpr (scales) factors[i] = factor_of(first + i * together);
-    }
-    GATEFOLD_UNROLL
-    for (int j = 0; j < Tile::column_copies; ++j) columns[j] = column_of(first + j * together);
-    A next_rows[std::size_t{Tile::row_copies}], next_columns[std::size_t{Tile::column_copies}];
-    const auto load = [&](int k0) {
-        const int k = k0 + k_mine;
-        GATEFOLD_UNROLL
-        for (int i = 0; i < Tile::row_copies; ++i) {
-            next_rows[i] = rows[i] && k < K ? to_accumulate(rows[i][k]) : A(0);
-            if constexpr (scales)
-                next_rows[i] = to_accumulate(from_accumulate<X>(gatefold::mul(next_rows[i], factors[i])));
-        }
-        GATEFOLD_UNROLL
-        for (int j = 0; j < Tile::column_copies; ++j)
-            next_columns[j] = columns[j] && k < K ? to_accumulate(columns[j][k]) : A(0);
-    };
-    const auto step = [&](int k) {
-        A x[std::size_t{Tile::rows_each}], w[std::size_t{Tile::columns_each}];
-        GATEFOLD_UNROLL
-        for (int i = 0; i < Tile::rows_each; ++i) x[i] = shared.rows[k][row + i * Tile::rows_apart];
-        GATEFOLD_UNROLL
-        for (int j = 0; j < Tile::columns_each; ++j) w[j] = shared.columns[k][column + j * Tile::columns_apart];
-        GATEFOLD_UNROLL
-        for (int i = 0; i < Tile::rows_each; ++i) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < Tile::columns_each; ++j) acc[i][j] = gatefold::fma(x[i], w[j], acc[i][j]);
-        }
-    };
-
-    GATEFOLD_UNROLL
-    for (int i = 0; i < Tile::rows_each; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < Tile::columns_each; ++j) acc[i][j] = A(0);
-    }
-    load(0);
-    for (int k0 = 0; k0 < K; k0 += depth) {
-        __syncthreads();  // the block before has been read
-        GATEFOLD_UNROLL
-        for (int i = 0; i < Tile::row_copies; ++i) shared.rows[k_mine][first + i * together] = next_rows[i];
-        GATEFOLD_UNROLL
-        for (int j = 0; j < Tile::column_copies; ++j) shared.columns[k_mine][first + j * together] = next_columns[j];
-        __syncthreads();
-        if (k0 + depth < K) load(k0 + depth);
-        // Steps beyond K would add zeros, and +0 is not neutral to -0.
-        if (K % depth == 0 || k0 + depth <= K) {
-            GATEFOLD_UNROLL
-            for (int k = 0; k < depth; ++k) step(k);
-        } else {
-            for (int k = 0; k < K % depth; ++k) step(k);
-        }
-    }
-}
-
-/// One projection of all experts. Up: N is the inner width F, weight rows are the gate rows before the up rows, and
-/// the activation is applied; else N is the width of the output.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor>
-__global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
-    using A = accumulate_t<T>;
-    constexpr bool gated = Up && gated_activation<Act>;
-    constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
-    using shape = simt_tile<A, tile_rows, tile_columns, 16, 128, 4>;
-    constexpr int features = gated ? tile_columns / 2 : tile_columns;
-    __shared__ shape shared;
-
-    tile mine{0, static_cast<std::int32_t>(blockIdx.x) * tile_rows, 0, 0};
-    if (p.tiles) {
-        if (static_cast<int>(blockIdx.x) >= *p.tile_count) return;
-        mine = p.tiles[blockIdx.x];
-    } else {
-        mine.rows = p.rows - mine.row < tile_rows ? p.rows - mine.row : tile_rows;
-    }
-    const int first = static_cast<int>(blockIdx.y) * features;
-    const T* weights = p.weights + static_cast<index_t>(mine.expert) * weight_rows * K;
-
-    // Column n of the tile: features run inside a half, gate and up of a feature are neighbours in a thread.
-    const auto weight_row = [&](int n) {
-        if constexpr (gated) {
-            const int j = n / shape::columns_apart, f = first + n % shape::columns_apart + j / 2 * shape::columns_apart;
-            return f < N ? f + j % 2 * N : -1;
-        } else {
-            return first + n < N ? first + n : -1;
-        }
-    };
-    const auto row_of = [&](int m) -> const T* {
-        if (m >= mine.rows) return nullptr;
-        const index_t r = mine.row + m;
-        return p.in + (p.pairs ? p.pairs[r] / p.slots : r) * p.in_stride;
-    };
-    const auto column_of = [&](int n) -> const T* {
-        const int r = weight_row(n);
-        return r < 0 ? nullptr : weights + static_cast<index_t>(r) * K;
-    };
-    A acc[std::size_t{shape::rows_each}][std::size_t{shape::columns_each}];
-    if constexpr (Factor)
-        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, [&](int m) {
-            return m < mine.rows ? p.factor[p.pairs ? p.pairs[mine.row + m] : mine.row + m] : A(0);
-        });
-    else
-        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, no_factor{});
-
-    const int thread = static_cast<int>(threadIdx.x);
-    const T* bias = p.bias + (Bias ? static_cast<index_t>(mine.expert) * weight_rows : 0);
-    GATEFOLD_UNROLL
-    for (int i = 0; i < shape::rows_each; ++i) {
-        const int m = thread / shape::columns_apart + i * shape::rows_apart;
-        if (m >= mine.rows) continue;
-        const index_t r = mine.row + m;
-        GATEFOLD_UNROLL
-        for (int j = 0; j < shape::columns_each; j += gated ? 2 : 1) {
-            const int n = thread % shape::columns_apart + (gated ? j / 2 : j) * shape::columns_apart + first;
-            if (n >= N) continue;
-            A value = acc[i][j];
-            if constexpr (Bias) value = value + to_accumulate(bias[n]);
-            if constexpr (gated) {
-                A upper = acc[i][j + 1];
-                if constexpr (Bias) upper = upper + to_accumulate(bias[N + n]);
-                if (p.pre) {
-                    p.pre[r * 2 * N + n] = from_accumulate<T>(value);
-                    p.pre[r * 2 * N + N + n] = from_accumulate<T>(upper);
-                }
-                value = gatefold::activate<Act>(value, upper, p.limit);
-            } else if constexpr (Up) {
-                if (p.pre) p.pre[r * N + n] = from_accumulate<T>(value);
-                value = gatefold::activate<Act>(value, p.limit);
-            }
-            p.out[r * p.out_stride + n] = from_accumulate<T>(value);
-        }
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/ptx.cuh ----
 // The instructions that the matrix kernels use, by name. 16-bit floats travel as bits.
 
@@ -12770,6 +13762,11 @@ using constant_of = std::integral_constant<int, N>;
 
 __device__ __forceinline__ std::uint32_t shared_address(const void* p) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// Brings a line into the second-level cache.
+__device__ __forceinline__ void prefetch_line(const void* from) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
 /// 16 bytes past the first-level cache: weights are read once.
@@ -12863,6 +13860,323 @@ __device__ __forceinline__ void store_words(void* to, const std::uint32_t (&v)[W
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
+/// Neighbouring elements of a row, one access. 16-bit floats stay pairs in words: a shift or a mask widens each.
+template <class T, int N>
+struct alignas(N * sizeof(T)) element_run {
+    using word = std::conditional_t<std::is_same_v<T, bf16>, std::uint32_t, T>;
+    word words[N * sizeof(T) / sizeof(word)];
+
+    __device__ __forceinline__ accumulate_t<T> wide(int i) const {
+        if constexpr (std::is_same_v<T, bf16>)
+            return __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
+        else
+            return to_accumulate(words[i]);
+    }
+};
+
+/// A block's tile: Rows x Columns outputs by Threads threads, Depth steps of k at a time for 16-bit types, fewer for
+/// wider ones, up to MostStages of them in shared memory. A thread owns the outputs (i · rows_apart + its row,
+/// j · columns_apart + its column). X and W are the types of the rows and of the weights.
+template <class X, class W, int Rows, int Columns, int Depth, int MostStages, int Threads, int RowsEach>
+struct simt_tile {
+    static constexpr int rows = Rows, columns = Columns;
+    static constexpr int rows_each = RowsEach, rows_apart = Rows / RowsEach;
+    static constexpr int columns_apart = Threads / rows_apart, columns_each = Columns / columns_apart;
+    static_assert(columns_apart * columns_each == Columns && rows_apart * rows_each == Rows);
+    static constexpr int widest = static_cast<int>(sizeof(X) > sizeof(W) ? sizeof(X) : sizeof(W));
+    static constexpr int depth = Depth * 2 / widest;
+    /// Elements of a chunk of 16 bytes, chunks of all rows in a stage, copies of a thread.
+    static constexpr int x_each = static_cast<int>(16 / sizeof(X)), w_each = static_cast<int>(16 / sizeof(W));
+    static constexpr int x_chunks = Rows * depth / x_each, w_chunks = Columns * depth / w_each;
+    static constexpr int row_copies = (x_chunks + Threads - 1) / Threads;
+    static constexpr int column_copies = (w_chunks + Threads - 1) / Threads;
+    static_assert(depth % x_each == 0 && depth % w_each == 0);
+    /// Bytes from row to row: a chunk more than there is, so that eight rows begin in different banks.
+    static constexpr int x_pitch = depth * static_cast<int>(sizeof(X)) + 16;
+    static constexpr int w_pitch = depth * static_cast<int>(sizeof(W)) + 16;
+    static constexpr int stage_bytes = Rows * x_pitch + Columns * w_pitch;
+    static constexpr int room = 46 * 1024 / stage_bytes, stages = room < MostStages ? room : MostStages;
+    static_assert(stages >= 2, "a ring");
+
+    alignas(16) unsigned char ring[std::size_t{stages}][std::size_t{stage_bytes}];
+};
+
+/// The tile of simt_experts.
+inline constexpr int simt_rows = 32, simt_columns = 64;
+
+/// Arguments of one grouped product.
+template <class T>
+struct grouped_product {
+    using A = accumulate_t<T>;
+    const T* in = nullptr;  ///< rows of tokens, or of activations
+    index_t in_stride = 0;
+    const T* weights = nullptr;  ///< [experts, weight rows, K]
+    const T* bias = nullptr;     ///< [experts, weight rows]
+    T* out = nullptr;            ///< row of the plan, or token where there is no plan
+    index_t out_stride = 0;
+    T* pre = nullptr;  ///< pre-activations for the tape, or null
+    const tile* tiles = nullptr;
+    const std::int32_t* tile_count = nullptr;
+    const std::int32_t* pairs = nullptr;  ///< pair of each row of the plan: the gather
+    const A* factor = nullptr;            ///< by pair, multiplies the input
+    int slots = 1;
+    int rows = 0;  ///< without tiles: all rows, expert 0
+    A limit = 0;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// No factor for the rows.
+struct no_factor {};
+
+/// Up to 16 bytes of a row on their way to shared memory: `left` elements of it are there, the others are zero.
+template <class X>
+__device__ __forceinline__ void copy_chunk(unsigned char* to, const X* from, int left, bool direct) {
+    constexpr int whole = static_cast<int>(16 / sizeof(X));
+    if (direct && left > 0) {
+        copy_streamed(shared_address(to), from);
+    } else {
+        X* cells = reinterpret_cast<X*>(to);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < whole; ++i) cells[i] = i < left ? from[i] : X{};
+    }
+}
+
+/// acc[i][j] = Σ_k row(i) · column(j). `row_of(m)` and `column_of(n)` give pointers to K elements, or null for rows
+/// that do not exist, after which there are none that do; `factor_of(m)` multiplies the elements of a row, rounded to
+/// X.
+template <class Tile, int K, int Threads, class X, class W, class A, class RowOf, class ColumnOf, class FactorOf>
+__device__ __forceinline__ void simt_product(Tile& shared,
+                                             A (&acc)[std::size_t{Tile::rows_each}][std::size_t{Tile::columns_each}],
+                                             RowOf row_of, ColumnOf column_of, FactorOf factor_of) {
+    constexpr bool scales = !std::is_same_v<FactorOf, no_factor>;
+    constexpr int depth = Tile::depth, blocks = (K + depth - 1) / depth;
+    constexpr int row_copies = Tile::row_copies, column_copies = Tile::column_copies;
+    constexpr int x_each = Tile::x_each, w_each = Tile::w_each, x_line = depth / x_each, w_line = depth / w_each;
+    const int thread = static_cast<int>(threadIdx.x);
+    const int row = thread / Tile::columns_apart, column = thread % Tile::columns_apart;
+
+    // Copies: thread q moves chunk q % line of row q / line. Rows that do not exist are zero from the start.
+    const X* from_rows[std::size_t{row_copies}];
+    const W* from_columns[std::size_t{column_copies}];
+    int to_rows[std::size_t{row_copies}], to_columns[std::size_t{column_copies}];
+    bool direct = K % x_each == 0 && K % w_each == 0;
+    const auto clear = [&](int at) {
+        GATEFOLD_UNROLL
+        for (int s = 0; s < int{Tile::stages}; ++s) *reinterpret_cast<uint4*>(shared.ring[s] + at) = uint4{};
+    };
+    GATEFOLD_UNROLL
+    for (int i = 0; i < row_copies; ++i) {
+        const int q = i * Threads + thread, m = q / x_line;
+        const X* from = q < Tile::x_chunks ? row_of(m) : nullptr;
+        direct = direct && reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
+        from_rows[i] = from ? from + q % x_line * x_each : nullptr;
+        to_rows[i] = m * Tile::x_pitch + q % x_line * 16;
+        if (!from && q < Tile::x_chunks) clear(to_rows[i]);
+    }
+    GATEFOLD_UNROLL
+    for (int j = 0; j < column_copies; ++j) {
+        const int q = j * Threads + thread, n = q / w_line;
+        const W* from = q < Tile::w_chunks ? column_of(n) : nullptr;
+        direct = direct && reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
+        from_columns[j] = from ? from + q % w_line * w_each : nullptr;
+        to_columns[j] = Tile::rows * Tile::x_pitch + n * Tile::w_pitch + q % w_line * 16;
+        if (!from && q < Tile::w_chunks) clear(to_columns[j]);
+    }
+    int load_block = 0, load_stage = 0;
+    const auto load = [&] {
+        if (load_block < blocks) {
+            unsigned char* stage = shared.ring[load_stage];
+            const int k = load_block * depth, left = K - k;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < row_copies; ++i)
+                if (from_rows[i])
+                    copy_chunk<X>(stage + to_rows[i], from_rows[i] + k, left - (i * Threads + thread) % x_line * x_each,
+                                  direct);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < column_copies; ++j)
+                if (from_columns[j])
+                    copy_chunk<W>(stage + to_columns[j], from_columns[j] + k,
+                                  left - (j * Threads + thread) % w_line * w_each, direct);
+            ++load_block;
+            load_stage = load_stage + 1 == Tile::stages ? 0 : load_stage + 1;
+        }
+        copy_commit();
+    };
+    GATEFOLD_PRAGMA(unroll 1)
+    for (int s = 0; s < Tile::stages - 1; ++s) load();
+
+    [[maybe_unused]] A factors[std::size_t{Tile::rows_each}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < Tile::rows_each; ++i) {
+        if constexpr (scales) factors[i] = factor_of(row + i * Tile::rows_apart);
+        GATEFOLD_UNROLL
+        for (int j = 0; j < Tile::columns_each; ++j) acc[i][j] = A(0);
+    }
+    // Threads of rows that do not exist only copy; where the first rows are all there are, the others cost nothing.
+    const bool works = row_of(row) != nullptr;
+    const bool first_only = Tile::rows_each > 1 && row_of(Tile::rows_apart) == nullptr;
+
+    // A run of k in registers: one chunk of the wider type, several where a thread has a single output.
+    constexpr int together = 16 / Tile::widest;
+    constexpr int chunks = Tile::rows_each * Tile::columns_each == 1 && depth >= 4 * together ? 2 : 1;
+    constexpr int run = chunks * together;
+    using some_x = element_run<X, together>;
+    using some_w = element_run<W, together>;
+    const auto read = [&]<int Rows>(const unsigned char* stage, int k, auto& x, auto& w, constant_of<Rows>) {
+        GATEFOLD_UNROLL
+        for (int c = 0; c < chunks; ++c) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < Rows; ++i)
+                x[i][c] = *reinterpret_cast<const some_x*>(stage + (row + i * Tile::rows_apart) * Tile::x_pitch +
+                                                           (k + c * together) * static_cast<int>(sizeof(X)));
+            GATEFOLD_UNROLL
+            for (int j = 0; j < Tile::columns_each; ++j)
+                w[j][c] = *reinterpret_cast<const some_w*>(stage + Tile::rows * Tile::x_pitch +
+                                                           (column + j * Tile::columns_apart) * Tile::w_pitch +
+                                                           (k + c * together) * static_cast<int>(sizeof(W)));
+        }
+    };
+    const auto multiply = [&]<int Rows>(const auto& x, const auto& w, int count, constant_of<Rows>) {
+        GATEFOLD_UNROLL
+        for (int t = 0; t < run; ++t) {
+            if (t >= count) break;
+            A wide[std::size_t{Tile::columns_each}];
+            GATEFOLD_UNROLL
+            for (int j = 0; j < Tile::columns_each; ++j) wide[j] = w[j][t / together].wide(t % together);
+            GATEFOLD_UNROLL
+            for (int i = 0; i < Rows; ++i) {
+                A v = x[i][t / together].wide(t % together);
+                if constexpr (scales) v = to_accumulate(from_accumulate<X>(gatefold::mul(v, factors[i])));
+                GATEFOLD_UNROLL
+                for (int j = 0; j < Tile::columns_each; ++j) acc[i][j] = gatefold::fma(v, wide[j], acc[i][j]);
+            }
+        }
+    };
+    const auto multiply_block = [&]<int Rows>(const unsigned char* stage, bool whole, constant_of<Rows> live) {
+        some_x x[2][std::size_t{Rows}][std::size_t{chunks}];
+        some_w w[2][std::size_t{Tile::columns_each}][std::size_t{chunks}];
+        // Steps beyond K would add zeros, and +0 is not neutral to -0.
+        if (K % depth == 0 || whole) {
+            static_assert(depth % (2 * run) == 0);
+            read(stage, 0, x[0], w[0], live);
+            // A loop that is not unrolled: within straight code the compiler moves reads down to where they are needed.
+            GATEFOLD_PRAGMA(unroll 1)
+            for (int k = 0; k < depth; k += 2 * run) {
+                read(stage, k + run, x[1], w[1], live);
+                multiply(x[0], w[0], run, live);
+                read(stage, (k + 2 * run) % depth, x[0], w[0], live);
+                multiply(x[1], w[1], run, live);
+            }
+        } else {
+            GATEFOLD_PRAGMA(unroll 1)
+            for (int k = 0; k < K % depth; k += run) {
+                read(stage, k, x[0], w[0], live);
+                multiply(x[0], w[0], K % depth - k, live);
+            }
+        }
+    };
+    int stage_number = 0;
+    GATEFOLD_PRAGMA(unroll 1)
+    for (int b = 0; b < blocks; ++b) {
+        copy_wait<Tile::stages - 2>();
+        __syncthreads();  // the copies of all threads are there, and the stage to be filled next has been read
+        load();
+        const unsigned char* stage = shared.ring[stage_number];
+        stage_number = stage_number + 1 == Tile::stages ? 0 : stage_number + 1;
+        if (!works) continue;
+        if (first_only)
+            multiply_block(stage, b < blocks - 1, constant_of<1>{});
+        else
+            multiply_block(stage, b < blocks - 1, constant_of<int{Tile::rows_each}>{});
+    }
+    copy_wait<0>();
+    __syncthreads();  // the memory may be used for something else
+}
+
+/// One projection of all experts. Up: N is the inner width F, weight rows are the gate rows before the up rows, and
+/// the activation is applied; else N is the width of the output.
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor>
+__global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
+    using A = accumulate_t<T>;
+    constexpr bool gated = Up && gated_activation<Act>;
+    constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
+    using shape = simt_tile<T, T, tile_rows, tile_columns, 32, 4, 128, 4>;
+    constexpr int features = gated ? tile_columns / 2 : tile_columns;
+    __shared__ shape shared;
+
+    tile mine{0, static_cast<std::int32_t>(blockIdx.x) * tile_rows, 0, 0};
+    if (p.tiles) {
+        if (static_cast<int>(blockIdx.x) >= *p.tile_count) return;
+        mine = p.tiles[blockIdx.x];
+    } else {
+        mine.rows = p.rows - mine.row < tile_rows ? p.rows - mine.row : tile_rows;
+    }
+    const int first = static_cast<int>(blockIdx.y) * features;
+    const T* weights = p.weights + static_cast<index_t>(mine.expert) * weight_rows * K;
+
+    // Column n of the tile: features run inside a half, gate and up of a feature are neighbours in a thread.
+    const auto weight_row = [&](int n) {
+        if constexpr (gated) {
+            const int j = n / shape::columns_apart, f = first + n % shape::columns_apart + j / 2 * shape::columns_apart;
+            return f < N ? f + j % 2 * N : -1;
+        } else {
+            return first + n < N ? first + n : -1;
+        }
+    };
+    const auto row_of = [&](int m) -> const T* {
+        if (m >= mine.rows) return nullptr;
+        const index_t r = mine.row + m;
+        return p.in + (p.pairs ? p.pairs[r] / p.slots : r) * p.in_stride;
+    };
+    const auto column_of = [&](int n) -> const T* {
+        const int r = weight_row(n);
+        return r < 0 ? nullptr : weights + static_cast<index_t>(r) * K;
+    };
+    A acc[std::size_t{shape::rows_each}][std::size_t{shape::columns_each}];
+    if constexpr (Factor)
+        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, [&](int m) {
+            return m < mine.rows ? p.factor[p.pairs ? p.pairs[mine.row + m] : mine.row + m] : A(0);
+        });
+    else
+        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, no_factor{});
+
+    const int thread = static_cast<int>(threadIdx.x);
+    const T* bias = p.bias + (Bias ? static_cast<index_t>(mine.expert) * weight_rows : 0);
+    GATEFOLD_UNROLL
+    for (int i = 0; i < shape::rows_each; ++i) {
+        const int m = thread / shape::columns_apart + i * shape::rows_apart;
+        if (m >= mine.rows) continue;
+        const index_t r = mine.row + m;
+        GATEFOLD_UNROLL
+        for (int j = 0; j < shape::columns_each; j += gated ? 2 : 1) {
+            const int n = thread % shape::columns_apart + (gated ? j / 2 : j) * shape::columns_apart + first;
+            if (n >= N) continue;
+            A value = acc[i][j];
+            if constexpr (Bias) value = value + to_accumulate(bias[n]);
+            if constexpr (gated) {
+                A upper = acc[i][j + 1];
+                if constexpr (Bias) upper = upper + to_accumulate(bias[N + n]);
+                if (p.pre) {
+                    p.pre[r * 2 * N + n] = from_accumulate<T>(value);
+                    p.pre[r * 2 * N + N + n] = from_accumulate<T>(upper);
+                }
+                value = gatefold::activate<Act>(value, upper, p.limit);
+            } else if constexpr (Up) {
+                if (p.pre) p.pre[r * N + n] = from_accumulate<T>(value);
+                value = gatefold::activate<Act>(value, p.limit);
+            }
+            p.out[r * p.out_stride + n] = from_accumulate<T>(value);
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
 /// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
 /// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
 /// no multiple of 16.
@@ -12882,7 +14196,8 @@ struct projection_of {
 };
 
 /// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
-/// that its weights are read from memory once.
+/// that its weights are read from memory once; after `Together` tiles the next piece comes, so that the rows of these
+/// tiles are still in the second-level cache.
 struct item_place {
     tile rows;
     int piece;
@@ -12891,11 +14206,20 @@ template <class T>
 __device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
     return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
 }
-template <class T>
-__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int tile_rows) {
+template <int Together, class T>
+__device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int pieces,
+                                              int tile_rows) {
     item_place at;
-    at.piece = item / tiles;
-    const int i = item - at.piece * tiles;
+    int i = item;
+    if constexpr (Together == 0) {
+        at.piece = item / tiles;
+        i -= at.piece * tiles;
+    } else {
+        const int first = item / (Together * pieces) * Together, inner = item - first * pieces;
+        const int count = tiles - first < Together ? tiles - first : Together;
+        at.piece = inner / count;
+        i = first + inner - at.piece * count;
+    }
     if (p.tiles) {
         const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
         at.rows = {v.x, v.y, v.z, 0};
@@ -13060,7 +14384,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const item_place at = item_at<0>(p, load_item, tiles, X::strips, S::rows);
                 const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
                 if constexpr (P::packed) {
                     const int first = at.piece / block_strips * block_strips;
@@ -13140,7 +14464,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
-        const item_place at = item_at(p, item, tiles, S::rows);
+        const item_place at = item_at<0>(p, item, tiles, X::strips, S::rows);
         const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
         // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
         constexpr int groups = P::gated ? 1 : 2;
@@ -13172,6 +14496,7 @@ struct tile_shape {
     static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
     static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
     static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
+    static constexpr int together = 16;  ///< tiles before the next piece
     static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
     static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
     static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
@@ -13214,7 +14539,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at(p, load_item, tiles, S::rows);
+                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
@@ -13302,7 +14627,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
 
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at(p, item, tiles, S::rows);
+        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
         const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
         const int my_strip = at.piece * S::strips + warp_strip;
         [[maybe_unused]] const int my_strips = X::strips - my_strip;
@@ -13339,8 +14664,10 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
             if (my_groups > 6)
                 multiply(constant_of<8>{}, steps);
-            else if (my_groups > 4)
+            else if (my_groups == 6)
                 multiply(constant_of<6>{}, steps);
+            else if (my_groups == 5)
+                multiply(constant_of<5>{}, steps);
             else if (my_groups == 4)
                 multiply(constant_of<4>{}, steps);
             else if (my_groups == 3)
@@ -13362,14 +14689,15 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
+        // One round of code for eight groups of rows: the sums move up instead, since registers have no index. Written
+        // out, the activations of all sums are three quarters of the kernel.
         constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
-        GATEFOLD_UNROLL
-        for (int j = 0; j < S::warp_groups; ++j) {
-            if (j >= my_groups) break;
+        GATEFOLD_PRAGMA(unroll 1)
+        for (int j = 0; j < S::warp_groups && j < my_groups; ++j) {
             std::uint32_t words[std::size_t{groups}];
             GATEFOLD_UNROLL
             for (int m = 0; m < S::warp_strips; ++m) {
-                const finished_sums<P> done = finish<P>(p, sums[m][j], at.rows.expert, my_strip + m, lane,
+                const finished_sums<P> done = finish<P>(p, sums[m][0], at.rows.expert, my_strip + m, lane,
                                                         index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
                 words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
                 if constexpr (!P::gated) words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
@@ -13378,9 +14706,423 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (r < my_rows)
                 store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
                                      my_strip * (P::gated ? 1 : 2), words, lane);
+            GATEFOLD_UNROLL
+            for (int m = 0; m < S::warp_strips; ++m) {
+                GATEFOLD_UNROLL
+                for (int next = 1; next < S::warp_groups; ++next) {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < 4; ++i) sums[m][next - 1][i] = sums[m][next][i];
+                }
+            }
         }
     }
     copy_wait<0>();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/gemm_warpgroup.cuh ----
+// The grouped product for many rows per expert on Hopper: a block multiplies a tile of 128 rows with 256 weight rows,
+// a warpgroup for every 64 rows.
+//
+//     ring of stages [rows x 64][256 weight rows x 64] ── barrier per stage ──> wgmma 64 x 256 x 16, sums in registers
+//
+// The same tiles as multiply_tiles and, where products_agree() says so, the same bits; one read of shared memory serves
+// four warps. Weights arrive in shared memory as they are packed: what ldmatrix reads there, wgmma reads too.
+
+// ---- gatefold/cuda/ptx_warpgroup.cuh ----
+// The instructions of warpgroups: 128 threads multiply a tile of 64 x 256 out of shared memory while they do something
+// else. Only where sm_90a is compiled for.
+//
+//     rows of tokens: A, 128 bytes of k per row, swizzled ──┐
+//     packed weights: B, 8x8 matrices of 128 bytes ─────────┴──> 128 sums per thread
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// What this thread has written to shared memory is there for the matrix units.
+__device__ __forceinline__ void publish_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int Pending>
+__device__ __forceinline__ void products_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+}
+
+/// Where the rows of tokens lie: rows of 128 bytes whose 16-byte chunks c stand at c ^ (row & 7), at a multiple of
+/// 1024.
+__device__ __forceinline__ std::uint64_t swizzled_rows(std::uint32_t at) {
+    return (at & 0x3ffffu) >> 4 | std::uint64_t{1024 >> 4} << 32 | std::uint64_t{1} << 62;
+}
+/// Where weights lie: 8x8 matrices of 128 bytes, the next along k after 128 bytes, along weight rows after 256.
+__device__ __forceinline__ std::uint64_t packed_weights(std::uint32_t at) {
+    return (at & 0x3ffffu) >> 4 | std::uint64_t{128 >> 4} << 16 | std::uint64_t{256 >> 4} << 32;
+}
+
+/// d[64,256] += a[64,16] b[256,16]^T. d[4 g + r]: weight rows 8 g + 2 (lane%4) + r%2 of token row
+/// 16 (warp%4) + lane/4 + 8 (r/2).
+template <class T>
+__device__ __forceinline__ void multiply_wide(float (&d)[128], std::uint64_t a, std::uint64_t b) {
+    if constexpr (std::is_same_v<T, bf16>)
+        asm volatile(
+            "{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+            "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+            "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+            "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
+            "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
+            "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
+            "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
+            "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, %128, %129, p, 1, 1, 0, "
+            "0; }"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+              "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+              "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+              "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+              "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+              "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+              "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+              "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
+              "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
+              "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
+              "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
+              "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
+              "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]),
+              "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]),
+              "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]),
+              "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]),
+              "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+            : "l"(a), "l"(b));
+    else
+        asm volatile(
+            "{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
+            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+            "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+            "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+            "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
+            "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
+            "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
+            "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
+            "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, %128, %129, p, 1, 1, 0, "
+            "0; }"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+              "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+              "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+              "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+              "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+              "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+              "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+              "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
+              "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
+              "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
+              "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
+              "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
+              "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]),
+              "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]),
+              "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]),
+              "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]),
+              "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
+            : "l"(a), "l"(b));
+}
+
+#endif
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+struct warpgroup_shape {
+    static constexpr int rows = 128, strips = 16, depth = 64, stages = 4, threads = 256;
+    static constexpr int together = 16;  ///< tiles before the next piece
+    static constexpr int row_bytes = rows * depth * 2, step_bytes = strips * 512,
+                         weight_bytes = depth / 16 * step_bytes;
+    static constexpr int stage_bytes = row_bytes + weight_bytes;
+    static constexpr int alignment = 1024, shared_bytes = stages * stage_bytes + alignment;
+    /// Stages on their way: one is being multiplied, another may still be.
+    static constexpr int ahead = stages - 2;
+};
+
+/// Sums of 64 rows and 16 strips, with bias and activation, to the rows where they belong.
+template <class P>
+__device__ __forceinline__ void store_products(const grouped_product<typename P::value_type>& p,
+                                               const float (&sums)[128], const tile& at, int first_row,
+                                               int first_strip) {
+    using T = typename P::value_type;
+    using X = typename P::shape;
+    constexpr int groups = P::gated ? 16 : 32, together = 4;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const T* bias = p.bias + (P::bias ? static_cast<index_t>(at.expert) * P::weight_rows : 0);
+    GATEFOLD_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        const int r = first_row + half * 8 + lane / 4;
+        if (r >= at.rows) continue;
+        const index_t row = index_t{at.row} + r;
+        [[maybe_unused]] T* pre = nullptr;
+        if constexpr (P::up) pre = p.pre ? p.pre + row * P::weight_rows : nullptr;
+        GATEFOLD_UNROLL
+        for (int g = 0; g < groups; g += together) {
+            const int first_group = first_strip * (P::gated ? 1 : 2) + g;
+            if (first_group >= X::groups) break;
+            std::uint32_t words[std::size_t{together}];
+            GATEFOLD_UNROLL
+            for (int t = 0; t < together; ++t) {
+                float v[2];
+                GATEFOLD_UNROLL
+                for (int i = 0; i < 2; ++i) {
+                    const int n = output_at(first_group + t, lane % 4 * 2 + i, X::groups);
+                    const bool there = n < P::outputs && first_group + t < X::groups;
+                    v[i] = sums[(P::gated ? 2 : 1) * (g + t) * 4 + half * 2 + i];
+                    if constexpr (P::bias) v[i] += there ? to_accumulate(bias[n]) : 0.0f;
+                    if constexpr (P::up) {
+                        if (pre && there) pre[n] = from_accumulate<T>(v[i]);
+                    }
+                    if constexpr (P::gated) {
+                        float upper = sums[(2 * (g + t) + 1) * 4 + half * 2 + i];
+                        if constexpr (P::bias) upper += there ? to_accumulate(bias[P::outputs + n]) : 0.0f;
+                        if (pre && there) pre[P::outputs + n] = from_accumulate<T>(upper);
+                        v[i] = gatefold::activate<P::act>(v[i], upper, p.limit);
+                    } else if constexpr (P::up) {
+                        v[i] = gatefold::activate<P::act>(v[i], p.limit);
+                    }
+                }
+                words[t] = round_two<T>(v[0], v[1]);
+            }
+            store_row<P, together>(p.out + row * p.out_stride, first_group, words, lane);
+        }
+    }
+}
+
+template <class P>
+__global__ void __launch_bounds__(warpgroup_shape::threads, 1)
+    multiply_by_warpgroups(const grouped_product<typename P::value_type> p) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    using T = typename P::value_type;
+    using S = warpgroup_shape;
+    using X = typename P::shape;
+    constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
+    constexpr int pieces = (X::strips + S::strips - 1) / S::strips, warps = S::threads / 32;
+    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
+    constexpr int warp_strips = S::strips / warps;
+    constexpr bool ragged_k = k_last * 16 != BK;
+
+    extern __shared__ __align__(128) unsigned char ring_memory[];
+    const std::uint32_t ring = (shared_address(ring_memory) + (S::alignment - 1)) & ~std::uint32_t{S::alignment - 1};
+    const std::uint32_t ring_weights = ring + S::stages * S::row_bytes;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, group = warp / 4;
+    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+
+    // The cursor of the copies: what stays within an item is computed when it moves there.
+    int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
+    const T* from_rows[std::size_t{row_copies}];
+    int readable[std::size_t{row_copies}];
+    const T* from_strips[std::size_t{warp_strips}];  ///< null: no such strip
+    [[maybe_unused]] int strip_step[std::size_t{warp_strips}];
+    [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
+    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
+    const std::uint32_t to_rows_lane =
+        ring + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
+    const std::uint32_t to_strips_lane = ring_weights + static_cast<std::uint32_t>(warp * 512 + lane * 16);
+    const auto load = [&] {
+        if (load_item < items) {
+            if (load_k == 0) {
+                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
+                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                GATEFOLD_UNROLL
+                for (int i = 0; i < warp_strips; ++i) {
+                    const int strip = at.piece * S::strips + warp + i * warps;
+                    if constexpr (P::packed) {
+                        const int first = strip / block_strips * block_strips, live = live_strips(first, X::strips);
+                        strip_step[i] = live * 256;
+                        from_strips[i] = strip < X::strips ? expert + static_cast<index_t>(first) * 16 * X::padded +
+                                                                 (strip - first) * 256 + lane * 8
+                                                           : nullptr;
+                    } else {
+                        from_strips[i] = hub_lane<P>(expert, strip, lane).row;
+                    }
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < row_copies; ++i) {
+                    const int r = my_row + i * rows_at_once;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
+                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
+                }
+            }
+            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
+            const std::uint32_t to_strips = to_strips_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
+            [[maybe_unused]] const bool last = load_k == k_blocks - 1;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < row_copies; ++i) {
+                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i], p.in,
+                                  valid < 8 ? valid : 8);
+                from_rows[i] += BK;
+            }
+            GATEFOLD_UNROLL
+            for (int k16 = 0; k16 < BK / 16; ++k16) {
+                if (ragged_k && last && k16 >= k_last) break;
+                GATEFOLD_UNROLL
+                for (int i = 0; i < warp_strips; ++i) {
+                    const std::uint32_t place =
+                        to_strips + static_cast<std::uint32_t>(k16 * S::step_bytes + i * warps * 512);
+                    if constexpr (P::packed) {
+                        copy_streamed_or_zero(place, from_strips[i] ? from_strips[i] : p.weights, !from_strips[i]);
+                        if (from_strips[i]) from_strips[i] += strip_step[i];
+                    } else {
+                        const int k = load_k * BK + k16 * 16;
+                        const int valid = from_strips[i] ? P::depth - k - hub_offset : 0;
+                        if constexpr (P::weights_aligned)
+                            copy_streamed_or_zero(place, valid > 0 ? from_strips[i] + k : p.weights, valid <= 0);
+                        else
+                            copy_elements(place, from_strips[i] + k, valid);
+                    }
+                }
+            }
+            if (++load_k == k_blocks) {
+                load_k = 0;
+                load_item += stride;
+            }
+            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+        }
+        copy_commit();
+    };
+    GATEFOLD_PRAGMA(unroll 1)
+    for (int s = 0; s < S::ahead; ++s) load();
+
+    const std::uint32_t my_rows_at = ring + static_cast<std::uint32_t>(group * 64 * (BK * 2));
+    int stage = 0;
+    for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
+        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
+        const bool works = __shfl_sync(all_lanes, at.rows.rows > group * 64 ? 1 : 0, 0) != 0;
+        float sums[128];
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 128; ++i) sums[i] = 0;
+        for (int kb = 0; kb < k_blocks; ++kb) {
+            copy_wait<S::ahead - 1>();
+            publish_to_products();
+            __syncthreads();  // this stage is there, and the stage to be filled next has been multiplied
+            load();
+            if (works) {
+                products_begin();
+                const std::uint64_t a = swizzled_rows(my_rows_at + static_cast<std::uint32_t>(stage * S::row_bytes));
+                const std::uint64_t b =
+                    packed_weights(ring_weights + static_cast<std::uint32_t>(stage * S::weight_bytes));
+                GATEFOLD_UNROLL
+                for (int k16 = 0; k16 < BK / 16; ++k16) {
+                    if (ragged_k && k16 >= k_last && kb == k_blocks - 1) break;
+                    multiply_wide<T>(sums, a + static_cast<unsigned>(k16 * 32 >> 4),
+                                     b + static_cast<unsigned>(k16 * S::step_bytes >> 4));
+                }
+                products_commit();
+                products_wait<1>();
+            }
+            stage = stage + 1 == S::stages ? 0 : stage + 1;
+        }
+        if (works) {
+            products_wait<0>();
+            store_products<P>(p, sums, at.rows, group * 64 + warp % 4 * 16, at.piece * S::strips);
+        }
+    }
+    copy_wait<0>();
+#endif
+}
+
+// ---- may it take the place of multiply_tiles?
+
+/// Counts sums of wgmma that differ from those of mma.sync, weights in the roles the kernels give them.
+template <class T>
+__global__ void __launch_bounds__(128) compare_products(unsigned* different) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+    __shared__ __align__(1024) unsigned char rows[64 * 128];
+    __shared__ __align__(128) unsigned char weights[4 * warpgroup_shape::step_bytes];
+    __shared__ float strip_sums[64][17];
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    // Numbers of either sign whose sizes differ by up to 2^7: what is cut off while they are added shows.
+    const auto number = [](unsigned i) {
+        std::uint32_t x = i * 0x9e3779b1u;
+        x = (x ^ x >> 16) * 0x7feb352du;
+        x ^= x >> 15;
+        const float size = static_cast<float>(1u << (x & 7)) * 0x1p-7f;
+        return from_accumulate<T>(
+            gatefold::mul(static_cast<float>(static_cast<std::int32_t>(x) >> 8), size * 0x1p-23f));
+    };
+    for (int i = thread; i < 64 * 64; i += 128) reinterpret_cast<T*>(rows)[i] = number(static_cast<unsigned>(i));
+    for (int i = thread; i < 4 * warpgroup_shape::step_bytes / 2; i += 128)
+        reinterpret_cast<T*>(weights)[i] = number(static_cast<unsigned>(i) + 65536u);
+    publish_to_products();
+    __syncthreads();
+    constexpr int rounds = 4;
+    const std::uint32_t rows_at = shared_address(rows), weights_at = shared_address(weights);
+    float sums[128];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 128; ++i) sums[i] = 0;
+    products_begin();
+    for (int step = 0; step < rounds * 4; ++step)
+        multiply_wide<T>(
+            sums, swizzled_rows(rows_at) + static_cast<unsigned>(step % 4 * 32 >> 4),
+            packed_weights(weights_at) + static_cast<unsigned>(step % 4 * warpgroup_shape::step_bytes >> 4));
+    products_commit();
+    products_wait<0>();
+    unsigned mine = 0;
+    GATEFOLD_UNROLL
+    for (int strip = 0; strip < warpgroup_shape::strips; ++strip) {
+        __syncthreads();
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 8; ++i)
+            strip_sums[warp * 16 + lane / 4 + i % 4 / 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2] = sums[strip * 8 + i];
+        __syncthreads();
+        for (int group = warp * 2; group < warp * 2 + 2; ++group) {
+            float narrow[4] = {};
+            for (int step = 0; step < rounds * 4; ++step) {
+                std::uint32_t w[4], x[4];
+                const int chunk = step % 4 * 2 + lane / 8 % 2, r = group * 8 + lane % 8;
+                ldmatrix(x, rows_at + static_cast<std::uint32_t>(r * 128 + (chunk ^ (r & 7)) * 16));
+                ldmatrix(
+                    w, weights_at + static_cast<std::uint32_t>(step % 4 * warpgroup_shape::step_bytes + strip * 512 +
+                                                               ((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16));
+                multiply_add<T>(narrow, w, x[0], x[1]);
+            }
+            GATEFOLD_UNROLL
+            for (int i = 0; i < 4; ++i)
+                mine += narrow[i] == strip_sums[group * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 * 8] ? 0u : 1u;
+        }
+    }
+    if (mine) atomicAdd(different, mine);
+#else
+    if (threadIdx.x == 0) *different = 1;
+#endif
+}
+
+/// What products_agree found, by device: 0 nothing yet, 1 they do, 2 they do not.
+template <class T>
+signed char* products_known() {
+    static signed char known[64] = {};
+    return known;
+}
+/// Whether this device has wgmma and gives it the bits of mma.sync, found out once by trying: a batch then has the same
+/// bits whichever kernel its size calls for. While a graph is captured nothing can be tried, and the answer is no.
+template <class T>
+bool products_agree(context<cuda>& ctx) {
+    if (ctx.device() >= 64 || ctx.shared_bytes() < warpgroup_shape::shared_bytes) return false;
+    signed char* place = products_known<T>() + ctx.device();
+    signed char known = __atomic_load_n(place, __ATOMIC_RELAXED);  // contexts of several threads may ask at once
+    if (known == 0) {
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        check(cudaStreamIsCapturing(ctx.stream(), &capture), "forward");
+        if (capture != cudaStreamCaptureStatusNone) return false;
+        unsigned long long different = 0;
+        auto* on_device = &ctx.control()->unused[0];
+        compare_products<T><<<1, 128, 0, ctx.stream()>>>(reinterpret_cast<unsigned*>(on_device));
+        check(cudaGetLastError(), "forward");
+        check(cudaMemcpyAsync(&different, on_device, sizeof different, cudaMemcpyDeviceToHost, ctx.stream()),
+              "forward");
+        check(cudaMemsetAsync(on_device, 0, sizeof different, ctx.stream()), "forward");
+        ctx.synchronize();
+        known = different == 0 ? 1 : 2;
+        __atomic_store_n(place, known, __ATOMIC_RELAXED);
+    }
+    return known == 1;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -13524,7 +15266,12 @@ void launch_persistent(context<cuda>& ctx, void (*kernel)(Arguments), const Argu
 template <class P>
 void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
                     int tile_rows, const char* name) {
-    if (tile_rows == 8) {
+    // Without a tile list a projection may be cut as it likes: few rows of a single expert fill the device with strips
+    // only, although their weights are then read once for every eight rows.
+    const bool narrow =
+        !p.tiles && p.rows <= 32 && ceil_div(P::shape::strips, int{tiles_of_64::strips}) < ctx.multiprocessors();
+    if (narrow) row_tiles = ceil_div(p.rows, few_rows_shape::rows);
+    if (tile_rows == 8 || narrow) {
         launch_persistent(ctx, &multiply_few<P>, p, ceil_div(row_tiles * P::shape::strips, index_t{4}), 2,
                           32 * few_rows_shape::warps, few_rows_shape::shared_bytes, name);
         return;
@@ -13535,6 +15282,10 @@ void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::val
     };
     if (tile_rows == 64)
         launch(tiles_of_64{});
+    else if (products_agree<typename P::value_type>(ctx))
+        launch_persistent(ctx, &multiply_by_warpgroups<P>, p,
+                          row_tiles * ceil_div(P::shape::strips, int{warpgroup_shape::strips}), 1,
+                          warpgroup_shape::threads, warpgroup_shape::shared_bytes, name);
     else
         launch(tiles_of_128{});
 }
@@ -13647,6 +15398,27 @@ void pack_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/forward_memory.cuh ----
+// The workspace of forward on CUDA.
+
+// ---- gatefold/cuda/limit.cuh ----
+// The launches of capacity: one where the batch shares it, two where groups of tokens do or weights are divided anew.
+
+// ---- gatefold/cuda/capacity.cuh ----
+// Capacity on CUDA: who keeps a place when more pairs arrive at an expert than it takes.
+//
+//     ids ── plan of all pairs ──> admit_pairs: a block per expert selects its C first arrivals
+//                                  ──> weights 0 where dropped, kept[T*S] or at once the plan of the kept pairs
+//     groups of tokens, renormalise_kept: admit_pairs ──> kept, counts ── settle_pairs ──> plan, weights
+//
+// The pairs of an expert lie side by side in the plan of all pairs, in order of arrival for `position`; the other
+// priorities select by a key and break ties by that order. Both offset rules let the same pairs in: positions behind
+// all choices of earlier slots and behind those that were kept differ only where both exceed the capacity. So does the
+// load of the busiest expert, which no expert's rank reaches.
+
+// ---- gatefold/cuda/capacity_keys.cuh ----
+// What capacity on CUDA needs to know: the groups that share one, and the keys by which pairs take precedence.
+
 // ---- gatefold/cuda/plan.cuh ----
 // The plan on CUDA: pairs (token, slot) sorted by expert, stable, and the tile list of the grouped products.
 //
@@ -13952,76 +15724,84 @@ __global__ void __launch_bounds__(plan_threads)
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/router.cuh ----
-// The router on CUDA, one launch: blocks share the experts of a group of tokens; the last of them routes the tokens,
-// and the last of all makes the plan where it is small.
+// ---- gatefold/cuda/router_weigh.cuh ----
+// The weights of one token's experts by one warp, with the bits of the CPU wing.
 //
-//     x[T,H] · router[N,H]^T ──> logits ── last block of the tokens ──> ids, weights ── last of all ──> plan
-//                                                              └──> pairs per expert of the group (scatter's input)
-//
-// Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
-// as on the CPU: a function of H alone, whatever the batch.
+//     logits, ids[S] ── scores of the chosen ──> v[S] ── divided by their sum, scaled ──> weights[S]
 
-// ---- gatefold/cuda/router_token.cuh ----
-// One token through the router by one warp: lane l holds the logits l, l + 32, ... and the slots l, l + 32, ...
-//
-//     logits[N] ── keys ── groups ──> S rounds of (largest word, lowest expert) ──> scores of the chosen ──> weights
-//
-// The arithmetic is that of moe/router_math.hpp, whose sums have the order of a warp: ids and weights are those of the
-// CPU wing, bit for bit.
+// ---- gatefold/cuda/router_policy.cuh ----
+// What the router's kernels are compiled for, and what a warp knows of its token: lane l holds the logits l, l + 32,
+// ... and the slots l, l + 32, ...
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 /// The part of a configuration that the router's kernels are compiled for, as scalars: a kernel's template argument
 /// holds no class. Layers that differ in their experts only share these kernels. It stands for the layer in the
-/// functions of moe/router_token.hpp.
-template <class T, class R, int Hidden, int Experts, int Constants, int Copies, int Zeros, int TopK, int Slots,
-          projection Logits, bool LogitBias, bool LogitsStored, bool Normalised, selection Select, score From,
+/// functions of moe/router_token.hpp. X is the type of the rows that are projected, Depth their width.
+template <class T, class X, class R, int Depth, int Experts, int Constants, int Copies, int Zeros, int TopK, int Slots,
+          projection Logits, bool LogitBias, bool LogitsStored, logit_transform Transform, selection Select, score From,
           bool ScoresStored, key_bias SelectionBias, int Groups, int KeptGroups, group_key GroupBy, group_mask Masked,
-          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept>
+          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones>
 struct router_policy {
     using value_type = T;
+    using input_type = X;
     using accumulate_type = accumulate_t<T>;
     using router_type = R;
-    static constexpr int hidden = Hidden, experts = Experts, top_k = TopK, slots = Slots;
+    /// Of the matrix that makes the logits: for the cosine its rows were brought to length 1.
+    using matrix_type = std::conditional_t<Logits == projection::cosine, accumulate_type, R>;
+    static constexpr int depth = Depth, experts = Experts, top_k = TopK, slots = Slots;
     static constexpr int choices = Experts + Constants + Copies + Zeros;
-    static constexpr config c = {
-        .hidden = Hidden,
-        .experts = Experts,
-        .top_k = TopK,
-        .router = {.logits = Logits,
-                   .logits_in = LogitsStored ? precision::storage : precision::accumulate,
-                   .scores_in = ScoresStored ? precision::storage : precision::accumulate,
-                   .bias = LogitBias,
-                   .transform = Normalised ? logit_transform::normalised : logit_transform::none,
-                   .select = Select,
-                   .from = From,
-                   .selection_bias = SelectionBias,
-                   .groups = Groups,
-                   .kept_groups = KeptGroups,
-                   .group_by = GroupBy,
-                   .masked = Masked,
-                   .second = Second,
-                   .renorm = Renorm,
-                   .scaled = Scaled,
-                   .expert_scale = ExpertScale},
-        .capacity = {.renormalise_kept = RenormaliseKept},
-        .free = {.constant = Constants, .copy = Copies, .zero = Zeros}};
+    static constexpr config c = {.hidden = Depth,
+                                 .experts = Experts,
+                                 .top_k = TopK,
+                                 .router = {.logits = Logits,
+                                            .logits_in = LogitsStored ? precision::storage : precision::accumulate,
+                                            .scores_in = ScoresStored ? precision::storage : precision::accumulate,
+                                            .bias = LogitBias,
+                                            .transform = Transform,
+                                            .select = Select,
+                                            .from = From,
+                                            .selection_bias = SelectionBias,
+                                            .groups = Groups,
+                                            .kept_groups = KeptGroups,
+                                            .group_by = GroupBy,
+                                            .masked = Masked,
+                                            .second = Second,
+                                            .renorm = Renorm,
+                                            .scaled = Scaled,
+                                            .expert_scale = ExpertScale,
+                                            .learns_from = Ones ? estimator::straight_through : estimator::chosen},
+                                 .capacity = {.renormalise_kept = RenormaliseKept},
+                                 .free = {.constant = Constants, .copy = Copies, .zero = Zeros}};
 };
 
+/// What is projected to logits: the tokens, or rows that a kernel made of them (router_input.cuh).
 template <layer_type L>
-using policy_of =
-    router_policy<typename L::value_type, typename L::router_type, L::hidden, L::experts, L::c.free.constant,
-                  L::c.free.copy, L::c.free.zero, L::top_k, L::slots, L::c.router.logits, L::c.router.bias,
-                  L::c.router.logits_in == precision::storage, L::c.router.transform == logit_transform::normalised,
-                  L::c.router.select, L::c.router.from, L::c.router.scores_in == precision::storage,
-                  L::c.router.selection_bias, L::c.router.groups, L::c.router.kept_groups, L::c.router.group_by,
-                  L::c.router.masked, L::c.router.second, L::c.router.renorm, L::c.router.scaled,
-                  L::c.router.expert_scale, L::c.capacity.renormalise_kept>;
+struct logits_source {
+    static constexpr router_config r = L::c.router;
+    static constexpr bool deep = r.logits == projection::two_layer || r.logits == projection::cosine;
+    static constexpr bool normed = r.logits != projection::none && r.input != router_input::tokens;
+    /// Rows of the accumulation type in every call; noise on the input makes them in training only.
+    static constexpr bool moved = normed || deep;
+    static constexpr int depth = deep ? r.projection_width : L::hidden;
+};
+
+/// `Moved`: the rows that are projected have the accumulation type.
+template <layer_type L, bool Moved = logits_source<L>::moved>
+using policy_of = router_policy<
+    typename L::value_type, std::conditional_t<Moved, typename L::accumulate_type, typename L::value_type>,
+    typename L::router_type, logits_source<L>::depth, L::experts, L::c.free.constant, L::c.free.copy, L::c.free.zero,
+    L::top_k, L::slots, L::c.router.logits == projection::two_layer ? projection::linear : L::c.router.logits,
+    L::c.router.bias, L::c.router.logits_in == precision::storage, L::c.router.transform, L::c.router.select,
+    L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
+    L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second, L::c.router.renorm,
+    L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept,
+    L::c.router.learns_from == estimator::straight_through>;
 
 /// Numbers of a call that routing reads.
 struct route_numbers {
-    float scale, epsilon, noise, threshold;
+    double scale;
+    float epsilon, noise, threshold, power;
     bool training;
     counter_rng draw;
     index_t first_token;
@@ -14037,6 +15817,12 @@ struct token_state {
     A weights[lanes_of_slots];
     int lane;
     A largest;
+
+    /// Whether this lane's slot q holds an expert, and whether that one returns anything.
+    __device__ __forceinline__ bool has(int q) const { return q * 32 + lane < P::slots && ids[q] >= 0; }
+    __device__ __forceinline__ bool returns(int q) const {
+        return P::choices == router_traits<P>::first_zero || ids[q] < router_traits<P>::first_zero;
+    }
 
     /// term(i) for this lane's i, added in the order of a warp.
     template <int N, std::size_t Each, class Term>
@@ -14072,6 +15858,736 @@ __device__ __forceinline__ A key_of(order_word<A> word) {
     return bits_as<A>((word & sign) != 0 ? static_cast<order_word<A>>(word ^ sign) : static_cast<order_word<A>>(~word));
 }
 
+/// Reads the logits of a token; whether one is above -inf.
+template <class P>
+__device__ __forceinline__ bool read_logits(token_state<P>& s, const typename P::accumulate_type* z) {
+    using A = typename P::accumulate_type;
+    s.lane = static_cast<int>(threadIdx.x) % 32;
+    order_word<A> best = 0;
+    GATEFOLD_UNROLL
+    for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
+        const int e = i * 32 + s.lane;
+        s.z[i] = e < P::choices ? z[e] : -real_format<A>::infinity;
+        const order_word<A> word = order_key(s.z[i]);
+        best = word > best ? word : best;
+    }
+    s.largest = key_of<A>(warp_max(best));
+    return s.largest > -real_format<A>::infinity;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The scores of the chosen before they are divided: v[q] belongs to this lane's slot q, 0 where it is empty or its
+/// expert returns nothing. The token has a logit above -inf; `logit(e)` reads one.
+template <class P, class Logit>
+__device__ __forceinline__ void scores_of_chosen(const token_state<P>& t, Logit logit,
+                                                 typename P::accumulate_type (&v)[token_state<P>::lanes_of_slots]) {
+    using A = typename P::accumulate_type;
+    using traits = router_traits<P>;
+    constexpr router_config r = P::c.router;
+    constexpr int each = token_state<P>::lanes_of_slots;
+    A z[std::size_t{each}];
+    GATEFOLD_UNROLL
+    for (int q = 0; q < each; ++q) z[q] = t.has(q) ? logit(t.ids[q]) : -real_format<A>::infinity;
+    A m = t.largest, total = 1;
+    if constexpr (traits::over_chosen) {
+        A own = -real_format<A>::infinity;
+        GATEFOLD_UNROLL
+        for (int q = 0; q < each; ++q) own = z[q] > own ? z[q] : own;
+        m = key_of<A>(warp_max(order_key(own)));
+        if constexpr (!traits::ratios_only)
+            total = t.over_slots([&](int q) { return t.ids[q] < 0 ? A(0) : softmax_term(z[q], m); });
+    } else if constexpr (traits::whole_softmax) {
+        total = t.over_logits([&](int i) { return softmax_term(t.z[i], m); });
+    }
+    bool infinite = false;
+    GATEFOLD_UNROLL
+    for (int q = 0; q < each; ++q) {
+        v[q] = t.has(q) && t.returns(q) ? score_of_logit<P>(z[q], m, total) : A(0);
+        infinite = infinite || v[q] == real_format<A>::infinity;
+    }
+    if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
+        if (__any_sync(all_lanes, infinite)) {
+            GATEFOLD_UNROLL
+            for (int q = 0; q < each; ++q) v[q] = v[q] == real_format<A>::infinity ? A(1) : A(0);
+        }
+    }
+}
+
+/// The weights for the scores v. Slots with `counts(q)` false get weight zero and stay out of the sum.
+template <class P, class Scales, class Counts>
+__device__ __forceinline__ void weigh_scores(token_state<P>& t,
+                                             const typename P::accumulate_type (&v)[token_state<P>::lanes_of_slots],
+                                             const route_numbers& n, const Scales* expert_scale, Counts counts) {
+    using A = typename P::accumulate_type;
+    constexpr renormalise how = P::c.router.renorm;
+    [[maybe_unused]] const A power = static_cast<A>(n.power);
+    A divisor = 1;
+    if constexpr (how != renormalise::none)
+        divisor = divisor_of<how>(t.over_slots([&](int q) { return counts(q) ? sum_term<how>(v[q], power) : A(0); }),
+                                  static_cast<A>(n.epsilon));
+    if constexpr (how == renormalise::norm) divisor = root_of(divisor, power);
+    GATEFOLD_UNROLL
+    for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
+        t.weights[q] = t.has(q) && counts(q)
+                           ? scale_weight<P>(how == renormalise::none ? v[q] : share_of(v[q], divisor), n.scale,
+                                             expert_scale, t.ids[q])
+                           : A(0);
+}
+
+/// The weights of the chosen; a second expert that is turned away loses its id.
+template <class P, class Scales, class Logit>
+__device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const Scales* expert_scale,
+                                      const route_numbers& n, index_t token, Logit logit) {
+    using A = typename P::accumulate_type;
+    using traits = router_traits<P>;
+    constexpr router_config r = P::c.router;
+    constexpr int each = token_state<P>::lanes_of_slots;
+    A v[std::size_t{each}];
+    if (undecided) {
+        unsigned chosen = 0;
+        GATEFOLD_UNROLL
+        for (int q = 0; q < each; ++q) chosen += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, t.has(q))));
+        GATEFOLD_UNROLL
+        for (int q = 0; q < each; ++q) {
+            t.weights[q] = t.has(q) && t.returns(q)
+                               ? scale_weight<P>(A(1) / static_cast<A>(chosen), n.scale, expert_scale, t.ids[q])
+                               : A(0);
+            v[q] = A(1) / static_cast<A>(P::slots);
+        }
+    } else {
+        if constexpr (r.learns_from == estimator::straight_through) {
+            GATEFOLD_UNROLL
+            for (int q = 0; q < each; ++q) v[q] = A(1);
+        } else {
+            scores_of_chosen(t, logit, v);
+        }
+        weigh_scores(t, v, n, expert_scale, [](int) { return true; });
+    }
+    if constexpr (traits::judges_second) {
+        const std::int32_t second = t.slot(t.ids, 1);
+        const bool stays =
+            second_stays<P>(t.slot(t.weights, 1), t.slot(v, 1), static_cast<A>(n.threshold), n.training, n.draw, token);
+        if (second < 0 || stays) return;
+        if (t.lane == 1) {
+            t.ids[0] = -1;
+            t.weights[0] = 0;
+        }
+        if constexpr (P::c.capacity.renormalise_kept) {
+            if (!undecided) weigh_scores(t, v, n, expert_scale, [&](int) { return t.lane == 0; });
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The most blocks that share the groups of one expert.
+inline constexpr int most_group_blocks = 32;
+
+/// The groups of tokens that share a capacity: sequences, or `size` tokens each.
+struct capacity_groups {
+    const std::int32_t* starts = nullptr;
+    int count = 1;
+    index_t size = 0, tokens = 0;
+    index_t most = 0, most_of_last = 0;  ///< rows per expert, for groups of `size` tokens
+    capacity_config rule = {};
+    double factor = 0;
+    int experts = 0, top_k = 0;
+    bool training = false;
+
+    __device__ __forceinline__ index_t begin(int g) const { return starts ? starts[g] : g * size; }
+    __device__ __forceinline__ index_t end(int g) const { return g + 1 == count ? tokens : begin(g + 1); }
+    __device__ __forceinline__ index_t limit(int g) const {
+        if (!starts) return g + 1 == count ? most_of_last : most;
+        const index_t n = end(g) - begin(g);
+        return capacity_of_decimal(rule, factor, n, experts, top_k, training, n * experts);
+    }
+};
+
+template <class P>
+struct limit_arguments {
+    using A = typename P::accumulate_type;
+    capacity_groups groups = {};
+    const std::int32_t *offsets = nullptr, *rows = nullptr;  ///< the plan of all pairs
+    const std::int32_t* ids = nullptr;                       ///< [T, S]
+    const A* logits = nullptr;
+    index_t logits_stride = 0;
+    A* weights = nullptr;            ///< [T, S]
+    order_word<A>* words = nullptr;  ///< by row: keys that take a whole token to compute
+    std::uint8_t* kept = nullptr;    ///< by pair, or null
+    std::int32_t* counts = nullptr;  ///< [blocks, N] kept pairs, or null
+    int blocks = 1;                  ///< blocks that share an expert's groups
+    int experts = 0;                 ///< those with weights
+    bool plans = false;              ///< admit_pairs makes the plan of the kept pairs
+    plan_output plan = {};
+    route_numbers numbers = {};
+    device_control* control = nullptr;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The largest logit of a token and its own logits, for the functions on token_state.
+template <class P>
+__device__ __forceinline__ bool load_token(token_state<P>& s, const limit_arguments<P>& a, index_t t) {
+    const bool decided = read_logits(s, a.logits + t * a.logits_stride);
+    GATEFOLD_UNROLL
+    for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
+        s.ids[q] = q * 32 + s.lane < P::slots ? a.ids[t * P::slots + q * 32 + s.lane] : -1;
+    return decided;
+}
+
+/// The key of one pair of a token, by the warp: how important the token is, or the pair's score.
+template <class P, priority Keeps>
+__device__ __forceinline__ order_word<typename P::accumulate_type> key_of_pair(const limit_arguments<P>& a,
+                                                                               std::int32_t pair) {
+    using A = typename P::accumulate_type;
+    constexpr score from = P::c.router.from;
+    token_state<P> s;
+    const index_t t = pair / P::slots;
+    const bool decided = load_token(s, a, t);
+    const A* z = a.logits + t * a.logits_stride;
+    if constexpr (Keeps == priority::probability) {
+        A v[token_state<P>::lanes_of_slots];
+        if (!decided) return order_key(A(1) / A(P::slots));
+        scores_of_chosen(
+            s, [&](int e) { return z[e]; }, v);
+        return order_key(s.slot(v, pair % P::slots));
+    } else {
+        constexpr bool sum = Keeps == priority::importance_sum;
+        if (!decided) return order_key(A(0));
+        if constexpr (from == score::softmax || from == score::softmax_selected) {
+            const A total = s.over_logits([&](int i) { return softmax_term(s.z[i], s.largest); });
+            if constexpr (!sum) return order_key(A(1) / total);
+            return order_key(s.over_slots(
+                [&](int q) { return s.ids[q] < 0 ? A(0) : softmax_term(z[s.ids[q]], s.largest) / total; }));
+        } else {
+            if constexpr (!sum) return order_key(score_of<from>(s.largest));
+            return order_key(s.over_slots([&](int q) { return s.ids[q] < 0 ? A(0) : score_of<from>(z[s.ids[q]]); }));
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/select.cuh ----
+// The n-th largest of many words by one block: what capacity and expert choice ask for. Radix selection, eight bits at
+// a time from the top; the words are read once per digit.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Shared memory of a selecting block of plan_threads threads.
+struct select_memory {
+    std::int32_t bins[256];
+    alignas(16) std::int32_t scratch[36];
+    std::int32_t digit, left;
+};
+static_assert(plan_threads == 256, "a thread per digit");
+
+/// The least word that is still among the `wanted` largest, and how many of the words equal to it are.
+template <class Word>
+struct least_chosen {
+    Word word;
+    int left;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Among the i in [0, n) with `takes_part(i)`, of which there are at least `wanted` >= 1. Words have `Bits` bits.
+template <int Bits, class Word, class TakesPart, class WordOf>
+__device__ __forceinline__ least_chosen<Word> select_largest(select_memory& shared, int n, int wanted,
+                                                             TakesPart takes_part, WordOf word_of) {
+    const int thread = static_cast<int>(threadIdx.x);
+    Word prefix = 0;
+    int left = wanted;
+    for (int shift = (Bits - 1) / 8 * 8; shift >= 0; shift -= 8) {
+        shared.bins[thread] = 0;
+        __syncthreads();
+        for (int i = thread; i < n; i += plan_threads) {
+            if (!takes_part(i)) continue;
+            const Word word = word_of(i);
+            // Two shifts: one by the whole width would be undefined.
+            if ((word >> shift >> 8) == (prefix >> shift >> 8))
+                atomicAdd(&shared.bins[static_cast<int>(word >> shift & Word(255))], 1);
+        }
+        __syncthreads();
+        const int own = shared.bins[255 - thread];
+        int total;
+        const int before = block_exclusive<plan_threads>(own, shared.scratch, total);
+        if (before < left && left <= before + own) {
+            shared.digit = 255 - thread;
+            shared.left = left - before;
+        }
+        __syncthreads();
+        prefix |= static_cast<Word>(shared.digit) << shift;
+        left = shared.left;
+        __syncthreads();
+    }
+    return {prefix, left};
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class P>
+struct limit_memory {
+    union {
+        plan_memory<P::choices> plan;
+        select_memory select;
+    };
+    index_t most;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Writes one pair of the plan of all pairs into that of the kept ones, or marks it.
+template <class P>
+__device__ __forceinline__ void settle(const limit_arguments<P>& a, std::int32_t pair, bool kept, int row) {
+    if (a.kept) a.kept[pair] = kept ? 1 : 0;
+    if (!kept) a.weights[pair] = 0;
+    if (!a.plans) return;
+    a.plan.place[pair] = kept ? row : -1;
+    if (kept) a.plan.rows[row] = pair;
+}
+
+/// Lets the `most` first of the rows [begin, begin + n) in; the kept ones go to the rows from `to` on.
+template <class P, priority Keeps>
+__device__ __forceinline__ void admit_group(select_memory& shared, const limit_arguments<P>& a, int begin, int n,
+                                            index_t most, int to) {
+    using word = order_word<typename P::accumulate_type>;
+    const int thread = static_cast<int>(threadIdx.x);
+    const std::int32_t* rows = a.rows + begin;
+    if (n <= most || most <= 0 || Keeps == priority::position) {
+        for (int i = thread; i < n; i += plan_threads) settle(a, rows[i], i < most, to + i);
+        return;
+    }
+    // Earlier slots are larger words.
+    constexpr bool by_slot = Keeps == priority::slot_major || Keeps == priority::importance ||
+                             Keeps == priority::importance_sum,
+                   by_word = Keeps != priority::slot_major,
+                   computes = by_word && (by_slot || P::c.capacity.renormalise_kept);
+    const auto slot_word = [&](int i) { return by_slot ? P::slots - 1 - rows[i] % P::slots : 0; };
+    least_chosen<int> slot{0, static_cast<int>(most)};
+    if constexpr (by_slot && P::slots > 1)
+        slot = select_largest<bits_of<P::slots>, int>(
+            shared, n, static_cast<int>(most), [](int) { return true; }, slot_word);
+    const auto is_level = [&](int i) { return slot_word(i) == slot.word; };
+    if constexpr (computes) {
+        for (int i = thread / 32; i < n; i += plan_threads / 32) {
+            if (!is_level(i)) continue;
+            const word key = key_of_pair<P, Keeps>(a, rows[i]);
+            if (thread % 32 == 0) a.words[begin + i] = key;
+        }
+        __syncthreads();
+    }
+    const auto word_of = [&](int i) -> word {
+        if constexpr (computes)
+            return a.words[begin + i];
+        else
+            return order_key(a.weights[rows[i]]);
+    };
+    least_chosen<word> least{0, slot.left};
+    if constexpr (by_word) least = select_largest<8 * sizeof(word), word>(shared, n, slot.left, is_level, word_of);
+    int kept_before = 0, ties_before = 0;
+    for (int i0 = 0; i0 < n; i0 += plan_threads) {
+        const int i = i0 + thread;
+        bool above = false, ties = false;
+        if (i < n) {
+            above = slot_word(i) > slot.word;
+            if (!above && is_level(i)) {
+                if constexpr (by_word) {
+                    const word w = word_of(i);
+                    above = w > least.word;
+                    ties = w == least.word;
+                } else {
+                    ties = true;
+                }
+            }
+        }
+        int total;
+        const int tie = ties_before + block_exclusive<plan_threads>(ties ? 1 : 0, shared.scratch, total);
+        ties_before += total;
+        const bool kept = above || (ties && tie < least.left);
+        const int row = to + kept_before + block_exclusive<plan_threads>(kept ? 1 : 0, shared.scratch, total);
+        kept_before += total;
+        if (i < n) settle(a, rows[i], kept, row);
+    }
+    __syncthreads();
+}
+
+/// The rows of one expert that are pairs of tokens before `token`.
+__device__ __forceinline__ int rows_before(const std::int32_t* rows, int n, index_t first_pair) {
+    int low = 0, high = n;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (rows[middle] < first_pair)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/// Offsets and tile list of the kept pairs by the calling block; kept_of(e) counts those of expert e.
+template <class P, class KeptOf>
+__device__ __forceinline__ void list_kept(plan_memory<P::choices>& shared, const limit_arguments<P>& a,
+                                          KeptOf kept_of) {
+    constexpr int N = P::choices;
+    const int thread = static_cast<int>(threadIdx.x);
+    int carry = 0;
+    for (int e0 = 0; e0 <= N; e0 += plan_threads) {
+        const int e = e0 + thread;
+        int total;
+        const int before = block_exclusive<plan_threads>(e < N ? kept_of(e) : 0, shared.scratch, total);
+        if (e <= N) shared.start[e] = carry + before;
+        carry += total;
+    }
+    __syncthreads();
+    for (int e = thread; e <= N; e += plan_threads) a.plan.offsets[e] = shared.start[e];
+    if (a.plan.tiles) list_tiles<N>(shared, a.experts, a.plan);
+}
+/// The kept pairs of all experts before `expert`.
+template <class KeptOf>
+__device__ __forceinline__ int kept_before(int expert, KeptOf kept_of, std::int32_t* scratch) {
+    int own = 0, total;
+    for (int e = static_cast<int>(threadIdx.x); e < expert; e += plan_threads) own += kept_of(e);
+    block_exclusive<plan_threads>(own, scratch, total);
+    return total;
+}
+
+/// Blocks (e, g) admit the pairs of expert e in the groups g, g + blocks, ...; where this kernel makes the plan there
+/// is one group, and block (N, 0) writes offsets and tiles.
+template <class P, priority Keeps>
+__global__ void __launch_bounds__(plan_threads) admit_pairs(const limit_arguments<P> a) {
+    constexpr int N = P::choices;
+    __shared__ __align__(16) unsigned char storage[sizeof(limit_memory<P>)];
+    limit_memory<P>& shared = *reinterpret_cast<limit_memory<P>*>(storage);
+    const int expert = static_cast<int>(blockIdx.x);
+    const auto kept_of = [&](int e) {
+        const index_t n = a.offsets[e + 1] - a.offsets[e];
+        return static_cast<int>(n < a.groups.most_of_last ? n : a.groups.most_of_last);
+    };
+    if (expert == N) {
+        list_kept<P>(shared.plan, a, kept_of);
+        return;
+    }
+    const int begin = a.offsets[expert], all = a.offsets[expert + 1] - begin;
+    const int to = a.plans ? kept_before(expert, kept_of, shared.select.scratch) : 0;
+    int kept = 0, seen = 0;
+    for (int g = static_cast<int>(blockIdx.y); g < a.groups.count; g += a.blocks) {
+        int low = 0, high = all;
+        if (a.groups.count > 1) {
+            low = rows_before(a.rows + begin, all, a.groups.begin(g) * P::slots);
+            high = rows_before(a.rows + begin, all, a.groups.end(g) * P::slots);
+        }
+        if (high <= low) continue;
+        __syncthreads();
+        if (threadIdx.x == 0) shared.most = a.groups.limit(g);
+        __syncthreads();
+        const index_t most = shared.most, n = high - low;
+        admit_group<P, Keeps>(shared.select, a, begin + low, high - low, most, to);
+        kept += static_cast<int>(n < most ? n : most);
+        seen += high - low;
+    }
+    if (threadIdx.x != 0) return;
+    if (a.counts) a.counts[static_cast<index_t>(blockIdx.y) * N + expert] = kept;
+    if (kept < seen) atomicAdd(&a.control->dropped, static_cast<unsigned long long>(seen - kept));
+}
+
+/// Blocks [0, N) write the kept pairs of an expert, block N offsets and tiles, the others the weights of tokens some of
+/// whose pairs were dropped. Without a plan the first block has the number N + 1.
+template <class P>
+__global__ void __launch_bounds__(plan_threads) settle_pairs(const limit_arguments<P> a) {
+    using A = typename P::accumulate_type;
+    constexpr int N = P::choices;
+    __shared__ __align__(16) unsigned char storage[sizeof(limit_memory<P>)];
+    limit_memory<P>& shared = *reinterpret_cast<limit_memory<P>*>(storage);
+    const int thread = static_cast<int>(threadIdx.x), role = static_cast<int>(blockIdx.x) + (a.plans ? 0 : N + 1);
+    const auto kept_of = [&](int e) {
+        int sum = 0;
+        for (int b = 0; b < a.blocks; ++b) sum += a.counts[static_cast<index_t>(b) * N + e];
+        return sum;
+    };
+    if (role == N) {
+        list_kept<P>(shared.plan, a, kept_of);
+    } else if (role < N) {
+        const int begin = a.offsets[role], n = a.offsets[role + 1] - begin;
+        int to = kept_before(role, kept_of, shared.select.scratch);
+        for (int i0 = 0; i0 < n; i0 += plan_threads) {
+            const std::int32_t pair = i0 + thread < n ? a.rows[begin + i0 + thread] : -1;
+            const bool kept = pair >= 0 && a.kept[pair] != 0;
+            int total;
+            const int row = to + block_exclusive<plan_threads>(kept ? 1 : 0, shared.select.scratch, total);
+            to += total;
+            if (pair < 0) continue;
+            a.plan.place[pair] = kept ? row : -1;
+            if (kept) a.plan.rows[row] = pair;
+        }
+    } else if constexpr (P::c.capacity.renormalise_kept) {
+        const index_t t = static_cast<index_t>(role - N - 1) * (plan_threads / 32) + thread / 32;
+        if (t >= a.groups.tokens) return;
+        token_state<P> s;
+        if (!load_token(s, a, t)) return;
+        A v[token_state<P>::lanes_of_slots];
+        const A* z = a.logits + t * a.logits_stride;
+        scores_of_chosen(
+            s, [&](int e) { return z[e]; }, v);
+        const auto counts = [&](int q) {
+            const int slot = q * 32 + s.lane;
+            return s.has(q) && a.kept[t * P::slots + slot] != 0;
+        };
+        weigh_scores(s, v, a.numbers, static_cast<const A*>(nullptr), counts);
+        GATEFOLD_UNROLL
+        for (int q = 0; q < int{token_state<P>::lanes_of_slots}; ++q)
+            if (const int slot = q * 32 + s.lane; slot < P::slots) a.weights[t * P::slots + slot] = s.weights[q];
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/plan_call.cuh ----
+// The launches that make a plan: one up to 1024 pairs, from counts of groups of pairs beyond.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <int N>
+void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
+             const std::int32_t* counts, const plan_output& out) {
+    const int each = ceil_div(groups, most_scatter_blocks), blocks = ceil_div(groups, each);
+    scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
+        id_of, pairs, group_pairs, groups, each, experts, counts, out);
+}
+
+/// The plan of given ids.
+template <int N>
+void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
+               std::int32_t* counts) {
+    if (pairs <= pairs_at_once) {
+        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
+    } else {
+        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
+        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
+        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
+    }
+    check_kernel("make_plan");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Workspace of capacity.
+template <layer_type L>
+struct limit_buffers {
+    using word = order_word<typename L::accumulate_type>;
+    static constexpr capacity_config c = L::c.capacity;
+    static constexpr bool limited = drops(L::c);
+    static constexpr bool one_group = c.shared_by == capacity_group::batch;
+    static constexpr bool settles = limited && (!one_group || c.renormalise_kept);
+    static constexpr bool keeps_words = c.keeps == priority::importance || c.keeps == priority::importance_sum ||
+                                        (c.keeps == priority::probability && c.renormalise_kept);
+
+    std::int32_t *offsets, *rows, *counts;
+    word* words;
+    std::uint8_t* kept;
+
+    constexpr limit_buffers(carver& memory, index_t tokens)
+        : offsets(memory.take<std::int32_t>(limited ? L::choices + 1 : 0)),
+          rows(memory.take<std::int32_t>(limited ? tokens * L::slots : 0)),
+          counts(memory.take<std::int32_t>(settles ? index_t{most_group_blocks} * L::choices : 0)),
+          words(memory.take<word>(limited && keeps_words ? tokens * L::slots : 0)),
+          kept(memory.take<std::uint8_t>(settles ? tokens * L::slots : 0)) {}
+};
+
+/// The groups of a call.
+template <layer_type L>
+capacity_groups groups_of(const batch<L, cuda>& in, const options<L>& o) {
+    constexpr capacity_config c = L::c.capacity;
+    capacity_groups g;
+    g.tokens = in.x.extent(0);
+    g.rule = c;
+    g.factor = decimal_of(o.capacity_factor);
+    g.experts = L::choices;
+    g.top_k = L::top_k;
+    g.training = o.training;
+    if constexpr (c.shared_by == capacity_group::sequence) {
+        g.starts = in.sequence_starts.data();
+        g.count = static_cast<int>(in.sequence_starts.extent(0));
+    } else {
+        g.size = c.shared_by == capacity_group::fixed && c.group_size < g.tokens ? c.group_size : g.tokens;
+        g.count = static_cast<int>(ceil_div(g.tokens, g.size));
+        const auto most = [&](index_t n) {
+            return capacity_of(c, o.capacity_factor, n, L::choices, L::top_k, o.training, n * L::slots);
+        };
+        g.most = most(g.size);
+        g.most_of_last = most(g.tokens - (g.count - 1) * g.size);
+    }
+    return g;
+}
+
+/// From the plan of all pairs in `memory` to `plan`, that of the kept ones; without it only `kept` is written. Rows of
+/// the routing have no gaps but for the logits.
+template <class P, layer_type L>
+void limit_pairs(context<cuda>& ctx, P, const batch<L, cuda>& in, const options<L>& o,
+                 const routing_view<L, cuda>& routing, const limit_buffers<L>& memory, std::uint8_t* kept,
+                 const plan_output* plan) {
+    using buffers = limit_buffers<L>;
+    constexpr int N = L::choices;
+    limit_arguments<P> a;
+    a.groups = groups_of(in, o);
+    require(a.groups.count > 0, "apply_capacity", "sequence_starts", "at least one start", a.groups.count);
+    a.offsets = memory.offsets;
+    a.rows = memory.rows;
+    a.ids = routing.ids.data();
+    a.logits = routing.logits.data();
+    a.logits_stride = routing.logits.row_stride();
+    a.weights = routing.weights.data();
+    a.words = memory.words;
+    a.kept = kept;
+    a.counts = buffers::settles ? memory.counts : nullptr;
+    a.blocks = a.groups.count < most_group_blocks ? a.groups.count : most_group_blocks;
+    a.experts = L::experts;
+    a.numbers.scale = o.scale;
+    a.numbers.epsilon = o.epsilon;
+    a.numbers.power = L::c.router.power;
+    a.control = ctx.control();
+    if (plan) a.plan = *plan;
+    a.plans = plan && !buffers::settles;
+    admit_pairs<P, L::c.capacity.keeps>
+        <<<dim3(static_cast<unsigned>(N + (a.plans ? 1 : 0)), static_cast<unsigned>(a.blocks)), plan_threads, 0,
+           ctx.stream()>>>(a);
+    check_kernel("apply_capacity");
+    if constexpr (buffers::settles) {
+        a.plans = plan != nullptr;
+        constexpr int warps = plan_threads / 32;
+        const index_t blocks =
+            (plan ? N + 1 : 0) + (L::c.capacity.renormalise_kept ? ceil_div(a.groups.tokens, index_t{warps}) : 0);
+        if (blocks == 0) return;
+        settle_pairs<P><<<static_cast<unsigned>(blocks), plan_threads, 0, ctx.stream()>>>(a);
+        check_kernel("apply_capacity");
+    }
+}
+
+/// The stage as a call of its own: a plan of all pairs, then their flags.
+template <layer_type L>
+void apply_capacity(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
+                    const routing_view<L, cuda>& routing, std::uint8_t* kept) {
+    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    require(routing.ids.is_contiguous() || tokens == 1, "apply_capacity", "ids", "rows without gaps",
+            routing.ids.row_stride());
+    require(routing.weights.is_contiguous() || tokens == 1, "apply_capacity", "weights", "rows without gaps",
+            routing.weights.row_stride());
+    const auto take = [&](carver memory) {
+        struct {
+            limit_buffers<L> limit;
+            std::int32_t *place, *counts;
+            std::size_t bytes;
+        } m{{memory, tokens},
+            memory.take<std::int32_t>(pairs),
+            memory.take<std::int32_t>(ceil_div(pairs, index_t{counted_pairs}) * L::choices),
+            0};
+        m.bytes = memory.used();
+        return m;
+    };
+    const auto m = take(carver(ctx.workspace(take(carver(nullptr)).bytes)));
+    make_plan<L::choices>(ctx, {routing.ids.data(), nullptr}, pairs, L::experts,
+                          {m.limit.offsets, m.limit.rows, m.place}, m.counts);
+    check(cudaMemsetAsync(kept, 0, static_cast<std::size_t>(pairs), ctx.stream()), "apply_capacity");
+    limit_pairs(ctx, policy_of<L>{}, in, o, routing, m.limit, kept, nullptr);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/route_call.cuh ----
+// What a routing call on CUDA is given, and the memory it works in.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Workspace of routing.
+template <layer_type L>
+struct route_buffers {
+    using A = typename L::accumulate_type;
+    using source = logits_source<L>;
+    static constexpr bool moves = source::normed || has_jitter(L::c),
+                          noisy = L::c.router.transform == logit_transform::noisy_top_k,
+                          cosine = L::c.router.logits == projection::cosine;
+    static constexpr bool choice = L::c.router.select == selection::expert_choice,
+                          sinkhorn = L::c.router.select == selection::sinkhorn, assigns = choice || sinkhorn;
+    A *input, *features, *directions, *deviations, *matrix, *d0, *d1;
+    std::uint8_t* taken;
+
+    constexpr route_buffers(carver& memory, index_t tokens)
+        : input(memory.take<A>(moves ? tokens * L::hidden : 0)),
+          features(memory.take<A>(source::deep ? tokens * source::depth : 0)),
+          directions(memory.take<A>(cosine ? index_t{L::choices} * source::depth : 0)),
+          deviations(memory.take<A>(noisy ? tokens * L::choices : 0)),
+          matrix(memory.take<A>(assigns ? tokens * L::choices : 0)),
+          d0(memory.take<A>(sinkhorn ? tokens : 0)),
+          d1(memory.take<A>(sinkhorn ? 2 * L::choices : 0)),
+          taken(memory.take<std::uint8_t>(choice ? tokens * L::choices : 0)) {}
+};
+template <layer_type L>
+constexpr std::size_t route_bytes(index_t tokens) {
+    carver count(nullptr);
+    const route_buffers<L> memory(count, tokens);
+    return count.used();
+}
+
+template <layer_type L>
+counter_rng draws_of(const options<L>& o) {
+    return {o.seed, o.step, static_cast<int>(o.layer)};
+}
+/// Whether noise disturbs the router's input in this call.
+template <layer_type L>
+bool is_disturbed(const options<L>& o) {
+    return has_jitter(L::c) && o.training && o.noise > 0;
+}
+
+/// Routers whose training assigns over the batch in a way that no kernel here does: an auction is one long chain.
+template <layer_type L>
+inline constexpr bool assigns_on_the_cpu = L::c.router.select == selection::balanced;
+
+/// What a routing call is given.
+template <class W, layer_type L = typename W::layer_type>
+struct route_call {
+    using A = typename L::accumulate_type;
+    const W& w;
+    const batch<L, cuda>& in;
+    const options<L>& o;
+    const routing_view<L, cuda>& out;
+    const route_buffers<L>& memory;
+    const plan_output* plan;  ///< where the plan goes, or null
+    std::int32_t* counts;     ///< scratch of the plan
+    A* deviations;            ///< where the tape keeps those of learned noise, or null
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/router.cuh ----
+// The router on CUDA, one launch: blocks share the experts of a group of tokens; the last of them routes the tokens,
+// and the last of all makes the plan where it is small.
+//
+//     x[T,H] · router[N,H]^T ──> logits ── last block of the tokens ──> ids, weights ── last of all ──> plan
+//                                                              └──> pairs per expert of the group (scatter's input)
+//
+// Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
+// as on the CPU: a function of H alone, whatever the batch.
+
+// ---- gatefold/cuda/router_token.cuh ----
+// The choice of one token's experts by one warp.
+//
+//     logits[N] ── keys ── groups ──> S rounds of (largest word, lowest expert) ──> ids[S]
+//
+// The arithmetic is that of moe/router_math.hpp, whose sums have the order of a warp: ids are those of the CPU wing.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
 /// The largest word of the warp and the lowest index that has it; -1 where all are 0.
 template <std::size_t Each, class Word>
 __device__ __forceinline__ int best_of_warp(const Word (&words)[Each], int lane) {
@@ -14104,6 +16620,34 @@ __device__ __forceinline__ void take_best(token_state<P>& t, Word (&words)[token
     }
 }
 
+/// The sum of the `Terms` largest keys among `count` experts from `first` on, largest first.
+template <int Terms, class P, class Word>
+__device__ __forceinline__ typename P::accumulate_type sum_of_best(const token_state<P>& t,
+                                                                   const Word (&words)[token_state<P>::lanes_of_logits],
+                                                                   int first, int count) {
+    using A = typename P::accumulate_type;
+    constexpr int each = token_state<P>::lanes_of_logits;
+    Word left[std::size_t{each}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < each; ++i) {
+        const int e = i * 32 + t.lane - first;
+        left[i] = e >= 0 && e < count ? words[i] : Word(0);
+    }
+    A sum = 0;
+    for (int j = 0; j < Terms; ++j) {
+        const int e = best_of_warp(left, t.lane);
+        Word own = 0;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < each; ++i)
+            if (i * 32 + t.lane == e) {
+                own = left[i];
+                left[i] = 0;
+            }
+        if (e >= 0) sum += key_of<A>(warp_max(own));
+    }
+    return sum;
+}
+
 /// Experts outside the kept groups get the word of key 0, or 0.
 template <class P, class Word>
 __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&words)[token_state<P>::lanes_of_logits]) {
@@ -14113,24 +16657,29 @@ __device__ __forceinline__ void limit_groups(const token_state<P>& t, Word (&wor
     constexpr std::size_t group_lanes = (r.groups + 31) / 32;
     Word groups[group_lanes] = {};
     for (int g = 0; g < r.groups; ++g) {
-        Word first = 0, second = 0;
-        GATEFOLD_UNROLL
-        for (int i = 0; i < each; ++i) {
-            const int e = i * 32 + t.lane;
-            const Word word = e < P::choices && e / per == g ? words[i] : Word(0);
-            if (word > first) {
-                second = first;
-                first = word;
-            } else if (word > second) {
-                second = word;
+        Word result;
+        if constexpr (r.group_by == group_key::share_sum) {
+            result = order_key(sum_of_best<group_terms(P::c)>(t, words, g * per, per));
+        } else {
+            Word first = 0, second = 0;
+            GATEFOLD_UNROLL
+            for (int i = 0; i < each; ++i) {
+                const int e = i * 32 + t.lane;
+                const Word word = e < P::choices && e / per == g ? words[i] : Word(0);
+                if (word > first) {
+                    second = first;
+                    first = word;
+                } else if (word > second) {
+                    second = word;
+                }
             }
-        }
-        Word result = warp_max(first);
-        if constexpr (r.group_by == group_key::top2_sum) {
-            const unsigned owners = __ballot_sync(all_lanes, first == result);
-            const int owner = __ffs(static_cast<int>(owners)) - 1;
-            const Word next = warp_max(t.lane == owner ? second : first);
-            result = order_key(key_of<A>(result) + key_of<A>(next));
+            result = warp_max(first);
+            if constexpr (r.group_by == group_key::top2_sum) {
+                const unsigned owners = __ballot_sync(all_lanes, first == result);
+                const int owner = __ffs(static_cast<int>(owners)) - 1;
+                const Word next = warp_max(t.lane == owner ? second : first);
+                result = order_key(key_of<A>(result) + key_of<A>(next));
+            }
         }
         GATEFOLD_UNROLL
         for (int q = 0; q < int{group_lanes}; ++q)
@@ -14173,14 +16722,7 @@ __device__ __forceinline__ void order_words(const token_state<P>& t, const Bias*
         if (e >= P::choices) continue;
         A key = t.z[i];
         if constexpr (r.select == selection::top_k) {
-            if constexpr (traits::softmax_keys)
-                key = softmax_term(key, t.largest) / total;
-            else if constexpr (!selects_by_logit(P::c))
-                key = score_of<r.from>(key);
-            if constexpr (!selects_by_logit(P::c) && r.scores_in == precision::storage)
-                key = to_accumulate(from_accumulate<typename P::value_type>(key));
-            if constexpr (r.selection_bias != key_bias::none) key += selection_bias[e];
-            if (is_nan(t.z[i])) key = -real_format<A>::infinity;
+            key = key_of_logit<P>(t.z[i], t.largest, total, selection_bias, e);
         } else if constexpr (r.select == selection::sampled) {
             if (n.training)
                 key =
@@ -14241,97 +16783,72 @@ __device__ __forceinline__ void choose(token_state<P>& t, const Bias* selection_
     }
 }
 
-/// The weights of the chosen; `logit(e)` reads a logit.
-template <class P, class Scales, class Logit>
-__device__ __forceinline__ void weigh(token_state<P>& t, bool undecided, const Scales* expert_scale,
-                                      const route_numbers& n, index_t token, Logit logit) {
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/router_transform.cuh ----
+// The last step of a token's logits, by one warp: normalisation, the residual of the layer below, noise in training.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// What transforms read besides the logits.
+template <class P>
+struct transform_inputs {
     using A = typename P::accumulate_type;
-    using traits = router_traits<P>;
-    constexpr router_config r = P::c.router;
-    constexpr int each = token_state<P>::lanes_of_slots;
-    const auto exists = [&](int q) { return q * 32 + t.lane < P::slots && t.ids[q] >= 0; };
-    const auto returns = [&](int q) { return P::choices == traits::first_zero || t.ids[q] < traits::first_zero; };
-    A v[std::size_t{each}];
-    if (undecided) {
-        unsigned chosen = 0;
+    const A* previous = nullptr;  ///< [T, N] logits of the layer below, or null
+    index_t previous_stride = 0;
+    const typename P::router_type* residual = nullptr;  ///< [N, N]
+    const A* deviations = nullptr;                      ///< [T, N] x W_n, or null
+    A* kept_deviations = nullptr;                       ///< [T, N] the tape's, or null
+};
+
+/// Changes the logits of token t, which lie in s.z, and returns whether it did. `token` is its number for draws.
+template <class P>
+__device__ __forceinline__ bool transform_logits(token_state<P>& s, const transform_inputs<P>& in,
+                                                 const route_numbers& n, index_t t, index_t token) {
+    using A = typename P::accumulate_type;
+    constexpr logit_transform transform = P::c.router.transform;
+    constexpr int each = token_state<P>::lanes_of_logits, N = P::choices;
+    if constexpr (transform == logit_transform::none) {
+        return false;
+    } else if constexpr (transform == logit_transform::normalised) {
+        const A mean = s.over_logits([&](int i) { return s.z[i]; }) / static_cast<A>(N);
+        const A square = s.over_logits([&](int i) { return gatefold::mul(s.z[i] - mean, s.z[i] - mean); });
+        const A deviation = gatefold::sqrt(square / static_cast<A>(N));
         GATEFOLD_UNROLL
-        for (int q = 0; q < each; ++q) chosen += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, exists(q))));
-        GATEFOLD_UNROLL
-        for (int q = 0; q < each; ++q) {
-            t.weights[q] = exists(q) && returns(q)
-                               ? scale_weight<P>(A(1) / static_cast<A>(chosen), n.scale, expert_scale, t.ids[q])
-                               : A(0);
-            v[q] = A(1) / static_cast<A>(P::slots);
-        }
-    } else {
-        A z[std::size_t{each}];
-        GATEFOLD_UNROLL
-        for (int q = 0; q < each; ++q) z[q] = exists(q) ? logit(t.ids[q]) : -real_format<A>::infinity;
-        A m = t.largest, total = 1;
-        if constexpr (traits::over_chosen) {
-            A own = -real_format<A>::infinity;
+        for (int i = 0; i < each; ++i)
+            if (i * 32 + s.lane < N)
+                s.z[i] = gatefold::mul(share_of(s.z[i] - mean, deviation), static_cast<A>(n.noise));
+        return true;
+    } else if constexpr (transform == logit_transform::residual) {
+        if (!in.previous) return false;
+        const A* previous = in.previous + t * in.previous_stride;
+        // One chain per logit that goes on from the logit, as on the CPU.
+        for (int j = 0; j < N; ++j) {
+            const A z = previous[j];
             GATEFOLD_UNROLL
-            for (int q = 0; q < each; ++q) own = z[q] > own ? z[q] : own;
-            m = key_of<A>(warp_max(order_key(own)));
-            if constexpr (!traits::ratios_only)
-                total = t.over_slots([&](int q) { return t.ids[q] < 0 ? A(0) : softmax_term(z[q], m); });
-        } else if constexpr (traits::whole_softmax) {
-            total = t.over_logits([&](int i) { return softmax_term(t.z[i], m); });
+            for (int i = 0; i < each; ++i)
+                if (const int e = i * 32 + s.lane; e < N)
+                    s.z[i] = gatefold::fma(z, to_accumulate(in.residual[static_cast<index_t>(e) * N + j]), s.z[i]);
         }
-        bool infinite = false;
+        return true;
+    } else {
+        if (!n.training) return false;
         GATEFOLD_UNROLL
-        for (int q = 0; q < each; ++q) {
-            A score = 0;
-            if (exists(q) && returns(q)) {
-                if constexpr (traits::ratios_only)
-                    score = softmax_term(z[q], m);
-                else if constexpr (traits::over_chosen || traits::whole_softmax)
-                    score = share_of(softmax_term(z[q], m), total);
-                else
-                    score = score_of<r.from>(z[q]);
-                if constexpr (r.scores_in == precision::storage)
-                    score = to_accumulate(from_accumulate<typename P::value_type>(score));
+        for (int i = 0; i < each; ++i) {
+            const int e = i * 32 + s.lane;
+            if (e >= N) continue;
+            if constexpr (transform == logit_transform::noisy_top_k) {
+                const A deviation = noise_deviation(in.deviations[t * N + e]);
+                if (in.kept_deviations) in.kept_deviations[t * N + e] = deviation;
+                s.z[i] = gatefold::fma(n.draw.template normal<A>(purpose::gaussian, token, e), deviation, s.z[i]);
             }
-            v[q] = score;
-            infinite = infinite || score == real_format<A>::infinity;
+            if constexpr (transform == logit_transform::gaussian)
+                s.z[i] = gatefold::fma(n.draw.template normal<A>(purpose::gaussian, token, e),
+                                       static_cast<A>(n.noise) / static_cast<A>(N), s.z[i]);
+            if constexpr (transform == logit_transform::gumbel)
+                s.z[i] = gatefold::fma(n.draw.template gumbel<A>(purpose::gumbel, token, e), static_cast<A>(n.noise),
+                                       s.z[i]);
         }
-        if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
-            if (__any_sync(all_lanes, infinite)) {
-                GATEFOLD_UNROLL
-                for (int q = 0; q < each; ++q) v[q] = v[q] == real_format<A>::infinity ? A(1) : A(0);
-            }
-        }
-        A divisor = 1;
-        if constexpr (r.renorm != renormalise::none)
-            divisor = divisor_of<r.renorm>(t.over_slots([&](int q) { return v[q]; }), static_cast<A>(n.epsilon));
-        GATEFOLD_UNROLL
-        for (int q = 0; q < each; ++q)
-            t.weights[q] = exists(q) ? scale_weight<P>(r.renorm == renormalise::none ? v[q] : share_of(v[q], divisor),
-                                                       n.scale, expert_scale, t.ids[q])
-                                     : A(0);
-    }
-    if constexpr (traits::judges_second) {
-        const std::int32_t second = t.slot(t.ids, 1);
-        // Weights that are divided after the choice are judged by the score.
-        const A judged = r.second == second_expert::random_score || P::c.capacity.renormalise_kept
-                             ? t.slot(v, 1)
-                             : t.slot(t.weights, 1);
-        const A threshold = static_cast<A>(n.threshold);
-        bool stays = true;
-        if constexpr (r.second == second_expert::threshold)
-            stays = judged > threshold;
-        else if (n.training)
-            stays = n.draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
-        if (second < 0 || stays) return;
-        if (t.lane == 1) {
-            t.ids[0] = -1;
-            t.weights[0] = 0;
-        }
-        if (P::c.capacity.renormalise_kept && !undecided && t.lane == 0) {
-            const A divisor = divisor_of<r.renorm>(v[0], static_cast<A>(n.epsilon));
-            t.weights[0] = scale_weight<P>(r.renorm == renormalise::none ? v[0] : share_of(v[0], divisor), n.scale,
-                                           expert_scale, t.ids[0]);
-        }
+        return true;
     }
 }
 
@@ -14341,13 +16858,14 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 template <class P>
 struct route_arguments {
-    using T = typename P::value_type;
     using A = typename P::accumulate_type;
     using R = typename P::router_type;
-    const T* x = nullptr;
+    const typename P::input_type* x = nullptr;
     index_t x_stride = 0;
-    const R *router = nullptr, *router_bias = nullptr, *expert_scale = nullptr;
-    const A* selection_bias = nullptr;
+    const typename P::matrix_type* router = nullptr;
+    const R *router_bias = nullptr, *expert_scale = nullptr;
+    const A *selection_bias = nullptr, *temperature = nullptr;
+    transform_inputs<P> transform = {};
     const std::int32_t* given = nullptr;  ///< ids from outside
     index_t given_stride = 0;
     std::int32_t* ids = nullptr;
@@ -14358,18 +16876,53 @@ struct route_arguments {
     device_control* control = nullptr;
     std::int32_t* counts = nullptr;  ///< [groups, N], or null
     bool plans = false;              ///< the last block makes the plan
+    A* scores = nullptr;             ///< [T, N] for assignment over the batch: logits and scores only, no routing
     plan_output plan = {};
 };
 
-/// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom.
+/// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom. `from` is
+/// the least number of tokens in a call.
 struct few_tokens {
-    static constexpr int tokens = 8, experts = 32, depth = 64, rows_each = 1;
+    static constexpr int from = 1, tokens = 8, experts = 32, depth = 64, stages = 8, rows_each = 1;
+};
+struct some_tokens {
+    static constexpr int from = 513, tokens = 32, experts = 32, depth = 64, stages = 5, rows_each = 2;
 };
 struct many_tokens {
-    static constexpr int tokens = 64, experts = 64, depth = 16, rows_each = 4;
+    static constexpr int from = 4096, tokens = 64, experts = 64, depth = 32, stages = 4, rows_each = 4;
 };
-/// From this many tokens on.
-inline constexpr int many_from = 129;
+
+/// launch(shape) with the shape for that many tokens.
+template <class Launch>
+void for_tokens(index_t tokens, Launch launch) {
+    if (tokens < some_tokens::from)
+        launch(few_tokens{});
+    else if (tokens < many_tokens::from)
+        launch(some_tokens{});
+    else
+        launch(many_tokens{});
+}
+
+/// The scores by which experts choose the token.
+template <class P>
+__device__ __forceinline__ void score_token(const token_state<P>& s, typename P::accumulate_type* scores) {
+    using A = typename P::accumulate_type;
+    constexpr score from = P::c.router.from;
+    if constexpr (P::c.router.select == selection::expert_choice && from != score::softmax_tokens) {
+        constexpr bool softmax = from == score::softmax || from == score::softmax_selected;
+        A total = 1;
+        if constexpr (softmax) total = s.over_logits([&](int i) { return softmax_term(s.z[i], s.largest); });
+        GATEFOLD_UNROLL
+        for (int i = 0; i < int{token_state<P>::lanes_of_logits}; ++i) {
+            const int e = i * 32 + s.lane;
+            if (e >= P::choices) continue;
+            if constexpr (softmax)
+                scores[e] = share_of(softmax_term(s.z[i], s.largest), total);
+            else
+                scores[e] = score_of<from>(s.z[i]);
+        }
+    }
+}
 
 /// Everything behind the logits of one token.
 template <class P>
@@ -14387,18 +16940,11 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
         const int e = i * 32 + s.lane;
         s.z[i] = e < P::choices ? logit(e) : -real_format<A>::infinity;
     }
-    if constexpr (r.transform == logit_transform::normalised) {
-        constexpr A n = static_cast<A>(P::choices);
-        const A mean = s.over_logits([&](int i) { return s.z[i]; }) / n;
-        const A square = s.over_logits([&](int i) { return gatefold::mul(s.z[i] - mean, s.z[i] - mean); });
-        const A deviation = gatefold::sqrt(square / n);
+    const index_t token = a.numbers.first_token + t;
+    if (transform_logits(s, a.transform, a.numbers, t, token)) {
         GATEFOLD_UNROLL
-        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
-            const int e = i * 32 + s.lane;
-            if (e >= P::choices) continue;
-            s.z[i] = gatefold::mul(share_of(s.z[i] - mean, deviation), static_cast<A>(a.numbers.noise));
-            logits[e] = s.z[i];
-        }
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i)
+            if (const int e = i * 32 + s.lane; e < P::choices) logits[e] = s.z[i];
         __threadfence_block();
         __syncwarp();
     }
@@ -14416,8 +16962,10 @@ __device__ __forceinline__ void route_token(const route_arguments<P>& a, index_t
     found[0] += nans;
     found[1] += infinities;
     found[2] += undecided ? 1u : 0u;
+    if constexpr (router_traits<P>::by_batch) {
+        if (a.scores) return score_token(s, a.scores + t * P::choices);
+    }
 
-    const index_t token = a.numbers.first_token + t;
     GATEFOLD_UNROLL
     for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
         const int slot = q * 32 + s.lane;
@@ -14465,12 +17013,16 @@ template <class P, class Shape>
 __global__ void __launch_bounds__(plan_threads) route_tokens(const route_arguments<P> a) {
     using T = typename P::value_type;
     using A = typename P::accumulate_type;
-    using R = typename P::router_type;
+    using X = typename P::input_type;
+    using M = typename P::matrix_type;
     constexpr int N = P::choices;
-    using product = simt_tile<A, Shape::tokens, Shape::experts, Shape::depth, plan_threads, Shape::rows_each>;
+    using product =
+        simt_tile<X, M, Shape::tokens, Shape::experts, Shape::depth, Shape::stages, plan_threads, Shape::rows_each>;
+    // Only calls of few pairs plan here.
+    constexpr bool may_plan = Shape::from * P::slots <= pairs_at_once;
     union memory {
         product tile;
-        plan_memory<N> plan;
+        std::conditional_t<may_plan, plan_memory<N>, std::int32_t> plan;
         std::int32_t counts[std::size_t{N}];
     };
     __shared__ __align__(16) unsigned char storage[sizeof(memory)];
@@ -14482,13 +17034,23 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
 
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
-    if constexpr (P::c.router.logits == projection::linear)
-        simt_product<product, P::hidden, plan_threads, T, R>(
-            shared.tile, acc, [&](int m) -> const T* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
-            [&](int n) -> const R* {
-                return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::hidden : nullptr;
+    if constexpr (P::c.router.logits != projection::none) {
+        // The whole way of the rows is known: memory may begin before the ring comes to it.
+        if constexpr (Shape::rows_each == 1) {
+            constexpr int lines = static_cast<int>((P::depth * sizeof(M) + 127) / 128);
+            for (int i = thread; i < Shape::experts * lines; i += plan_threads)
+                if (const int e = expert + i / lines; e < N)
+                    prefetch_line(
+                        reinterpret_cast<const unsigned char*>(a.router + static_cast<index_t>(e) * P::depth) +
+                        i % lines * 128);
+        }
+        simt_product<product, P::depth, plan_threads, X, M>(
+            shared.tile, acc, [&](int m) -> const X* { return m < tokens ? a.x + (first + m) * a.x_stride : nullptr; },
+            [&](int n) -> const M* {
+                return expert + n < N ? a.router + static_cast<index_t>(expert + n) * P::depth : nullptr;
             },
             no_factor{});
+    }
     GATEFOLD_UNROLL
     for (int i = 0; i < product::rows_each; ++i) {
         GATEFOLD_UNROLL
@@ -14497,6 +17059,7 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
             const int e = expert + thread % product::columns_apart + j * product::columns_apart;
             if (m >= tokens || e >= N) continue;
             A z = P::c.router.logits == projection::none ? A(0) : acc[i][j];
+            if constexpr (P::c.router.logits == projection::cosine) z = z / temperature_floor(*a.temperature);
             if constexpr (P::c.router.bias) z += to_accumulate(a.router_bias[e]);
             if constexpr (P::c.router.logits_in == precision::storage) z = to_accumulate(from_accumulate<T>(z));
             a.logits[(first + m) * a.logits_stride + e] = z;
@@ -14524,9 +17087,947 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
         const index_t group = first / Shape::tokens;
         for (int e = thread; e < N; e += plan_threads) a.counts[group * N + e] = shared.counts[e];
     }
-    if (a.plans && last_to_arrive(&a.control->arrived_groups, gridDim.x, &flag))
-        plan_by_block<N>(shared.plan, a.tokens * P::slots, P::experts, expert_of_pair{a.ids, nullptr}, a.plan);
+    if constexpr (may_plan) {
+        if (a.plans && last_to_arrive(&a.control->arrived_groups, gridDim.x, &flag))
+            plan_by_block<N>(shared.plan, a.tokens * P::slots, P::experts, expert_of_pair{a.ids, nullptr}, a.plan);
+    }
 }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The workspace of one forward call.
+template <layer_type L>
+struct forward_memory {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
+    static constexpr index_t groups(index_t tokens) {
+        return ceil_div(tokens, index_t{few_tokens::tokens}) + ceil_div(tokens * L::slots, index_t{counted_pairs});
+    }
+    static constexpr int least_tile = 8;
+
+    std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
+    A *weights, *logits;
+    tile* tiles;
+    T *scaled, *activated, *returned, *shared_activated, *shared_returned;
+    T *given, *multiplied, *latent_x, *latent_normal, *widened;
+    A* latent_sums;
+    route_buffers<L> route;
+    limit_buffers<L> limit;
+    static constexpr bool latent = L::c.latent > 0;
+    static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
+
+    constexpr forward_memory(carver& memory, index_t tokens)
+        : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          offsets(memory.take<std::int32_t>(L::choices + 1)),
+          rows(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          place(memory.take<std::int32_t>(routed(tokens) * L::slots)),
+          counts(memory.take<std::int32_t>(routed(groups(tokens)) * L::choices)),
+          tile_count(memory.take<std::int32_t>(1)),
+          weights(memory.take<A>(routed(tokens) * L::slots)),
+          logits(memory.take<A>(routed(tokens) * L::choices)),
+          tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
+          scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
+          activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
+          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
+          shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
+          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)),
+          given(memory.take<T>(shares_jitter(L::c) ? tokens * row_pitch(L::hidden) : 0)),
+          multiplied(memory.take<T>(L::c.router.input_times_k ? tokens * row_pitch(L::hidden) : 0)),
+          latent_x(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),
+          latent_normal(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),
+          widened(memory.take<T>(latent ? tokens * row_pitch(L::hidden) : 0)),
+          latent_sums(memory.take<A>(latent ? tokens * L::width : 0)),
+          route(memory, routed(tokens)),
+          limit(memory, routed(tokens)) {}
+};
+
+template <layer_type L>
+constexpr std::size_t forward_bytes(index_t tokens) {
+    carver count(nullptr);
+    const forward_memory<L> memory(count, tokens);
+    return count.used();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/latent.cuh ----
+// Experts on a projection of the tokens, on CUDA: the way down before them, the way up after their combine.
+//
+//     x[T,H] ── latent_down ──> [T,D] ── experts, combine ──> sums[T,D] ── RMSNorm ──> n[T,D] ── latent_up ──> [T,H]
+//
+// Float and double have the CPU's chains and bits. In 16-bit layers both projections run on the tensor cores, which
+// read n in the storage type.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// n = v / rms(v) · norm, or v, in the storage type; zero up to a whole vector. A warp per row.
+template <class T, int Width, bool Norm>
+__global__ void __launch_bounds__(256)
+    latent_rows(const accumulate_t<T>* __restrict__ v, const T* __restrict__ norm, T* __restrict__ to, int tokens) {
+    using A = accumulate_t<T>;
+    const index_t pitch = (Width + 15) / 16 * 16;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const index_t t = static_cast<index_t>(blockIdx.x) * 8 + threadIdx.x / 32;
+    if (t >= tokens) return;
+    const A* from = v + t * Width;
+    A inverse = 1;
+    if constexpr (Norm) {
+        const A square = __shfl_sync(all_lanes, dot_by_warp<A>(from, from, Width), 0);
+        inverse = gatefold::rsqrt(square / static_cast<A>(Width) + static_cast<A>(1e-5));
+    }
+    for (int d = lane; d < pitch; d += 32) {
+        A n = d < Width ? from[d] : A(0);
+        if constexpr (Norm)
+            if (d < Width) n = gatefold::mul(gatefold::mul(n, inverse), to_accumulate(norm[d]));
+        to[t * pitch + d] = from_accumulate<T>(n);
+    }
+}
+
+/// x times k, as experts read it where the configuration says so.
+template <class T, int Hidden>
+__global__ void __launch_bounds__(256)
+    multiply_rows(const T* __restrict__ x, index_t x_stride, T* __restrict__ to, accumulate_t<T> factor) {
+    const index_t t = blockIdx.x, pitch = (Hidden + 15) / 16 * 16;
+    for (int h = static_cast<int>(threadIdx.x); h < Hidden; h += 256)
+        to[t * pitch + h] = from_accumulate<T>(gatefold::mul(to_accumulate(x[t * x_stride + h]), factor));
+}
+
+/// out = in · w^T for all rows: [rows, K] with w [N, K]. `Own`: rows of the input are the layer's, zero up to a whole
+/// vector; `Edge`: rows of the output end where they end.
+template <class T, int N, int K, bool Own, bool Edge>
+void run_dense(context<cuda>& ctx, const T* in, index_t in_stride, const T* w, T* out, index_t out_stride, index_t rows,
+               const char* name) {
+    grouped_product<T> p;
+    p.in = in;
+    p.in_stride = in_stride;
+    p.weights = w;
+    p.out = out;
+    p.out_stride = out_stride;
+    p.rows = static_cast<int>(rows);
+    constexpr auto none = activation::identity;
+    const int tile_rows = tile_rows_for<T>(ctx, rows, 1);
+    const index_t row_tiles = ceil_div(rows, index_t{tile_rows});
+    if constexpr (sizeof(T) == 2) {
+        // As a first projection where rows are the caller's: what lies behind them must not be read.
+        run_projection(ctx, projection_of<T, N, K, !Own, none, false, false, (Own || K % 8 == 0), Edge>{}, p, row_tiles,
+                       tile_rows, name);
+    } else {
+        simt_experts<T, N, K, true, none, false, false>
+            <<<dim3(static_cast<unsigned>(row_tiles), unsigned{ceil_div(N, simt_columns)}), 128, 0, ctx.stream()>>>(p);
+        check_kernel(name);
+    }
+}
+
+/// From the routed sums [T, D] to rows of H elements.
+template <class W, layer_type L = typename W::layer_type>
+void latent_outputs(context<cuda>& ctx, const W& w, const typename L::accumulate_type* sums,
+                    typename L::value_type* normal, index_t tokens, typename L::value_type* out, index_t out_stride,
+                    bool is_y) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr int H = L::hidden, D = L::width;
+    const auto up = [&](const T* in, index_t stride) {
+        if constexpr (H % 16 != 0)
+            if (is_y)
+                return run_dense<T, H, D, true, true>(ctx, in, stride, w.latent_up.data(), out, out_stride, tokens,
+                                                      "forward: latent output");
+        run_dense<T, H, D, true, false>(ctx, in, stride, w.latent_up.data(), out, out_stride, tokens,
+                                        "forward: latent output");
+    };
+    if constexpr (std::is_same_v<T, A> && !L::c.latent_norm) {
+        up(sums, D);
+    } else {
+        const T* norm = nullptr;
+        if constexpr (L::c.latent_norm) norm = w.latent_norm.data();
+        latent_rows<T, D, L::c.latent_norm>
+            <<<static_cast<unsigned>(ceil_div(tokens, index_t{8})), 256, 0, ctx.stream()>>>(sums, norm, normal,
+                                                                                            static_cast<int>(tokens));
+        check_kernel("forward: latent norm");
+        up(normal, row_pitch(D));
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/route.cuh ----
+// The launches of the router: what it projects, logits and routing, the plan beyond 1024 pairs.
+//
+//     x ── (noise, norm) ── (first layer) ──> route_tokens ──> logits, ids, weights, plan
+
+// ---- gatefold/cuda/assign_call.cuh ----
+// The launches of routers that assign over the batch: scores of columns where asked, assignment, ids and weights, plan.
+
+// ---- gatefold/cuda/assign.cuh ----
+// Routers that look at all tokens of a batch before they give one its experts, on CUDA.
+//
+//     expert_choice   scores[T,N] ── choose_tokens: a block per expert and group ──> taken[T,N] ── route_assigned
+//     sinkhorn        logits ── balance: one block, rows and columns scaled in turn ──> d0[T], d1[N] ── route_assigned
+//
+// The iteration of sinkhorn ends on the device when it has converged; its sums have the CPU's orders.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class P>
+struct assign_arguments {
+    using A = typename P::accumulate_type;
+    capacity_groups groups = {};  ///< among which experts choose
+    const A* logits = nullptr;
+    index_t logits_stride = 0;
+    A* matrix = nullptr;                  ///< [T, N] scores, or exp(logits)
+    std::uint8_t* taken = nullptr;        ///< [T, N]
+    const std::int32_t* given = nullptr;  ///< ids from outside, or null
+    index_t given_stride = 0;
+    A *d0 = nullptr, *d1 = nullptr;
+    const typename P::router_type* expert_scale = nullptr;
+    std::int32_t* ids = nullptr;
+    A* weights = nullptr;
+    index_t ids_stride = 0, weights_stride = 0;
+    int tokens = 0;
+    route_numbers numbers = {};
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// matrix = the softmax of the logits over the tokens of each group, expert by expert, summed upwards.
+template <class P>
+__global__ void __launch_bounds__(plan_threads) score_columns(const assign_arguments<P> a) {
+    using A = typename P::accumulate_type;
+    __shared__ A terms[plan_threads];
+    __shared__ A total;
+    const int thread = static_cast<int>(threadIdx.x), e = static_cast<int>(blockIdx.x);
+    for (int g = static_cast<int>(blockIdx.y); g < a.groups.count; g += static_cast<int>(gridDim.y)) {
+        const index_t begin = a.groups.begin(g), end = a.groups.end(g);
+        const auto logit = [&](index_t t) { return a.logits[t * a.logits_stride + e]; };
+        A m = -real_format<A>::infinity;
+        for (index_t t = begin + thread; t < end; t += plan_threads) m = logit(t) > m ? logit(t) : m;
+        __syncthreads();
+        terms[thread] = m;
+        __syncthreads();
+        for (int half = plan_threads / 2; half > 0; half /= 2) {
+            if (thread < half && terms[thread + half] > terms[thread]) terms[thread] = terms[thread + half];
+            __syncthreads();
+        }
+        m = terms[0];
+        if (thread == 0) total = 0;
+        for (index_t first = begin; first < end; first += plan_threads) {
+            __syncthreads();
+            if (first + thread < end) terms[thread] = softmax_term(logit(first + thread), m);
+            __syncthreads();
+            if (thread == 0) {
+                A sum = total;
+                for (int i = 0; i < plan_threads && first + i < end; ++i) sum += terms[i];
+                total = sum;
+            }
+        }
+        __syncthreads();
+        for (index_t t = begin + thread; t < end; t += plan_threads)
+            a.matrix[t * P::choices + e] = share_of(softmax_term(logit(t), m), total);
+    }
+}
+
+/// taken[t, e]: expert e is among those that choose token t; equal scores go to the earlier token.
+template <class P>
+__global__ void __launch_bounds__(plan_threads) choose_tokens(const assign_arguments<P> a) {
+    using word = order_word<typename P::accumulate_type>;
+    constexpr int N = P::choices;
+    __shared__ select_memory shared;
+    __shared__ index_t share;
+    const int thread = static_cast<int>(threadIdx.x), e = static_cast<int>(blockIdx.x);
+    for (int g = static_cast<int>(blockIdx.y); g < a.groups.count; g += static_cast<int>(gridDim.y)) {
+        const index_t begin = a.groups.begin(g);
+        const int n = static_cast<int>(a.groups.end(g) - begin);
+        if (n <= 0) continue;
+        __syncthreads();
+        if (thread == 0)
+            share = a.groups.rule.rule == capacity_rule::share ? a.groups.limit(g) : index_t{n} * P::top_k / N;
+        __syncthreads();
+        const int limit = static_cast<int>(share < n ? share : n);
+        const auto word_of = [&](int i) { return order_key(a.matrix[(begin + i) * N + e]); };
+        least_chosen<word> least{0, 0};
+        if (limit > 0 && limit < n)
+            least = select_largest<8 * sizeof(word), word>(
+                shared, n, limit, [](int) { return true; }, word_of);
+        int before = 0;
+        for (int i0 = 0; i0 < n; i0 += plan_threads) {
+            const int i = i0 + thread;
+            const word w = i < n ? word_of(i) : word(0);
+            const bool ties = i < n && w == least.word;
+            int total;
+            const int tie = before + block_exclusive<plan_threads>(ties ? 1 : 0, shared.scratch, total);
+            before += total;
+            const bool chosen = limit > 0 && (limit == n || w > least.word || (ties && tie < least.left));
+            if (i < n) a.taken[(begin + i) * N + e] = chosen ? 1 : 0;
+        }
+    }
+}
+
+/// The scales d0, d1 that balance exp(logits), by one block of 1024 threads.
+template <class P>
+__global__ void __launch_bounds__(1024) balance(const assign_arguments<P> a) {
+    using A = typename P::accumulate_type;
+    constexpr int N = P::choices, each = (N + 31) / 32;
+    constexpr A highest = 80, tiny = A(1e-8), close = A(1e-4), one = 1;
+    __shared__ int goes_on;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+    A* next = a.d1 + N;
+    for (index_t t = warp; t < a.tokens; t += 32)
+        for (int e = lane; e < N; e += 32) {
+            const A z = a.logits[t * a.logits_stride + e];
+            a.matrix[t * N + e] = is_nan(z) ? A(0) : gatefold::exp(z < highest ? z : highest);
+        }
+    for (int e = thread; e < N; e += 1024) a.d1[e] = 1;
+    __syncthreads();
+    for (int iteration = 0; iteration < 1000; ++iteration) {
+        for (index_t t = warp; t < a.tokens; t += 32) {
+            A own = 0;
+            for (int i = 0; i < each; ++i)
+                if (const int e = i * 32 + lane; e < N) own += gatefold::mul(a.matrix[t * N + e], a.d1[e]);
+            const A sum = warp_sum(own);
+            if (lane == 0) a.d0[t] = one / gatefold::mul(static_cast<A>(a.tokens), sum + tiny);
+        }
+        __syncthreads();
+        for (int e = thread; e < N; e += 1024) {
+            A sum = 0;
+            for (index_t t = 0; t < a.tokens; ++t) sum = gatefold::fma(a.matrix[t * N + e], a.d0[t], sum);
+            next[e] = one / gatefold::mul(static_cast<A>(N), sum + tiny);
+        }
+        __syncthreads();
+        if (warp == 0) {
+            A own = 0;
+            for (int i = 0; i < each; ++i)
+                if (const int e = i * 32 + lane; e < N)
+                    own += next[e] > a.d1[e] ? next[e] - a.d1[e] : a.d1[e] - next[e];
+            const A change = warp_sum(own) / static_cast<A>(N);
+            if (lane == 0) goes_on = change > close ? 1 : 0;
+        }
+        __syncthreads();
+        for (int e = thread; e < N; e += 1024) a.d1[e] = next[e];
+        const bool ends = goes_on == 0;
+        __syncthreads();
+        if (ends) break;
+    }
+}
+
+/// Ids and weights of the tokens from what was assigned; a warp per token.
+template <class P>
+__global__ void __launch_bounds__(plan_threads) route_assigned(const assign_arguments<P> a) {
+    using A = typename P::accumulate_type;
+    using state = token_state<P>;
+    constexpr int N = P::choices, S = P::slots;
+    const index_t t = static_cast<index_t>(blockIdx.x) * (plan_threads / 32) + threadIdx.x / 32;
+    if (t >= a.tokens) return;
+    state s;
+    const A* z = a.logits + t * a.logits_stride;
+    const bool decided = read_logits(s, z);
+    const A* row = a.matrix + t * N;
+    std::int32_t* ids = a.ids + t * a.ids_stride;
+    if (a.given) {
+        GATEFOLD_UNROLL
+        for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
+            const int slot = q * 32 + s.lane;
+            s.ids[q] = slot < S ? a.given[t * a.given_stride + slot] : -1;
+        }
+    } else if constexpr (P::c.router.select == selection::expert_choice) {
+        int used = 0;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
+            const int e = i * 32 + s.lane;
+            const bool is_taken = e < N && a.taken[t * N + e] != 0;
+            const unsigned mask = __ballot_sync(all_lanes, is_taken);
+            if (is_taken) ids[used + __popc(mask & ((1u << s.lane) - 1u))] = e;
+            used += __popc(mask);
+        }
+        __syncwarp();
+        GATEFOLD_UNROLL
+        for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
+            const int slot = q * 32 + s.lane;
+            s.ids[q] = slot < used ? ids[slot] : -1;
+        }
+    } else {
+        order_word<A> words[state::lanes_of_logits];
+        GATEFOLD_UNROLL
+        for (int i = 0; i < int{state::lanes_of_logits}; ++i) {
+            const int e = i * 32 + s.lane;
+            words[i] = e < N ? order_key(gatefold::mul(gatefold::mul(row[e], a.d1[e]), a.d0[t])) : order_word<A>(0);
+        }
+        take_best(s, words, 0, S);
+    }
+    if constexpr (P::c.router.from == score::softmax_tokens) {
+        unsigned choosers = 0;
+        GATEFOLD_UNROLL
+        for (int q = 0; q < int{state::lanes_of_slots}; ++q)
+            choosers += static_cast<unsigned>(__popc(__ballot_sync(all_lanes, s.has(q))));
+        GATEFOLD_UNROLL
+        for (int q = 0; q < int{state::lanes_of_slots}; ++q)
+            s.weights[q] = s.has(q) ? scale_weight<P>(row[s.ids[q]] / static_cast<A>(choosers), a.numbers.scale,
+                                                      static_cast<const A*>(nullptr), s.ids[q])
+                                    : A(0);
+    } else {
+        weigh(s, !decided, a.expert_scale, a.numbers, a.numbers.first_token + t, [&](int e) { return z[e]; });
+    }
+    GATEFOLD_UNROLL
+    for (int q = 0; q < int{state::lanes_of_slots}; ++q) {
+        const int slot = q * 32 + s.lane;
+        if (slot >= S) continue;
+        ids[slot] = s.ids[q];
+        a.weights[t * a.weights_stride + slot] = s.weights[q];
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The groups of tokens among which experts choose: as the capacity says; without one the sequences of the batch, or
+/// all tokens where it names none.
+template <layer_type L>
+capacity_groups choice_groups(const batch<L, cuda>& in, const options<L>& o) {
+    constexpr capacity_config c = L::c.capacity;
+    const index_t tokens = in.x.extent(0);
+    capacity_groups g;
+    g.tokens = g.size = tokens;
+    g.rule = c;
+    g.factor = decimal_of(o.capacity_factor);
+    g.experts = L::choices;
+    g.top_k = L::top_k;
+    g.training = o.training;
+    if constexpr (c.shared_by == capacity_group::fixed) {
+        g.size = c.group_size < tokens ? c.group_size : tokens;
+        g.count = static_cast<int>(ceil_div(tokens, g.size));
+    } else if (in.sequence_starts.data() &&
+               (c.rule == capacity_rule::none || c.shared_by == capacity_group::sequence)) {
+        g.starts = in.sequence_starts.data();
+        g.count = static_cast<int>(in.sequence_starts.extent(0));
+    }
+    if constexpr (c.rule == capacity_rule::share) {
+        const auto most = [&](index_t n) {
+            return capacity_of(c, o.capacity_factor, n, L::choices, L::top_k, o.training, 0);
+        };
+        g.most = most(g.size);
+        g.most_of_last = most(tokens - (g.count - 1) * g.size);
+    }
+    return g;
+}
+
+/// Ids and weights of all tokens from the logits and scores of the batch, then the plan.
+template <class P, class W, layer_type L = typename W::layer_type>
+void assign_batch(context<cuda>& ctx, P, const route_call<W>& call, const route_arguments<P>& r) {
+    using memory = route_buffers<L>;
+    const index_t tokens = call.in.x.extent(0);
+    assign_arguments<P> a;
+    a.groups = choice_groups(call.in, call.o);
+    a.logits = r.logits;
+    a.logits_stride = r.logits_stride;
+    a.matrix = call.memory.matrix;
+    a.taken = call.memory.taken;
+    a.given = call.in.chosen.data();
+    a.given_stride = call.in.chosen.row_stride();
+    a.d0 = call.memory.d0;
+    a.d1 = call.memory.d1;
+    a.expert_scale = r.expert_scale;
+    a.ids = r.ids;
+    a.weights = r.weights;
+    a.ids_stride = r.ids_stride;
+    a.weights_stride = r.weights_stride;
+    a.tokens = static_cast<int>(tokens);
+    a.numbers = r.numbers;
+    const int blocks = a.groups.count < most_group_blocks ? a.groups.count : most_group_blocks;
+    const dim3 grid(static_cast<unsigned>(P::choices), static_cast<unsigned>(blocks));
+    if constexpr (L::c.router.from == score::softmax_tokens) {
+        score_columns<P><<<grid, plan_threads, 0, ctx.stream()>>>(a);
+        check_kernel("route: scores");
+    }
+    if constexpr (memory::choice) {
+        if (!a.given) choose_tokens<P><<<grid, plan_threads, 0, ctx.stream()>>>(a);
+    } else {
+        balance<P><<<1, 1024, 0, ctx.stream()>>>(a);
+    }
+    check_kernel("route: assignment");
+    constexpr int warps = plan_threads / 32;
+    route_assigned<P><<<static_cast<unsigned>(ceil_div(tokens, index_t{warps})), plan_threads, 0, ctx.stream()>>>(a);
+    check_kernel("route: assigned");
+    if (call.plan) make_plan<P::choices>(ctx, {r.ids, nullptr}, tokens * L::slots, L::experts, *call.plan, call.counts);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/router_input.cuh ----
+// What the router projects where it is not the tokens as they lie: noise and norms on the way in, the first layer of
+// deep projections.
+//
+//     x ── move_rows: noise, norm ──> u[T,H] ── project_rows ──> features[T,P] ── normalise_rows (cosine) ──> logits
+//
+// The orders of all sums are the CPU's: chains of fma for products, 16 partial sums for lengths.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <input_noise Noise>
+inline constexpr bool is_shared_noise =
+    Noise == input_noise::shared_jitter || Noise == input_noise::shared_jitter_twice;
+
+/// Tokens of T to rows of U with the noise of the call (kind Noise) and the norm of a router's input; a warp per row.
+template <class T, class U, class R, int Hidden, router_input Input, input_noise Noise, bool Disturbs>
+__global__ void __launch_bounds__(256)
+    move_rows(const T* __restrict__ x, index_t x_stride, const R* __restrict__ scale, U* __restrict__ to,
+              index_t to_stride, int tokens, float noise, counter_rng draw, index_t first_token) {
+    using A = accumulate_t<T>;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int t = static_cast<int>(blockIdx.x) * 8 + static_cast<int>(threadIdx.x) / 32;
+    if (t >= tokens) return;
+    const T* from = x + t * x_stride;
+    U* row = to + t * to_stride;
+    for (int h = lane; h < Hidden; h += 32) {
+        A v = to_accumulate(from[h]);
+        if constexpr (Disturbs)
+            if (noise > 0)
+                v = disturbed_by<Noise, is_shared_noise<Noise>, T>(v, static_cast<A>(noise), draw, first_token + t, h,
+                                                                   Hidden);
+        row[h] = from_accumulate<U>(v);
+    }
+    if constexpr (Input != router_input::tokens) {
+        static_assert(std::is_same_v<U, A>);
+        __syncwarp();
+        const A square = __shfl_sync(all_lanes, dot_by_warp<A>(row, row, Hidden), 0);
+        if constexpr (Input == router_input::unit_length) {
+            const A length = length_floor(gatefold::sqrt(square));
+            for (int h = lane; h < Hidden; h += 32) row[h] = row[h] / length;
+        } else {
+            const A root = gatefold::sqrt(static_cast<A>(Hidden));
+            const A rms = gatefold::sqrt(square / static_cast<A>(Hidden) + static_cast<A>(1e-6));
+            for (int h = lane; h < Hidden; h += 32)
+                row[h] = gatefold::mul(row[h] / rms, to_accumulate(scale[h])) / root;
+        }
+    }
+}
+
+/// out[t, n] = f(x[t] · w[n]), f the tanh of a two-layer projection or nothing.
+template <class X, class R, int Depth, int Outputs, bool Tanh, class Shape>
+__global__ void __launch_bounds__(plan_threads)
+    project_rows(const X* __restrict__ x, index_t x_stride, const R* __restrict__ w, accumulate_t<X>* __restrict__ out,
+                 int tokens) {
+    using A = accumulate_t<X>;
+    using product =
+        simt_tile<X, R, Shape::tokens, Shape::experts, Shape::depth, Shape::stages, plan_threads, Shape::rows_each>;
+    __shared__ product shared;
+    const int thread = static_cast<int>(threadIdx.x), first = static_cast<int>(blockIdx.x) * Shape::tokens;
+    const int column = static_cast<int>(blockIdx.y) * Shape::experts;
+    A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
+    simt_product<product, Depth, plan_threads, X, R>(
+        shared, acc, [&](int m) -> const X* { return first + m < tokens ? x + (first + m) * x_stride : nullptr; },
+        [&](int n) -> const R* {
+            return column + n < Outputs ? w + static_cast<index_t>(column + n) * Depth : nullptr;
+        },
+        no_factor{});
+    GATEFOLD_UNROLL
+    for (int i = 0; i < product::rows_each; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < product::columns_each; ++j) {
+            const int m = first + thread / product::columns_apart + i * product::rows_apart;
+            const int n = column + thread % product::columns_apart + j * product::columns_apart;
+            if (m < tokens && n < Outputs)
+                out[static_cast<index_t>(m) * Outputs + n] = Tanh ? gatefold::tanh(acc[i][j]) : acc[i][j];
+        }
+    }
+}
+
+/// Brings rows to length 1: `count` rows of features where they lie, then the rows of the head; a warp per row.
+template <class A, class R, int Width, int Heads>
+__global__ void __launch_bounds__(256)
+    normalise_rows(A* features, int count, const R* __restrict__ head, A* directions) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = static_cast<int>(blockIdx.x) * 8 + static_cast<int>(threadIdx.x) / 32;
+    const auto normalise = [&](const auto* from, A* to) {
+        const A square = __shfl_sync(all_lanes, dot_by_warp<A>(from, from, Width), 0);
+        const A length = length_floor(gatefold::sqrt(square));
+        for (int p = lane; p < Width; p += 32) to[p] = to_accumulate(from[p]) / length;
+    };
+    if (row < count)
+        normalise(features + static_cast<index_t>(row) * Width, features + static_cast<index_t>(row) * Width);
+    else if (row < count + Heads)
+        normalise(head + static_cast<index_t>(row - count) * Width,
+                  directions + static_cast<index_t>(row - count) * Width);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// x · w^T for all tokens.
+template <int Depth, int Outputs, bool Tanh, class X, class R, class A>
+void project(context<cuda>& ctx, const X* x, index_t x_stride, const R* w, A* out, index_t tokens) {
+    const auto launch = [&]<class Shape>(Shape) {
+        const dim3 grid(static_cast<unsigned>(ceil_div(tokens, index_t{Shape::tokens})),
+                        unsigned{ceil_div(Outputs, int{Shape::experts})});
+        project_rows<X, R, Depth, Outputs, Tanh, Shape>
+            <<<grid, plan_threads, 0, ctx.stream()>>>(x, x_stride, w, out, static_cast<int>(tokens));
+        check_kernel("route: projection");
+    };
+    for_tokens(tokens, launch);
+}
+
+/// Launches the router over rows that are ready. The policy is deduced, since nvcc spells an alias in the kernel's
+/// stub, layer and all.
+template <class P, int Slots>
+void route_rows(context<cuda>& ctx, route_arguments<P> a, index_t tokens, int experts, const plan_output* plan,
+                std::int32_t* counts) {
+    constexpr int N = P::choices;
+    const index_t pairs = tokens * Slots;
+    const bool small = pairs <= pairs_at_once;
+    a.control = ctx.control();
+    if (plan) {
+        a.plan = *plan;
+        a.plans = small;
+        a.counts = small ? nullptr : counts;
+    }
+    const auto launch = [&]<class Shape>(Shape) {
+        constexpr int most = device_control::groups * Shape::tokens;
+        for (index_t first = 0; first < tokens; first += most) {
+            a.first = static_cast<int>(first);
+            a.tokens = static_cast<int>(tokens - first < most ? tokens : first + most);
+            const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens - a.first, int{Shape::tokens})),
+                            unsigned{ceil_div(N, int{Shape::experts})});
+            route_tokens<P, Shape><<<grid, plan_threads, 0, ctx.stream()>>>(a);
+            check_kernel("route");
+        }
+        if (plan && !small) {
+            const int groups = static_cast<int>(ceil_div(tokens, index_t{Shape::tokens}));
+            scatter<N>(ctx, {a.ids, nullptr}, pairs, Shape::tokens * Slots, groups, experts, counts, *plan);
+            check_kernel("make_plan");
+        }
+    };
+    for_tokens(tokens, launch);
+}
+
+/// Routes rows that are ready: of P::input_type, P::depth elements each.
+template <class P, class W, layer_type L = typename W::layer_type>
+void route_ready(context<cuda>& ctx, P, const route_call<W>& call, const typename P::input_type* rows, index_t stride) {
+    constexpr router_config r = L::c.router;
+    const W& w = call.w;
+    const auto& [ids, weights, logits] = call.out;
+    route_arguments<P> a;
+    a.x = rows;
+    a.x_stride = stride;
+    if constexpr (r.logits == projection::linear) a.router = w.router.data();
+    if constexpr (r.logits == projection::two_layer) a.router = w.router_head.data();
+    if constexpr (r.logits == projection::cosine) {
+        a.router = call.memory.directions;
+        a.temperature = w.router_temperature.data();
+    }
+    if constexpr (r.bias) a.router_bias = w.router_bias.data();
+    if constexpr (r.expert_scale) a.expert_scale = w.expert_scale.data();
+    if constexpr (r.selection_bias != key_bias::none) a.selection_bias = w.selection_bias.data();
+    if constexpr (r.transform == logit_transform::residual) {
+        a.transform.previous = call.in.previous_logits.data();
+        a.transform.previous_stride = call.in.previous_logits.row_stride();
+        a.transform.residual = w.router_residual.data();
+    }
+    a.transform.deviations = call.memory.deviations;
+    a.transform.kept_deviations = call.deviations;
+    a.given = call.in.chosen.data();
+    a.given_stride = call.in.chosen.row_stride();
+    a.ids = ids.data();
+    a.weights = weights.data();
+    a.logits = logits.data();
+    a.ids_stride = ids.row_stride();
+    a.weights_stride = weights.row_stride();
+    a.logits_stride = logits.row_stride();
+    const options<L>& o = call.o;
+    a.numbers = {o.scale, o.epsilon, o.noise, o.threshold, r.power, o.training, draws_of(o), call.in.first_token};
+    if constexpr (route_buffers<L>::assigns) {
+        constexpr bool choice = route_buffers<L>::choice;
+        if ((choice || o.training) && (!a.given || r.from == score::softmax_tokens)) {
+            a.scores = call.memory.matrix;
+            route_rows<P, L::slots>(ctx, a, call.in.x.extent(0), L::experts, nullptr, nullptr);
+            return assign_batch(ctx, P{}, call, a);
+        }
+    }
+    route_rows<P, L::slots>(ctx, a, call.in.x.extent(0), L::experts, call.plan, call.counts);
+}
+
+/// From what the router reads, tokens or rows of the accumulation type, through the first layer of deep projections.
+template <class X, class W, layer_type L = typename W::layer_type>
+void route_from(context<cuda>& ctx, const route_call<W>& call, const X* rows, index_t stride) {
+    using A = typename L::accumulate_type;
+    using source = logits_source<L>;
+    const W& w = call.w;
+    const index_t tokens = call.in.x.extent(0);
+    if constexpr (route_buffers<L>::noisy) {
+        if (call.o.training)
+            project<L::hidden, L::choices, false>(ctx, rows, stride, w.router_noise.data(), call.memory.deviations,
+                                                  tokens);
+    }
+    if constexpr (source::deep) {
+        constexpr int P = source::depth;
+        A* features = call.memory.features;
+        project<L::hidden, P, !route_buffers<L>::cosine>(ctx, rows, stride, w.router_projection.data(), features,
+                                                         tokens);
+        if constexpr (route_buffers<L>::cosine) {
+            normalise_rows<A, typename L::router_type, P, L::choices>
+                <<<static_cast<unsigned>(ceil_div(tokens + L::choices, index_t{8})), 256, 0, ctx.stream()>>>(
+                    features, static_cast<int>(tokens), w.router_head.data(), call.memory.directions);
+            check_kernel("route: directions");
+        }
+        route_ready(ctx, policy_of<L, true>{}, call, features, index_t{P});
+    } else {
+        route_ready(ctx, policy_of<L, std::is_same_v<X, A>>{}, call, rows, stride);
+    }
+}
+
+/// The same behind noise and norm on the input.
+template <bool Disturbs, class W, layer_type L = typename W::layer_type>
+void route_moved(context<cuda>& ctx, const route_call<W>& call) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    using R = typename L::router_type;
+    constexpr int H = L::hidden;
+    constexpr router_input input = logits_source<L>::normed ? L::c.router.input : router_input::tokens;
+    const index_t tokens = call.in.x.extent(0);
+    const auto& x = call.in.router_x.data() ? call.in.router_x : call.in.x;
+    const R* scale = nullptr;
+    if constexpr (input == router_input::rms_norm) scale = call.w.router_scale.data();
+    A* u = call.memory.input;
+    move_rows<T, A, R, H, input, L::c.router.noise_on, Disturbs>
+        <<<static_cast<unsigned>(ceil_div(tokens, index_t{8})), 256, 0, ctx.stream()>>>(
+            x.data(), x.row_stride(), scale, u, index_t{H}, static_cast<int>(tokens), call.o.noise, draws_of(call.o),
+            call.in.first_token);
+    check_kernel("route: input");
+    route_from<A>(ctx, call, u, index_t{H});
+}
+
+/// Routes the tokens and, given somewhere to put it, makes their plan.
+template <class W, layer_type L = typename W::layer_type>
+void route(context<cuda>& ctx, const route_call<W>& call) {
+    using T = typename L::value_type;
+    check_options("route", call.o);
+    require(!call.o.training || !assigns_on_the_cpu<L>, "forward", "options.training",
+            "false on CUDA for balanced assignment, which is an auction", call.o.training);
+    if constexpr (has_jitter(L::c)) {
+        if (is_disturbed(call.o)) return route_moved<true>(ctx, call);
+    }
+    if constexpr (logits_source<L>::normed) {
+        route_moved<false>(ctx, call);
+    } else {
+        const auto& x = call.in.router_x.data() ? call.in.router_x : call.in.x;
+        route_from<T>(ctx, call, x.data(), x.row_stride());
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <int Hidden, int Slots, class What, class T, class Out>
+void run_combine(context<cuda>& ctx, What, const combine_arguments<T, Out>& a) {
+    const auto launch = [&]<int Vector>() {
+        constexpr int together = combine_tokens<Hidden, Vector>, vectors = combine_vectors<Hidden, Vector>;
+        const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens, int{together})),
+                        unsigned{together > 1 ? 1 : ceil_div(int{vectors}, 256)});
+        combine<T, Out, Hidden, Slots, What, Vector><<<grid, 256, 0, ctx.stream()>>>(a);
+        check_kernel("forward: combine");
+    };
+    constexpr int wide = static_cast<int>(16 / sizeof(T));
+    // Rows of 16-bit layers begin at whole vectors, or there is one row.
+    if constexpr (Hidden % wide == 0 && sizeof(T) == 2)
+        launch.template operator()<wide>();
+    else if (Hidden % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
+        launch.template operator()<(Hidden % wide == 0 ? wide : 1)>();
+    else
+        launch.template operator()<1>();
+}
+/// The last step of a layer: what rows add up to, and the shared expert.
+template <layer_type L, bool Routed>
+using combine_for =
+    combine_of<Routed ? L::experts : 0, Routed ? L::experts + L::c.free.constant : 0,
+               Routed ? L::experts + L::c.free.constant + L::c.free.copy : 0, (Routed && L::choices > L::experts),
+               (L::shared_ffn > 0 && (!Routed || L::c.latent == 0)), L::c.shared.gate && (!Routed || L::c.latent == 0),
+               Routed && L::c.router.scaled == scale_at::output, Routed && L::c.router.acts_on == weight_at::blend>;
+
+/// How experts multiply: in the way of their type. Others bring a stage of their own.
+struct default_stage {
+    template <class Kind, bool Packed, bool Factor, class T>
+    static void run(context<cuda>& ctx, const expert_matrices<T>& w, const grouped_product<T>& p, index_t pairs,
+                    int experts, int tile_rows, const stage_output<T>& to) {
+        run_experts<Kind, Packed, Factor>(ctx, w, p, pairs, experts, tile_rows, to);
+    }
+};
+
+/// Tokens as experts read them: with noise that they share with the router, in training.
+template <layer_type L>
+basic_view<cuda, const typename L::value_type, dyn, L::hidden> given_rows(context<cuda>& ctx, const batch<L, cuda>& in,
+                                                                          const options<L>& o,
+                                                                          const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    constexpr int H = L::hidden;
+    if constexpr (shares_jitter(L::c)) {
+        if (is_disturbed(o)) {
+            const T* scale = nullptr;
+            move_rows<T, T, T, H, router_input::tokens, L::c.router.noise_on, true>
+                <<<static_cast<unsigned>(ceil_div(in.x.extent(0), index_t{8})), 256, 0, ctx.stream()>>>(
+                    in.x.data(), in.x.row_stride(), scale, memory.given, row_pitch(H), static_cast<int>(in.x.extent(0)),
+                    o.noise, draws_of(o), in.first_token);
+            check_kernel("forward: noise");
+            return {memory.given, {in.x.extent(0), H}, row_pitch(H)};
+        }
+    }
+    return in.x;
+}
+
+/// Tokens as the layer's parts read them: the shared expert and its gate; copying experts; experts with weights.
+template <class T>
+struct token_rows {
+    const T *given, *x, *in;
+    index_t given_stride, x_stride, in_stride;
+};
+
+/// Noise that experts share with the router, and the product with k.
+template <layer_type L>
+token_rows<typename L::value_type> read_rows(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
+                                             const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    constexpr int H = L::hidden;
+    const auto given = given_rows(ctx, in, o, memory);
+    const T* x = given.data();
+    index_t stride = given.row_stride();
+    if constexpr (L::c.router.input_times_k) {
+        multiply_rows<T, H><<<static_cast<unsigned>(in.x.extent(0)), 256, 0, ctx.stream()>>>(
+            x, stride, memory.multiplied, static_cast<typename L::accumulate_type>(L::top_k));
+        check_kernel("forward: tokens times k");
+        x = memory.multiplied;
+        stride = row_pitch(H);
+    }
+    return {given.data(), x, x, given.row_stride(), stride, stride};
+}
+
+/// The products of the routed experts: z[r] for every row of the plan.
+template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
+                     const plan_output& plan, const typename L::accumulate_type* weights, index_t tokens,
+                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory,
+                     typename L::value_type* z, index_t z_stride, bool z_ends) {
+    using T = typename L::value_type;
+    constexpr bool on_input = L::c.router.acts_on == weight_at::input;
+    constexpr int H = L::hidden, D = L::width;
+    grouped_product<T> p;
+    p.in = rows.in;
+    p.in_stride = rows.in_stride;
+    p.limit = static_cast<typename L::accumulate_type>(o.limit);
+    p.pre = pre;
+    if constexpr (L::c.latent > 0) {
+        run_dense<T, D, H, L::c.router.input_times_k, false>(ctx, p.in, p.in_stride, w.latent_down.data(),
+                                                             memory.latent_x, row_pitch(D), tokens,
+                                                             "forward: latent input");
+        p.in = memory.latent_x;
+        p.in_stride = row_pitch(D);
+    }
+    p.tiles = plan.tiles;
+    p.tile_count = plan.tile_count;
+    p.pairs = plan.rows;
+    p.slots = L::slots;
+    if constexpr (on_input) p.factor = weights;
+    Stage::template run<routed_kind<L>, is_packed<W>, on_input>(
+        ctx, routed_matrices(w), p, tokens * L::slots, L::experts, plan.tile_rows,
+        stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts});
+}
+
+/// What follows the experts: the shared expert, the weighted sums, and from a latent width back to the hidden one. `c`
+/// says where y is.
+template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
+                  const routing_view<L, cuda>& routing, const std::int32_t* place, const typename L::value_type* z,
+                  index_t z_stride, tape<L, cuda>* saved, const options<L>& o,
+                  combine_arguments<typename L::value_type> c, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    constexpr bool latent = L::c.latent > 0;
+    constexpr int H = L::hidden, D = L::width;
+    const index_t tokens = c.tokens;
+    c.x = rows.x;
+    c.x_stride = rows.x_stride;
+    c.gate_x = rows.given;
+    c.gate_x_stride = rows.given_stride;
+    if constexpr (L::shared_ffn > 0) {
+        grouped_product<T> s;
+        s.in = rows.given;
+        s.in_stride = rows.given_stride;
+        s.rows = static_cast<int>(tokens);
+        s.limit = static_cast<A>(o.shared_limit);
+        if (saved) s.pre = saved->shared_gate_up().data();
+        Stage::template run<shared_kind<L>, is_packed<W>, false>(
+            ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+            stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(H), false});
+        c.shared = memory.shared_returned;
+        c.shared_stride = row_pitch(H);
+        if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+    }
+    if constexpr (L::c.free.constant > 0) {
+        c.constant_gate = w.constant_gate.data();
+        c.constant_value = w.constant_value.data();
+    }
+    combine_arguments<T, std::conditional_t<latent, A, T>> r;
+    r.z = z;
+    r.z_stride = z_stride;
+    r.tokens = c.tokens;
+    r.scale = static_cast<A>(o.scale);
+    if constexpr (L::c.router.acts_on != weight_at::input) r.weights = routing.weights.data();
+    r.place = place;
+    r.ids = routing.ids.data();
+    if constexpr (latent) {
+        A* sums = saved ? saved->latent_sums().data() : memory.latent_sums;
+        r.y = sums;
+        r.y_stride = D;
+        run_combine<D, L::slots>(ctx, combine_for<L, true>{}, r);
+        const bool adds = L::shared_ffn > 0 || c.accumulate;
+        latent_outputs(ctx, w, sums, memory.latent_normal, tokens, adds ? memory.widened : c.y,
+                       adds ? row_pitch(H) : c.y_stride, !adds);
+        if (!adds) return;
+        c.z = memory.widened;
+        c.z_stride = row_pitch(H);
+        run_combine<H, 1>(ctx, combine_for<L, false>{}, c);
+    } else {
+        c.z = r.z;
+        c.z_stride = r.z_stride;
+        c.scale = r.scale;
+        c.weights = r.weights;
+        c.place = r.place;
+        c.ids = r.ids;
+        run_combine<H, L::slots>(ctx, combine_for<L, true>{}, c);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/pointer.cuh ----
+// Whether a pointer that a caller passes as device memory is that.
+
+#include <cuda_runtime_api.h>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Memory that the device can read: a host pointer in a device view would only fail later, and elsewhere.
+inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
+    cudaPointerAttributes found{};
+    const cudaError_t status = cudaPointerGetAttributes(&found, p);
+    if (status != cudaSuccess) cudaGetLastError();
+    const bool reachable =
+        status == cudaSuccess && (found.type == cudaMemoryTypeManaged || found.type == cudaMemoryTypeDevice);
+    require(reachable, function, argument, "device memory", "host memory");
+    require(found.type == cudaMemoryTypeManaged || found.device == device, function, argument,
+            "memory of device " + std::to_string(device), found.device);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/support.cuh ----
+// What a configuration may say and the CUDA wing does not do, as sentences that stop the build.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <layer_type L>
+struct supported {
+    static_assert(L::c.dropout == 0,
+                  "gatefold: dropout inside experts is drawn on the CPU only; set .dropout to 0 for a layer on CUDA");
+    static constexpr bool value = true;
+};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/tensor.cuh ----
@@ -14589,6 +18090,7 @@ struct static_tensor<basic_tensor<cuda, T, E...>> {
     static basic_tensor<cuda, T, E...> make(context<cuda>& ctx) {
         static_assert(dynamic_extents<E...> == 0);
         basic_tensor<cuda, T, E...> t({E...}, ctx.memory());
+        const device_scope scope(ctx.device());
         t.set_zero(ctx.stream());
         return t;
     }
@@ -14602,6 +18104,7 @@ template <class T>
 void copy_rows(context<cuda>& ctx, T* to, index_t to_stride, const T* from, index_t from_stride, index_t rows,
                index_t columns, bool waits) {
     if (rows == 0 || columns == 0) return;
+    const device_scope scope(ctx.device());
     const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
     if (to_stride == columns && from_stride == columns)
         check(cudaMemcpyAsync(to, from, bytes(rows * columns), cudaMemcpyDefault, ctx.stream()), "copy");
@@ -14652,272 +18155,175 @@ void copy(context<cuda>& ctx, weights<L, B>& to, const weights<L, C>& from) {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
-/// Refuses what this wing has no kernel for, in a sentence.
-template <layer_type L>
-constexpr bool check_supported() {
-    constexpr router_config r = L::c.router;
-    static_assert(r.select != selection::expert_choice, "gatefold: expert choice is not there on CUDA; run on the CPU");
-    static_assert(r.input == router_input::tokens,
-                  "gatefold: on CUDA a router reads the tokens as they are; set .router.input to router_input::tokens");
-    static_assert(r.logits == projection::linear || r.logits == projection::none,
-                  "gatefold: on CUDA a router has a linear projection or none; set .router.logits");
-    static_assert(r.transform != logit_transform::residual && r.transform != logit_transform::noisy_top_k,
-                  "gatefold: on CUDA logits are not transformed by learned matrices; set .router.transform");
-    static_assert(L::c.latent == 0, "gatefold: experts on a latent width are not there on CUDA; leave .latent out");
-    static_assert(L::c.free.constant == 0,
-                  "gatefold: experts that return a learned constant are not there on CUDA; leave .free.constant out");
-    static_assert(L::c.capacity.rule == capacity_rule::none,
-                  "gatefold: a capacity is not there on CUDA; leave .capacity out");
-    return true;
-}
-
-/// Draws that the configuration makes in training only, on inputs or logits.
-template <layer_type L>
-inline constexpr bool trains_on_the_cpu = has_jitter(L::c) || L::c.router.transform == logit_transform::gaussian
-                                          || L::c.router.transform == logit_transform::gumbel
-                                          || L::c.router.select == selection::sinkhorn
-                                          || L::c.router.select == selection::balanced;
-
-/// The workspace of one forward call.
-template <layer_type L>
-struct forward_memory {
+/// A dense layer: both projections, and an addition where y is added to.
+template <class Stage, class W, layer_type L = typename W::layer_type>
+void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::value_type> p,
+                   combine_arguments<typename L::value_type> c, const forward_memory<L>& memory, index_t tokens) {
     using T = typename L::value_type;
-    using A = typename L::accumulate_type;
-    static constexpr index_t routed(index_t tokens) { return L::is_dense ? 0 : tokens; }
-    static constexpr index_t groups(index_t tokens) {
-        return ceil_div(tokens, index_t{few_tokens::tokens}) + ceil_div(tokens * L::slots, index_t{counted_pairs});
-    }
-    static constexpr int least_tile = 8;
-
-    std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
-    A *weights, *logits;
-    tile* tiles;
-    T *scaled, *activated, *returned, *shared_activated, *shared_returned;
-    static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
-
-    constexpr forward_memory(carver& memory, index_t tokens)
-        : ids(memory.take<std::int32_t>(routed(tokens) * L::slots)),
-          offsets(memory.take<std::int32_t>(L::choices + 1)),
-          rows(memory.take<std::int32_t>(routed(tokens) * L::slots)),
-          place(memory.take<std::int32_t>(routed(tokens) * L::slots)),
-          counts(memory.take<std::int32_t>(routed(groups(tokens)) * L::choices)),
-          tile_count(memory.take<std::int32_t>(1)),
-          weights(memory.take<A>(routed(tokens) * L::slots)),
-          logits(memory.take<A>(routed(tokens) * L::choices)),
-          tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
-          scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
-          activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
-          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
-          shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
-          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)) {}
-};
-
-template <layer_type L>
-constexpr std::size_t forward_bytes(index_t tokens) {
-    carver count(nullptr);
-    const forward_memory<L> memory(count, tokens);
-    return count.used();
+    p.rows = static_cast<int>(tokens);
+    const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
+    stage_output<T> to{memory.activated, c.y, c.y_stride, true};
+    if (c.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
+    Stage::template run<routed_kind<L>, is_packed<W>, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+    if (!c.accumulate) return;
+    c.z = memory.returned;
+    c.z_stride = row_pitch(L::width);
+    run_combine<L::hidden, 1>(ctx, combine_for<L, false>{}, c);
 }
 
-template <int N>
-void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
-             const std::int32_t* counts, const plan_output& out) {
-    const int each = ceil_div(groups, most_scatter_blocks), blocks = ceil_div(groups, each);
-    scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
-        id_of, pairs, group_pairs, groups, each, experts, counts, out);
-}
-
-/// The plan of given ids.
-template <int N>
-void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
-               std::int32_t* counts) {
-    if (pairs <= pairs_at_once) {
-        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
-    } else {
-        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
-        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
-        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
-    }
-    check_launch("make_plan");
-}
-/// Routes the tokens and, given somewhere to put it, makes their plan. The policy is deduced, since nvcc spells an
-/// alias in the kernel's stub, layer and all.
-template <class P, class W, layer_type L = typename W::layer_type>
-void route(context<cuda>& ctx, P, const W& w, const batch<L, cuda>& in, const options<L>& o,
-           const routing_view<L, cuda>& out, const plan_output* plan, std::int32_t* counts) {
-    constexpr int N = L::choices;
-    check_options("route", o);
-    require(!o.training || !trains_on_the_cpu<L>, "forward", "options.training",
-            "false on CUDA for a router that draws noise for inputs or logits, or assigns over the batch", o.training);
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
-    const auto& x = in.router_x.data() ? in.router_x : in.x;
-    route_arguments<P> a;
-    a.x = x.data();
-    a.x_stride = x.row_stride();
-    if constexpr (L::c.router.logits == projection::linear) a.router = w.router.data();
-    if constexpr (L::c.router.bias) a.router_bias = w.router_bias.data();
-    if constexpr (L::c.router.expert_scale) a.expert_scale = w.expert_scale.data();
-    if constexpr (L::c.router.selection_bias != key_bias::none) a.selection_bias = w.selection_bias.data();
-    a.given = in.chosen.data();
-    a.given_stride = in.chosen.row_stride();
-    a.ids = out.ids.data();
-    a.weights = out.weights.data();
-    a.logits = out.logits.data();
-    a.ids_stride = out.ids.row_stride();
-    a.weights_stride = out.weights.row_stride();
-    a.logits_stride = out.logits.row_stride();
-    a.numbers = {o.scale,       o.epsilon,  o.noise,
-                 o.threshold,   o.training, counter_rng{o.seed, o.step, static_cast<int>(o.layer)},
-                 in.first_token};
-    a.control = ctx.control();
-    const bool small = pairs <= pairs_at_once;
-    if (plan) {
-        a.plan = *plan;
-        a.plans = small;
-        a.counts = small ? nullptr : counts;
-    }
-    const auto launch = [&]<class Shape>(Shape) {
-        constexpr int most = device_control::groups * Shape::tokens;
-        for (index_t first = 0; first < tokens; first += most) {
-            a.first = static_cast<int>(first);
-            a.tokens = static_cast<int>(tokens - first < most ? tokens : first + most);
-            const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens - a.first, int{Shape::tokens})),
-                            unsigned{ceil_div(N, int{Shape::experts})});
-            route_tokens<P, Shape><<<grid, plan_threads, 0, ctx.stream()>>>(a);
-            check_launch("route");
-        }
-        if (plan && !small) {
-            const int groups = static_cast<int>(ceil_div(tokens, index_t{Shape::tokens}));
-            scatter<N>(ctx, {a.ids, nullptr}, pairs, Shape::tokens * L::slots, groups, L::experts, counts, *plan);
-            check_launch("make_plan");
-        }
-    };
-    if (tokens < many_from)
-        launch(few_tokens{});
-    else
-        launch(many_tokens{});
-}
-
-/// Memory that the device can read: a host pointer in a device view would only fail later, and elsewhere.
-inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
-    cudaPointerAttributes found{};
-    const cudaError_t status = cudaPointerGetAttributes(&found, p);
-    if (status != cudaSuccess) cudaGetLastError();
-    const bool reachable =
-        status == cudaSuccess && (found.type == cudaMemoryTypeManaged || found.type == cudaMemoryTypeDevice);
-    require(reachable, function, argument, "device memory", "host memory");
-    require(found.type == cudaMemoryTypeManaged || found.device == device, function, argument,
-            "memory of device " + std::to_string(device), found.device);
-}
-
-template <layer_type L>
-void run_combine(context<cuda>& ctx, const combine_arguments<typename L::value_type>& a) {
-    using T = typename L::value_type;
-    constexpr int copies = L::experts + L::c.free.constant, zeros = copies + L::c.free.copy, H = L::hidden;
-    const auto launch = [&]<int Vector>() {
-        constexpr int together = combine_tokens<H, Vector>, vectors = combine_vectors<H, Vector>;
-        const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens, int{together})),
-                        unsigned{together > 1 ? 1 : ceil_div(int{vectors}, 256)});
-        combine<T, H, L::slots, copies, zeros, (L::choices > L::experts), (L::shared_ffn > 0), L::c.shared.gate,
-                L::c.router.scaled == scale_at::output, Vector><<<grid, 256, 0, ctx.stream()>>>(a);
-        check_launch("forward: combine");
-    };
-    constexpr int wide = static_cast<int>(16 / sizeof(T));
-    if (H % wide == 0 && a.y_stride % wide == 0 && a.x_stride % wide == 0)
-        launch.template operator()<(H % wide == 0 ? wide : 1)>();
-    else
-        launch.template operator()<1>();
-}
-
+/// The routing and the plan of its kept pairs, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
+plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
+                           const routing_view<L, cuda>& routing, tape<L, cuda>* saved, const forward_memory<L>& memory,
+                           int tile_rows) {
+    plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
+    if (saved) {
+        const plan_view<cuda> kept = saved->plan();
+        plan.offsets = kept.offsets.data();
+        plan.rows = kept.rows.data();
+        plan.place = kept.place.data();
+    }
+    typename L::accumulate_type* deviations = nullptr;
+    if constexpr (L::c.router.transform == logit_transform::noisy_top_k)
+        if (saved) deviations = saved->deviations().data();
+    if constexpr (drops(L::c)) {
+        const plan_output all{memory.limit.offsets, memory.limit.rows, plan.place};
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations});
+        limit_pairs(ctx, policy_of<L>{}, in, o, routing, memory.limit,
+                    limit_buffers<L>::settles ? memory.limit.kept : nullptr, &plan);
+    } else {
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations});
+    }
+    return plan;
+}
+
+template <class Stage, class W, layer_type L = typename W::layer_type>
+void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, tape<L, cuda>* saved, const options<L>& o,
+                    const combine_arguments<typename L::value_type>& c, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    const index_t tokens = in.x.extent(0);
+    const routing_view<L, cuda> routing = saved ? saved->routing()
+                                                : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
+                                                                        {memory.weights, {tokens, L::slots}},
+                                                                        {memory.logits, {tokens, L::choices}}};
+    const plan_output plan =
+        route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
+    const token_rows<T> rows = read_rows(ctx, in, o, memory);
+    routed_products<Stage>(ctx, w, rows, plan, routing.weights.data(), tokens, o,
+                           saved ? saved->gate_up().data() : nullptr, memory, memory.returned, row_pitch(L::width),
+                           false);
+    combine_rows<Stage>(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
+}
+
+/// Rows of a 16-bit layer begin at whole vectors.
+template <class T, int Width, class V>
+void check_row_starts(const char* function, const char* argument, const V& v) {
+    if constexpr (sizeof(T) == 2 && Width % 8 == 0)
+        require(v.row_stride() % 8 == 0 || v.extent(0) <= 1, function, argument,
+                "rows that begin at multiples of 16 bytes", v.row_stride());
+}
+
+template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
 void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
                    tape<L, cuda>* saved, const options<L>& o) {
+    static_assert(supported<L>::value);
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
-    static_assert(check_supported<L>());
     const device_scope scope(ctx.device());
     check_device_pointer("forward", "x", in.x.data(), ctx.device());
     check_device_pointer("forward", "y", y.data(), ctx.device());
-    const index_t tokens = in.x.extent(0), pairs = tokens * L::slots;
+    const index_t tokens = in.x.extent(0);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
     const forward_memory<L> memory(arrays, tokens);
-    constexpr bool packed = is_packed<W>;
-    if constexpr (sizeof(T) == 2 && L::hidden % 8 == 0) {
-        require(in.x.row_stride() % 8 == 0 || tokens == 1, "forward", "x", "rows that begin at multiples of 16 bytes",
-                in.x.row_stride());
-        require(y.row_stride() % 8 == 0 || tokens == 1, "forward", "y", "rows that begin at multiples of 16 bytes",
-                y.row_stride());
-    }
-
-    grouped_product<T> p;
-    p.in = in.x.data();
-    p.in_stride = in.x.row_stride();
-    p.limit = static_cast<A>(o.limit);
-    if (saved) p.pre = saved->gate_up().data();
+    check_row_starts<T, L::hidden>("forward", "x", in.x);
+    check_row_starts<T, L::hidden>("forward", "y", y);
     combine_arguments<T> c;
-    c.z = memory.returned;
-    c.z_stride = row_pitch(L::width);
-    c.x = in.x.data();
-    c.x_stride = in.x.row_stride();
     c.y = y.data();
     c.y_stride = y.row_stride();
     c.tokens = static_cast<int>(tokens);
-    c.scale = static_cast<A>(o.scale);
     c.accumulate = o.accumulate;
     if constexpr (L::is_dense) {
-        p.rows = static_cast<int>(tokens);
-        const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
-        stage_output<T> to{memory.activated, y.data(), y.row_stride(), true};
-        if (o.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
-        run_experts<routed_kind<L>, packed, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
-        if (o.accumulate) run_combine<L>(ctx, c);
+        grouped_product<T> p;
+        p.in = in.x.data();
+        p.in_stride = in.x.row_stride();
+        p.limit = static_cast<A>(o.limit);
+        if (saved) p.pre = saved->gate_up().data();
+        dense_forward<Stage>(ctx, w, p, c, memory, tokens);
     } else {
-        constexpr bool on_input = L::c.router.acts_on == weight_at::input;
-        const routing_view<L, cuda> routing = saved ? saved->routing()
-                                                    : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
-                                                                            {memory.weights, {tokens, L::slots}},
-                                                                            {memory.logits, {tokens, L::choices}}};
-        const int tile_rows = tile_rows_for<T>(ctx, pairs, L::experts);
-        plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
-        if (saved) {
-            const plan_view<cuda> kept = saved->plan();
-            plan.offsets = kept.offsets.data();
-            plan.rows = kept.rows.data();
-            plan.place = kept.place.data();
-        }
-        route(ctx, policy_of<L>{}, w, in, o, routing, &plan, memory.counts);
-
-        p.tiles = plan.tiles;
-        p.tile_count = plan.tile_count;
-        p.pairs = plan.rows;
-        p.slots = L::slots;
-        if constexpr (on_input) p.factor = routing.weights.data();
-        run_experts<routed_kind<L>, packed, on_input>(
-            ctx, routed_matrices(w), p, pairs, L::experts, tile_rows,
-            {memory.activated, memory.returned, row_pitch(L::width), false, memory.scaled, plan.offsets + L::experts});
-        if constexpr (L::shared_ffn > 0) {
-            grouped_product<T> s;
-            s.in = in.x.data();
-            s.in_stride = in.x.row_stride();
-            s.rows = static_cast<int>(tokens);
-            s.limit = static_cast<A>(o.shared_limit);
-            if (saved) s.pre = saved->shared_gate_up().data();
-            run_experts<shared_kind<L>, packed, false>(
-                ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
-                {memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
-            c.shared = memory.shared_returned;
-            c.shared_stride = row_pitch(L::hidden);
-            if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
-        }
-        if constexpr (!on_input) c.weights = routing.weights.data();
-        c.place = plan.place;
-        c.ids = routing.ids.data();
-        run_combine<L>(ctx, c);
-        if (saved)
-            check(cudaMemsetAsync(saved->logit_gradients().data(), 0,
-                                  static_cast<std::size_t>(tokens * L::choices) * sizeof(A), ctx.stream()),
+        routed_forward<Stage>(ctx, w, in, saved, o, c, memory);
+        const auto zero = [&](const auto& v) {
+            check(cudaMemsetAsync(v.data(), 0, static_cast<std::size_t>(v.size()) * sizeof(A), ctx.stream()),
                   "forward: tape");
+        };
+        if (saved) {
+            zero(saved->logit_gradients());
+            if constexpr (L::c.router.transform == logit_transform::noisy_top_k) zero(saved->deviation_gradients());
+        }
     }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/stages.cuh ----
+// Experts and combine as stages of their own on CUDA: the pieces of forward with the caller's memory between them.
+//
+//     plan ── list_tiles_of ──> tiles     x ── routed_products ──> z[rows,W] ── combine_rows ──> y
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The tile list of a plan that is there already; one block.
+template <int N>
+__global__ void __launch_bounds__(plan_threads) list_tiles_of(int experts, const plan_output plan) {
+    __shared__ plan_memory<N> shared;
+    for (int e = static_cast<int>(threadIdx.x); e <= N; e += plan_threads) shared.start[e] = plan.offsets[e];
+    __syncthreads();
+    list_tiles<N>(shared, experts, plan);
+}
+
+template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
+void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                   const routing_view<L, cuda>& routing, const basic_view<cuda, T, dyn, L::width>& z,
+                   const options<L>& o) {
+    static_assert(supported<L>::value);
+    const device_scope scope(ctx.device());
+    check_device_pointer("experts", "x", in.x.data(), ctx.device());
+    check_device_pointer("experts", "rows", plan.rows.data(), ctx.device());
+    check_device_pointer("experts", "z", z.data(), ctx.device());
+    check_row_starts<T, L::hidden>("experts", "x", in.x);
+    check_row_starts<T, L::width>("experts", "z", z);
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    const plan_output to{plan.offsets.data(), plan.rows.data(),  plan.place.data(),
+                         memory.tiles,        memory.tile_count, tile_rows_for<T>(ctx, tokens * L::slots, L::experts)};
+    list_tiles_of<L::choices><<<1, plan_threads, 0, ctx.stream()>>>(int{L::experts}, to);
+    check_kernel("experts: tiles");
+    routed_products(ctx, w, read_rows(ctx, in, o, memory), to, routing.weights.data(), tokens, o,
+                    static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
+}
+
+template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
+void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                   const routing_view<L, cuda>& routing, const basic_view<cuda, const T, dyn, L::width>& z,
+                   const output_of<W>& y, const options<L>& o) {
+    const device_scope scope(ctx.device());
+    check_device_pointer("combine", "x", in.x.data(), ctx.device());
+    check_device_pointer("combine", "z", z.data(), ctx.device());
+    check_device_pointer("combine", "y", y.data(), ctx.device());
+    check_row_starts<T, L::hidden>("combine", "x", in.x);
+    check_row_starts<T, L::hidden>("combine", "y", y);
+    constexpr int wide = static_cast<int>(16 / sizeof(T));
+    require(L::width % wide != 0 || z.row_stride() % wide == 0, "combine", "z",
+            "rows that begin at multiples of 16 bytes", z.row_stride());
+    const index_t tokens = in.x.extent(0);
+    carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
+    const forward_memory<L> memory(arrays, tokens);
+    combine_arguments<T> c;
+    c.y = y.data();
+    c.y_stride = y.row_stride();
+    c.tokens = static_cast<int>(tokens);
+    c.accumulate = o.accumulate;
+    combine_rows(ctx, w, read_rows(ctx, in, o, memory), routing, plan.place.data(), z.data(), z.row_stride(),
+                 static_cast<tape<L, cuda>*>(nullptr), o, c, memory);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -14952,6 +18358,7 @@ struct impl<cuda> {
     template <layer_type L>
     static void pack_expert(context<cuda>& ctx, packed<L, cuda>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
+        const device_scope scope(ctx.device());
         using T = typename L::value_type;
         using kind = on_cuda::routed_kind<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
@@ -14960,6 +18367,7 @@ struct impl<cuda> {
     }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
+        const device_scope scope(ctx.device());
         using T = typename L::value_type;
         using places = on_cuda::packed_places<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
@@ -14970,14 +18378,29 @@ struct impl<cuda> {
                                                            to + places::shared_down, 1);
     }
 
+    template <class W, layer_type L = typename W::layer_type>
+    static void experts(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                        const routing_view<L, cuda>& routing,
+                        const basic_view<cuda, expert_sum<L, cuda>, dyn, L::width>& z, const options<L>& o) {
+        on_cuda::experts_stage(ctx, w, in, plan, routing, z, o);
+    }
+    template <class W, layer_type L = typename W::layer_type>
+    static void combine(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
+                        const routing_view<L, cuda>& routing,
+                        const basic_view<cuda, const expert_sum<L, cuda>, dyn, L::width>& z, const output_of<W>& y,
+                        const options<L>& o) {
+        on_cuda::combine_stage(ctx, w, in, plan, routing, z, y, o);
+    }
+
     template <layer_type L>
-    static void make_plan(context<cuda>& ctx, const std::int32_t* ids, const plan_view<cuda>& out) {
+    static void make_plan(context<cuda>& ctx, const std::int32_t* ids, const std::uint8_t* kept,
+                          const plan_view<cuda>& out) {
         const device_scope scope(ctx.device());
         const index_t pairs = out.tokens * out.slots;
         const auto groups = ceil_div(pairs, index_t{on_cuda::counted_pairs});
         auto* counts = reinterpret_cast<std::int32_t*>(
             ctx.workspace(static_cast<std::size_t>(groups * L::choices) * sizeof(std::int32_t)));
-        on_cuda::make_plan<L::choices>(ctx, {ids, nullptr}, pairs, L::experts,
+        on_cuda::make_plan<L::choices>(ctx, {ids, kept}, pairs, L::experts,
                                        {out.offsets.data(), out.rows.data(), out.place.data()}, counts);
     }
 };
@@ -14987,14 +18410,1105 @@ struct routing_impl<cuda> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
                       const routing_view<L, cuda>& out) {
-        static_assert(on_cuda::check_supported<L>());
         const device_scope scope(ctx.device());
-        on_cuda::route(ctx, on_cuda::policy_of<L>{}, w, in, o, out, nullptr, nullptr);
+        carver arrays(ctx.workspace(on_cuda::route_bytes<L>(in.x.extent(0))));
+        const on_cuda::route_buffers<L> memory(arrays, in.x.extent(0));
+        on_cuda::route(ctx, on_cuda::route_call<W>{w, in, o, out, memory, nullptr, nullptr, nullptr});
+    }
+    template <layer_type L>
+    static void apply_capacity(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
+                               const routing_view<L, cuda>& routing, const basic_view<cuda, std::uint8_t, dyn>& kept) {
+        const device_scope scope(ctx.device());
+        on_cuda::apply_capacity(ctx, in, o, routing, kept.data());
     }
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 #endif
+// ---- gatefold/cpu/prune.hpp ----
+// Which blocks of an expert's matrices go: those of least norm.
+
+#include <vector>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// A matrix in blocks of 32 rows × 32 columns; with a gate, of 16 rows and the 16 that stand `rows` below them.
+template <class T>
+struct pruned_matrix {
+    static constexpr int side = 32;
+    T* data;
+    index_t rows, columns;  ///< features or outputs, and inputs
+    bool gated;
+
+    index_t across() const { return ceil_div<index_t>(columns, side); }
+    index_t blocks() const { return ceil_div<index_t>(rows, gated ? side / 2 : side) * across(); }
+
+    /// Calls f(element) for every element of a block.
+    template <class F>
+    void each(index_t block, F&& f) const {
+        const index_t high = gated ? side / 2 : side, r0 = block / across() * high, c0 = block % across() * side;
+        for (int half = 0; half < (gated ? 2 : 1); ++half)
+            for (index_t r = r0; r < (std::min)(r0 + high, rows); ++r)
+                for (index_t c = c0; c < (std::min)(c0 + side, columns); ++c) f(data[(half * rows + r) * columns + c]);
+    }
+};
+
+template <class T>
+void prune_matrix(const pruned_matrix<T>& m, double fraction) {
+    const auto n = static_cast<std::size_t>(m.blocks()),
+               least = static_cast<std::size_t>(std::round(fraction * static_cast<double>(n)));
+    std::vector<double> squares(n);
+    std::vector<index_t> order(n);
+    for (std::size_t b = 0; b < n; ++b) {
+        double sum = 0;
+        m.each(static_cast<index_t>(b), [&](const T& value) {
+            const auto x = static_cast<double>(to_accumulate(value));
+            sum = gatefold::fma(x, x, sum);
+        });
+        squares[b] = sum == sum ? sum : (std::numeric_limits<double>::infinity)();  // NaNs are kept longest
+        order[b] = static_cast<index_t>(b);
+    }
+    std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+        const double x = squares[static_cast<std::size_t>(a)], y = squares[static_cast<std::size_t>(b)];
+        return x < y || (!(y < x) && a < b);
+    });
+    for (std::size_t i = 0; i < least; ++i) m.each(order[i], [](T& value) { value = T{}; });
+}
+
+template <layer_type L>
+void prune_layer(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
+    using T = typename L::value_type;
+    ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
+        if (e < L::local_experts) {
+            const auto one = w.expert(e);
+            prune_matrix<T>({one.gate_up.data(), L::ffn, L::width, L::is_gated}, fraction);
+            prune_matrix<T>({one.down.data(), L::width, L::ffn, false}, fraction);
+        } else if constexpr (L::shared_ffn > 0) {
+            prune_matrix<T>({w.shared_gate_up.data(), L::shared_ffn, L::hidden, is_gated(L::c.shared.act)}, fraction);
+            prune_matrix<T>({w.shared_down.data(), L::hidden, L::shared_ffn, false}, fraction);
+        }
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/soft.hpp ----
+// Soft MoE on the CPU: two softmaxes of one matrix of cosines, four products, and back.
+//
+// Sums over tokens go upwards inside a product or a column, and a column is one thread's: bits do not depend on the
+// number of threads.
+
+// ---- gatefold/moe/soft.hpp ----
+// Soft MoE (arXiv 2308.00951): every slot of every expert reads a mixture of all tokens, every token a mixture of all
+// slots. Nothing is chosen, so nothing is dropped; and a token sees later ones.
+//
+//     x[T,H] ── soft_dispatch ──> slots[S,H] ── any layer, slots as its tokens ──> returned[S,H] ── soft_combine ──>
+//     y[T,H] dx <── soft_dispatch_backward ── d slots <── backward of that layer ── d returned <──
+//     soft_combine_backward ── dy
+//
+// The experts are those of a layer whose choice is given: routers::hash with one expert per token, slot s going to
+// expert s / (S / E) (soft_slots). One call is one group of tokens: an image, a sequence.
+
+namespace gatefold::inline v0 {
+
+/// The parameters of a soft router over H numbers per token with S slots: one direction per slot, and their scale.
+///
+/// logit[t, s] = scale · <x_t / ||x_t||, direction_s / ||direction_s||>.
+template <class T, int Hidden, int Slots>
+struct soft_router {
+    using value_type = T;
+    using accumulate_type = accumulate_t<T>;
+    static constexpr int hidden = Hidden, slots = Slots;
+    tensor<T, Slots, Hidden> directions;
+    tensor<accumulate_type, 1> scale;
+};
+
+/// What soft_dispatch keeps for the other three calls; at most `most_tokens` tokens.
+template <class T, int Hidden, int Slots>
+struct soft_tape {
+    using accumulate_type = accumulate_t<T>;
+    tensor<accumulate_type, dyn, Slots> cosines, dispatch, combine, logit_gradients;
+    tensor<accumulate_type, dyn, Hidden> unit_tokens;
+    tensor<accumulate_type, dyn> lengths;
+    tensor<accumulate_type, Slots, Hidden> unit_directions;
+    tensor<accumulate_type, Slots> direction_lengths;
+    index_t tokens = 0;
+
+    soft_tape() = default;
+    GATEFOLD_INLINE soft_tape(context<cpu>& ctx, index_t most_tokens)
+        : cosines(make_tensor<accumulate_type, dyn, Slots>(ctx, most_tokens)),
+          dispatch(make_tensor<accumulate_type, dyn, Slots>(ctx, most_tokens)),
+          combine(make_tensor<accumulate_type, dyn, Slots>(ctx, most_tokens)),
+          logit_gradients(make_tensor<accumulate_type, dyn, Slots>(ctx, most_tokens)),
+          unit_tokens(make_tensor<accumulate_type, dyn, Hidden>(ctx, most_tokens)),
+          lengths(make_tensor<accumulate_type, dyn>(ctx, most_tokens)),
+          unit_directions(make_tensor<accumulate_type, Slots, Hidden>(ctx)),
+          direction_lengths(make_tensor<accumulate_type, Slots>(ctx)) {}
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Soft MoE on backend B over elements of type T: the four calls below.
+template <backend B, class T>
+struct soft_impl;
+
+template <class T, int H, int S>
+void check_soft_tape(const char* function, const soft_tape<T, H, S>& saved, index_t tokens) {
+    if (!(saved.tokens == tokens)) [[unlikely]]
+        reject(function, "tape", "a tape of " + std::to_string(tokens) + " tokens", saved.tokens);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// A soft router whose directions are drawn from N(0, 1/H), its scale 1.
+template <class T, int H, int S>
+soft_router<T, H, S> random_soft_router(context<cpu>& ctx, std::uint64_t seed, int layer_number = 0) {
+    soft_router<T, H, S> r{make_tensor<T, S, H>(ctx), make_tensor<accumulate_t<T>, 1>(ctx)};
+    const counter_rng draw{seed, 0, layer_number};
+    for (index_t i = 0; i < r.directions.size(); ++i)
+        r.directions.data()[i] = from_accumulate<T>(static_cast<accumulate_t<T>>(
+            draw.normal<double>(purpose::initialisation, i / H, i % H) / std::sqrt(double{H})));
+    r.scale.data()[0] = 1;
+    return r;
+}
+
+/// The ids that send slot s to expert s / (S / experts): batch::chosen of the experts' layer.
+///
+/// Throws: argument_error where the experts cannot have as many slots each.
+inline void soft_slots(view<std::int32_t, dyn, 1> chosen, int experts) {
+    const index_t slots = chosen.extent(0);
+    require(experts >= 1 && slots % experts == 0, "soft_slots", "experts", "a divisor of the number of slots", experts);
+    for (index_t s = 0; s < slots; ++s) chosen(s, 0) = static_cast<std::int32_t>(s / (slots / experts));
+}
+
+/// slots[s] = Σ over the tokens of softmax over tokens of logit[t, s] · x[t].
+///
+/// Shapes:  x [T, H] with T at least 1, slots [S, H].
+/// Throws:  argument_error for views that do not fit or a tape without room; nothing is written then. std::bad_alloc.
+/// Bits:    the same for any number of threads.
+template <class T, int H, int S>
+void soft_dispatch(context<cpu>& ctx, const soft_router<T, H, S>& r, std::type_identity_t<view<const T, dyn, H>> x,
+                   soft_tape<T, H, S>& saved, std::type_identity_t<view<T, dyn, H>> slots) {
+    const index_t tokens = x.extent(0);
+    require(tokens >= 1 && tokens <= saved.lengths.extent(0), "soft_dispatch", "x",
+            "one token to as many as the tape has room for", tokens);
+    detail::check_view("soft_dispatch", "x", x, tokens);
+    detail::check_view("soft_dispatch", "slots", slots, S);
+    detail::check_disjoint("soft_dispatch", "slots", slots, "x", x);
+    detail::soft_impl<cpu, T>::dispatch(ctx, r, x, saved, slots);
+}
+
+/// y[t] = Σ over the slots of softmax over slots of logit[t, s] · returned[s].
+///
+/// Shapes:  returned [S, H], y [T, H] for the T tokens of the dispatch.
+/// Throws:  as soft_dispatch.
+template <class T, int H, int S>
+void soft_combine(context<cpu>& ctx, const soft_tape<T, H, S>& saved,
+                  std::type_identity_t<view<const T, dyn, H>> returned, std::type_identity_t<view<T, dyn, H>> y) {
+    detail::check_soft_tape("soft_combine", saved, y.extent(0));
+    detail::check_view("soft_combine", "returned", returned, S);
+    detail::check_view("soft_combine", "y", y, y.extent(0));
+    detail::check_disjoint("soft_combine", "y", y, "returned", returned);
+    detail::soft_impl<cpu, T>::combine(ctx, saved, returned, y);
+}
+
+/// d_returned from dy, and on the tape the part of the logits' gradient that comes through the combine.
+template <class T, int H, int S>
+void soft_combine_backward(context<cpu>& ctx, soft_tape<T, H, S>& saved,
+                           std::type_identity_t<view<const T, dyn, H>> returned,
+                           std::type_identity_t<view<const T, dyn, H>> dy,
+                           std::type_identity_t<view<T, dyn, H>> d_returned) {
+    detail::check_soft_tape("soft_combine_backward", saved, dy.extent(0));
+    detail::check_view("soft_combine_backward", "returned", returned, S);
+    detail::check_view("soft_combine_backward", "dy", dy, dy.extent(0));
+    detail::check_view("soft_combine_backward", "d_returned", d_returned, S);
+    detail::soft_impl<cpu, T>::combine_backward(ctx, saved, returned, dy, d_returned);
+}
+
+/// dx and the router's gradients from d_slots, after soft_combine_backward; gradients are overwritten, or added to.
+template <class T, int H, int S>
+void soft_dispatch_backward(context<cpu>& ctx, const soft_router<T, H, S>& r,
+                            std::type_identity_t<view<const T, dyn, H>> x, soft_tape<T, H, S>& saved,
+                            std::type_identity_t<view<const T, dyn, H>> d_slots,
+                            std::type_identity_t<view<T, dyn, H>> dx, soft_router<accumulate_t<T>, H, S>& gradients,
+                            bool accumulate = false) {
+    detail::check_soft_tape("soft_dispatch_backward", saved, x.extent(0));
+    detail::check_view("soft_dispatch_backward", "x", x, x.extent(0));
+    detail::check_view("soft_dispatch_backward", "d_slots", d_slots, S);
+    detail::check_view("soft_dispatch_backward", "dx", dx, x.extent(0));
+    detail::check_disjoint("soft_dispatch_backward", "dx", dx, "x", x);
+    detail::soft_impl<cpu, T>::dispatch_backward(ctx, r, x, saved, d_slots, dx, gradients, accumulate);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Calls body(i) for i below n, shared among the threads.
+template <class Body>
+void for_each_index(context<cpu>& ctx, index_t n, Body body) {
+    const int parts = static_cast<int>(n < ctx.threads() ? n : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(n, part, parts);
+        for (index_t i = mine.begin; i < mine.end; ++i) body(i);
+    });
+}
+
+/// unit = row / length, the length not below 1e-12. Returns the length.
+template <class A, class T>
+A to_unit_length(const T* row, index_t n, A* unit) {
+    const A norm = gatefold::sqrt(dot<A>(row, row, n)), least = static_cast<A>(1e-12);
+    const A length = norm > least ? norm : least;
+    for (index_t i = 0; i < n; ++i) unit[i] = to_accumulate(row[i]) / length;
+    return length;
+}
+
+/// d = the gradient of the row whose unit vector has the gradient d.
+template <class A>
+void from_unit_length(const A* unit, A length, index_t n, A* d) {
+    const A along = length > static_cast<A>(1e-12) ? dot<A>(d, unit, n) : A(0);
+    for (index_t i = 0; i < n; ++i) d[i] = (d[i] - gatefold::mul(unit[i], along)) / length;
+}
+
+/// dz += p (dp - <p, dp>) for n numbers that lie `stride` apart.
+template <class A>
+void add_softmax_backward(const A* p, const A* dp, index_t n, index_t stride, A* dz) {
+    A along = 0;
+    for (index_t i = 0; i < n; ++i) along = gatefold::fma(p[i * stride], dp[i * stride], along);
+    for (index_t i = 0; i < n; ++i)
+        dz[i * stride] = gatefold::fma(p[i * stride], dp[i * stride] - along, dz[i * stride]);
+}
+
+/// p = softmax of scale · cosines, for n numbers that lie `stride` apart.
+template <class A>
+void soft_probabilities(const A* cosines, A scale, index_t n, index_t stride, A* p) {
+    A m = -real_format<A>::infinity, total = 0;
+    const auto z = [&](index_t i) { return gatefold::mul(scale, cosines[i * stride]); };
+    for (index_t i = 0; i < n; ++i) m = z(i) > m ? z(i) : m;
+    for (index_t i = 0; i < n; ++i) total += softmax_term(z(i), m);
+    for (index_t i = 0; i < n; ++i) p[i * stride] = share_of(softmax_term(z(i), m), total);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <class T>
+struct soft_impl<cpu, T> {
+    template <int H, int S>
+    static void dispatch(context<cpu>& ctx, const soft_router<T, H, S>& r, const view<const T, dyn, H>& x,
+                         soft_tape<T, H, S>& saved, const view<T, dyn, H>& slots) {
+        using namespace on_cpu;
+        using A = accumulate_t<T>;
+        const index_t tokens = x.extent(0);
+        std::byte* scratch = ctx.workspace(product_scratch_bytes(ctx.threads()));
+        saved.tokens = tokens;
+        A* cosines = saved.cosines.data();
+        for_each_index(ctx, S, [&](index_t s) {
+            saved.direction_lengths.data()[s] =
+                to_unit_length(r.directions.data() + s * H, H, saved.unit_directions.data() + s * H);
+        });
+        for_each_index(ctx, tokens, [&](index_t t) {
+            saved.lengths.data()[t] = to_unit_length(x.row(t), H, saved.unit_tokens.data() + t * H);
+        });
+        product_nt(ctx, scratch, {1, nullptr, tokens}, rows_of<A>{saved.unit_tokens.data(), H},
+                   weights_of<A>{saved.unit_directions.data(), H}, S, H, matrix<A>{cosines, S});
+        const A scale = r.scale.data()[0];
+        for_each_index(ctx, tokens, [&](index_t t) {
+            soft_probabilities(cosines + t * S, scale, S, 1, saved.combine.data() + t * S);
+        });
+        for_each_index(
+            ctx, S, [&](index_t s) { soft_probabilities(cosines + s, scale, tokens, S, saved.dispatch.data() + s); });
+        product_tn(ctx, scratch, {1, nullptr, tokens}, rows_of<A>{saved.dispatch.data(), S},
+                   rows_of<T>{x.data(), x.row_stride()}, S, H, matrix<T>{slots.data(), slots.row_stride()}, false);
+    }
+
+    template <int H, int S>
+    static void combine(context<cpu>& ctx, const soft_tape<T, H, S>& saved, const view<const T, dyn, H>& returned,
+                        const view<T, dyn, H>& y) {
+        using namespace on_cpu;
+        std::byte* scratch = ctx.workspace(product_scratch_bytes(ctx.threads()));
+        product_nn(ctx, scratch, {1, nullptr, saved.tokens}, rows_of<accumulate_t<T>>{saved.combine.data(), S},
+                   weights_of<T>{returned.data(), returned.row_stride()}, H, S, matrix<T>{y.data(), y.row_stride()});
+    }
+
+    template <int H, int S>
+    static void combine_backward(context<cpu>& ctx, soft_tape<T, H, S>& saved, const view<const T, dyn, H>& returned,
+                                 const view<const T, dyn, H>& dy, const view<T, dyn, H>& d_returned) {
+        using namespace on_cpu;
+        using A = accumulate_t<T>;
+        const index_t tokens = saved.tokens;
+        const auto layout = [&](carver& memory, std::byte*& scratch, A*& d) {
+            scratch = memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(ctx.threads())));
+            d = memory.take<A>(tokens * S);
+        };
+        std::byte* scratch = nullptr;
+        A* d_combine = nullptr;
+        carver count(nullptr);
+        layout(count, scratch, d_combine);
+        carver memory(ctx.workspace(count.used()));
+        layout(memory, scratch, d_combine);
+        const grouping all{1, nullptr, tokens};
+        const rows_of<T> d{dy.data(), dy.row_stride()};
+        product_tn(ctx, scratch, all, rows_of<A>{saved.combine.data(), S}, d, S, H,
+                   matrix<T>{d_returned.data(), d_returned.row_stride()}, false);
+        product_nt(ctx, scratch, all, d, weights_of<T>{returned.data(), returned.row_stride()}, S, H,
+                   matrix<A>{d_combine, S});
+        for_each_index(ctx, tokens, [&](index_t t) {
+            A* dz = saved.logit_gradients.data() + t * S;
+            for (int s = 0; s < S; ++s) dz[s] = 0;
+            add_softmax_backward(saved.combine.data() + t * S, d_combine + t * S, S, 1, dz);
+        });
+    }
+
+    template <int H, int S>
+    static void dispatch_backward(context<cpu>& ctx, const soft_router<T, H, S>& r, const view<const T, dyn, H>& x,
+                                  soft_tape<T, H, S>& saved, const view<const T, dyn, H>& d_slots,
+                                  const view<T, dyn, H>& dx, soft_router<accumulate_t<T>, H, S>& g, bool accumulate) {
+        using namespace on_cpu;
+        using A = accumulate_t<T>;
+        const index_t tokens = saved.tokens;
+        struct arrays {
+            std::byte* scratch;
+            A *d_dispatch, *d_unit, *through, *d_directions;
+        };
+        const auto layout = [&](carver& memory) {
+            arrays a;
+            a.scratch = memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(ctx.threads())));
+            a.d_dispatch = memory.take<A>(tokens * S);
+            a.d_unit = memory.take<A>(tokens * H);
+            a.through = memory.take<A>(tokens * H);
+            a.d_directions = memory.take<A>(index_t{S} * H);
+            return a;
+        };
+        carver count(nullptr);
+        layout(count);
+        carver memory(ctx.workspace(count.used()));
+        const arrays a = layout(memory);
+        const grouping all{1, nullptr, tokens};
+        A* dz = saved.logit_gradients.data();
+        product_nt(ctx, a.scratch, all, rows_of<T>{x.data(), x.row_stride()},
+                   weights_of<T>{d_slots.data(), d_slots.row_stride()}, S, H, matrix<A>{a.d_dispatch, S});
+        for_each_index(ctx, S, [&](index_t s) {
+            add_softmax_backward(saved.dispatch.data() + s, a.d_dispatch + s, tokens, S, dz + s);
+        });
+        // Through the logits: z = scale · cosine.
+        A d_scale = 0;
+        const A scale = r.scale.data()[0];
+        for (index_t i = 0; i < tokens * S; ++i) {
+            d_scale = gatefold::fma(dz[i], saved.cosines.data()[i], d_scale);
+            a.d_dispatch[i] = gatefold::mul(dz[i], scale);
+        }
+        const rows_of<A> d_cosines{a.d_dispatch, S};
+        product_nn(ctx, a.scratch, all, d_cosines, weights_of<A>{saved.unit_directions.data(), H}, H, S,
+                   matrix<A>{a.d_unit, H});
+        product_tn(ctx, a.scratch, all, d_cosines, rows_of<A>{saved.unit_tokens.data(), H}, S, H,
+                   matrix<A>{a.d_directions, H}, false);
+        product_nn(ctx, a.scratch, all, rows_of<A>{saved.dispatch.data(), S},
+                   weights_of<T>{d_slots.data(), d_slots.row_stride()}, H, S, matrix<A>{a.through, H});
+        for_each_index(ctx, tokens, [&](index_t t) {
+            A* d = a.d_unit + t * H;
+            from_unit_length(saved.unit_tokens.data() + t * H, saved.lengths.data()[t], H, d);
+            for (int h = 0; h < H; ++h) dx.row(t)[h] = from_accumulate<T>(a.through[t * H + h] + d[h]);
+        });
+        for_each_index(ctx, S, [&](index_t s) {
+            A *d = a.d_directions + s * H, *to = g.directions.data() + s * H;
+            from_unit_length(saved.unit_directions.data() + s * H, saved.direction_lengths.data()[s], H, d);
+            for (int h = 0; h < H; ++h) to[h] = (accumulate ? to[h] : A(0)) + d[h];
+        });
+        g.scale.data()[0] = (accumulate ? g.scale.data()[0] : A(0)) + d_scale;
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+// ---- gatefold/cpu/sparse.hpp ----
+// Block-sparse experts in the expert stage: cpu/experts.hpp's run_stage with panels that are stored in runs.
+//
+// On a machine with a matrix unit too, the vector kernels of the same order do the work.
+
+// ---- gatefold/cpu/sparse_sweep.hpp ----
+// One expert's stored blocks against its rows, with the kernels of cpu/gemm.hpp and the bits of the sweep over
+// everything.
+//
+// A block of zeros adds x · 0 to every sum. That changes a sum in two cases: x is infinite or a NaN, or the sum is -0.
+// Sums begin at +0 and all products are multiples of 2^q, q the sum of the exponents of the last bits of the least
+// numbers that are not zero among rows and weights. While 2^q is no less than what the arithmetic can hold, no sum is
+// ever rounded to -0. So: blocks are passed over if the rows are finite and q is large enough; otherwise a block of
+// zeros in the first-level cache takes their place. Likewise for steps of k where all rows are zero, if the weights are
+// finite.
+
+// ---- gatefold/cpu/sparse_kernels.hpp ----
+// The kernels of block-sparse experts for few rows: a panel's runs in one call, all of them or the steps of a list.
+
+// ---- gatefold/cpu/sparse_pack.hpp ----
+// Packing experts without their blocks of zeros: which blocks are stored, as runs of neighbours, and the copy.
+//
+//     panel: [2 streams][stored step][W]     panels one after another
+//
+// So however the blocks lie, a panel is read as two streams without gaps, which the hardware's prefetch can follow.
+
+// ---- gatefold/moe/sparse_form.hpp ----
+// The block-sparse form of a layer's experts as a type; moe/sparse.hpp makes it.
+//
+// A block is what one panel of the kernels reads in 32 steps of k: 2 W outputs (where there is a gate, W gates and the
+// W ups of the same features) × 32 inputs, W lanes of a register. Blocks of which every bit is zero are not stored.
+
+namespace gatefold::inline v0::detail {
+
+/// Stored blocks that follow one another in a panel: `steps` steps from `step` on.
+struct sparse_run {
+    std::int32_t step, steps;
+    index_t offset;  ///< of the first stream, in elements from the start of all matrices
+};
+
+/// What the kernels have to know of one projection of one expert.
+struct sparse_matrix {
+    index_t panel;          ///< its first entry in `panels`
+    index_t begin, stored;  ///< first element and number of elements
+    std::int32_t exponent;  ///< the least biased exponent among weights that are not zero, in the type of sums
+    bool finite;
+};
+
+}  // namespace gatefold::inline v0::detail
+
+namespace gatefold::inline v0 {
+
+/// The parameters of layer L with the matrices of the experts in block-sparse packed form; everything else is as in
+/// packed<L>. Forward gives the bits that packed<L> gives.
+template <layer_type L>
+struct sparse : parameter_set<L, detail::owning<cpu>::template slot, false> {
+    using backend = cpu;
+
+    basic_tensor<cpu, std::byte, dyn> matrices;  ///< stored blocks: routed experts in order, then the shared one
+    buffer<detail::sparse_run> runs;
+    buffer<index_t> panels;                 ///< the first run of each panel, and the number of all runs
+    buffer<detail::sparse_matrix> summary;  ///< first and second projection of each expert
+
+    /// Bytes that are stored for expert e, local_experts for the shared one: what a call with rows for it reads at
+    /// most.
+    GATEFOLD_INLINE index_t bytes(int e) const {
+        const int all = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
+        require(e >= 0 && e < all, "sparse::bytes", "e", "an index below the number of experts", e);
+        const index_t begin = summary.data()[2 * e].panel;
+        const index_t end = e + 1 < all ? summary.data()[2 * e + 2].panel : panels.size() - 1;
+        const index_t elements = summary.data()[2 * e].stored + summary.data()[2 * e + 1].stored;
+        return elements * static_cast<index_t>(sizeof(typename L::value_type)) +
+               (panels.data()[end] - panels.data()[begin]) * static_cast<index_t>(sizeof(detail::sparse_run)) +
+               (end - begin) * static_cast<index_t>(sizeof(index_t));
+    }
+    /// Bytes of the matrices of all experts, their index included.
+    GATEFOLD_INLINE index_t bytes() const {
+        index_t sum = 0;
+        for (int e = 0; 2 * e < static_cast<int>(summary.size()); ++e) sum += bytes(e);
+        return sum;
+    }
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Blocks are 32 k deep. A run is multiplied by all rows in turn while it is in the second-level cache.
+inline constexpr int sparse_depth = 32, sparse_run_blocks = 32;
+
+/// Elements from the first to the second stream of the panel that consists of these runs.
+GATEFOLD_INLINE index_t stream_of(const sparse_run* runs, index_t count, index_t step_elements) {
+    return count == 0 ? 0 : runs[count - 1].offset + runs[count - 1].steps * step_elements - runs[0].offset;
+}
+
+/// The magnitudes among numbers, as bits: the least that is not zero, minus one, and the greatest.
+template <class A>
+struct magnitudes {
+    using word = typename number<A>::bits_type;
+    static constexpr word sign = word{1} << (8 * sizeof(A) - 1);
+    word least = ~word{0}, most = 0;
+
+    GATEFOLD_INLINE bool finite() const { return most < bits_as<word>(real_format<A>::infinity); }
+    /// The biased exponent of the least one; that of subnormal numbers is the one of their last bit.
+    GATEFOLD_INLINE std::int32_t exponent() const {
+        if (least == ~word{0}) return 1 << 20;
+        const auto biased = static_cast<std::int32_t>((least + 1) >> real_format<A>::fraction_bits);
+        return biased > 1 ? biased : 1;
+    }
+};
+
+/// Numbers of type T, or where Pairs, words of two bf16.
+template <class A, bool Pairs = false, class T>
+GATEFOLD_NOINLINE magnitudes<A> magnitudes_of(const T* p, index_t n) {
+    using result = magnitudes<A>;
+    using bits = unsigned_vec<typename result::word, lanes<A>>;
+    bits least = ~bits{}, most = {};
+    const auto take = [&](bits x) {
+        const bits below = x - 1;  // zero becomes the largest
+        least = below < least ? below : least;
+        most = x > most ? x : most;
+    };
+    for (index_t i = 0; i < n; i += lanes<A>) {
+        const auto x = reinterpret_cast<bits>(load_first<A>(p + i, n - i).raw);
+        if constexpr (Pairs) {
+            take((x << 16) & ~result::sign);
+            take(x & (~result::sign & 0xffff0000u));
+        } else {
+            take(x & ~result::sign);
+        }
+    }
+    result all;
+    for (int i = 0; i < lanes<A>; ++i) {
+        if (least[i] < all.least) all.least = least[i];
+        if (most[i] > all.most) all.most = most[i];
+    }
+    return all;
+}
+
+/// Calls found(panel, step, steps) for every run of blocks that hold a bit, panels and steps ascending.
+template <class E, class Found>
+void find_runs(const panel_rows<typename E::value_type>& rows, index_t panels, index_t steps, const Found& found) {
+    using T = typename E::value_type;
+    constexpr index_t depth = sparse_depth / E::step;
+    const auto is_zero = [&](index_t p, index_t step) {
+        const index_t k = step * E::step, left = rows.columns - k;
+        const auto bytes = static_cast<std::size_t>(left < sparse_depth ? left : sparse_depth) * sizeof(T);
+        if (left <= 0) return true;
+        for (int half = 0; half < 2; ++half) {
+            const T* row = rows.template row<E::W>(p, half) + k;
+            const index_t there = rows.end - p * rows.together - half * (rows.apart == 0 ? E::W : 0);
+            for (index_t i = 0; i < (there < E::W ? there : E::W); ++i, row += rows.columns) {
+                const char* byte = reinterpret_cast<const char*>(row);
+                char any = 0;
+                for (std::size_t b = 0; b < bytes; ++b) any = static_cast<char>(any | byte[b]);
+                if (any != 0) return false;
+            }
+        }
+        return true;
+    };
+    for (index_t p = 0; p < panels; ++p) {
+        index_t begin = 0, end = 0;
+        for (index_t step = 0; step < steps; step += depth) {
+            const bool zero = is_zero(p, step);
+            if (end > begin && (zero || end - begin == sparse_run_blocks * depth)) {
+                found(p, begin, end - begin);
+                begin = end;
+            }
+            if (zero) continue;
+            if (end == begin) begin = step;
+            end = step + depth < steps ? step + depth : steps;
+        }
+        if (end > begin) found(p, begin, end - begin);
+    }
+}
+
+/// One expert on its way into a sparse layer.
+template <class E>
+struct sparse_expert {
+    using T = typename E::value_type;
+    using A = typename E::sum_type;
+    const T *up, *down;
+
+    panel_rows<T> rows(int projection) const {
+        if (projection == 1) return {down, E::ffn, 2 * E::W, 0, E::width};
+        return E::gated ? panel_rows<T>{up, E::width, E::W, E::ffn, E::ffn}
+                        : panel_rows<T>{up, E::width, 2 * E::W, 0, E::ffn};
+    }
+    static constexpr index_t panels(int projection) { return projection == 0 ? E::up_panels : E::down_panels; }
+    static constexpr index_t steps(int projection) { return projection == 0 ? E::up_steps : E::down_steps; }
+
+    /// Fills in what is known without memory for it, and returns the number of runs.
+    index_t examine(int projection, sparse_matrix& m) const {
+        index_t runs = 0, elements = 0;
+        find_runs<E>(rows(projection), panels(projection), steps(projection), [&](index_t, index_t, index_t n) {
+            ++runs;
+            elements += 2 * n * E::step * E::W;
+        });
+        const auto sizes = projection == 0 ? magnitudes_of<A>(up, index_t{E::up_rows} * E::width)
+                                           : magnitudes_of<A>(down, index_t{E::width} * E::ffn);
+        m.stored = elements;
+        m.exponent = sizes.exponent();
+        m.finite = sizes.finite();
+        return runs;
+    }
+    /// Copies the blocks. `run` is the number of the matrix's first run.
+    void pack(int projection, const sparse_matrix& m, index_t run, sparse_run* runs, index_t* first,
+              T* matrices) const {
+        constexpr index_t step_elements = E::step * E::W;
+        const panel_rows<T> from = rows(projection);
+        const index_t count = panels(projection);
+        index_t panel = -1, offset = m.begin;
+        const auto open = [&](index_t p) {
+            for (; panel < p; first[++panel] = run)
+                if (panel >= 0) offset += stream_of(runs + first[panel], run - first[panel], step_elements);
+        };
+        find_runs<E>(from, count, steps(projection), [&](index_t p, index_t step, index_t n) {
+            open(p);
+            runs[run++] = {static_cast<std::int32_t>(step), static_cast<std::int32_t>(n), offset};
+            offset += n * step_elements;
+        });
+        open(count - 1);
+        for (index_t p = 0; p < count; ++p) {
+            const index_t begin = first[p], end = p + 1 < count ? first[p + 1] : run;
+            const index_t stream = stream_of(runs + begin, end - begin, step_elements);
+            for (int half = 0; half < 2; ++half)
+                for (index_t i = begin; i < end; ++i)
+                    from.template pack<E::step, E::W>(matrices + runs[i].offset + half * stream, p, half, runs[i].step,
+                                                      runs[i].steps);
+        }
+    }
+};
+
+/// Calls f(number, expert) for a routed or the shared expert.
+template <layer_type L, class W, class F>
+void with_sparse_expert(const W& w, int e, const F& f) {
+    const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
+    if (e < L::local_experts)
+        f(sparse_expert<routed_expert<L>>{gate_up_of(w) + e * up, w.down.data() + e * down});
+    else if constexpr (L::shared_ffn > 0)
+        f(sparse_expert<shared_expert<L>>{w.shared_gate_up.data(), w.shared_down.data()});
+}
+
+/// Threads share the experts: first they find out what is stored, then they copy it.
+template <layer_type L, class W>
+void pack_sparse_layer(context<cpu>& ctx, sparse<L>& s, const W& w) {
+    using T = typename L::value_type;
+    const int experts = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
+    s.summary = buffer<sparse_matrix>(2 * experts, ctx.memory());
+    buffer<index_t> runs(2 * experts, ctx.memory());
+    sparse_matrix* m = s.summary.data();
+    ctx.parallel(experts, [&](int e) {
+        with_sparse_expert<L>(w, e, [&](const auto& one) {
+            for (int j = 0; j < 2; ++j) runs.data()[2 * e + j] = one.examine(j, m[2 * e + j]);
+        });
+    });
+    index_t panels = 0, all_runs = 0, elements = 0;
+    for (int i = 0; i < 2 * experts; ++i) {
+        with_sparse_expert<L>(w, i / 2, [&](const auto& one) {
+            m[i].panel = panels;
+            panels += one.panels(i % 2);
+        });
+        m[i].begin = elements;
+        elements += m[i].stored;
+        const index_t here = runs.data()[i];
+        runs.data()[i] = all_runs;
+        all_runs += here;
+    }
+    s.panels = buffer<index_t>(panels + 1, ctx.memory());
+    s.runs = buffer<sparse_run>(all_runs, ctx.memory());
+    s.matrices = make_tensor<std::byte, dyn>(ctx, elements * static_cast<index_t>(sizeof(T)));
+    s.panels.data()[panels] = all_runs;
+    ctx.parallel(experts, [&](int e) {
+        with_sparse_expert<L>(w, e, [&](const auto& one) {
+            for (int j = 0; j < 2; ++j)
+                one.pack(j, m[2 * e + j], runs.data()[2 * e + j], s.runs.data(), s.panels.data() + m[2 * e + j].panel,
+                         reinterpret_cast<T*>(s.matrices.data()));
+        });
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The most rows that these kernels take.
+template <class Form>
+inline constexpr int sparse_rows = few_rows < Form::max_rows ? few_rows : Form::max_rows;
+
+/// c[i, :] = Σ row i · the runs of one panel, for few rows: no sum leaves its register, and both streams are fetched
+/// `ahead` bytes ahead.
+template <class Form, int R>
+GATEFOLD_NOINLINE void multiply_runs(const sparse_run* runs, index_t count, const typename Form::row_type* a,
+                                     const typename Form::stream_type* data, typename Form::sum_type* c, index_t row) {
+    using T = typename Form::stream_type;
+    using sum = typename Form::sum_type;
+    constexpr index_t width = lanes<sum>, element = width * Form::step, row_elements = Form::block > 1 ? 2 : 1;
+    constexpr index_t ahead = 1024;
+    const index_t stream = stream_of(runs, count, element);
+    vec<sum> sums[std::size_t{R}][2];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    for (; count > 0; --count, ++runs) {
+        const index_t steps = runs->steps;
+        const T* b = data + runs->offset;
+        const auto* x = a + runs->step * row_elements * R;
+        for (index_t k = 0; k < steps; k += Form::block) {
+            [[maybe_unused]] vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
+            if constexpr (Form::block > 1) {
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
+            }
+            for (int s = 0; s < Form::block; ++s) {
+                GATEFOLD_UNROLL
+                for (int j = 0; j < 2; ++j) {
+                    prefetch<false>(reinterpret_cast<const char*>(b + j * stream) + ahead);
+                    if constexpr (Form::block > 1) {
+                        vec<sum> w = load<sum>(reinterpret_cast<const sum*>(b + j * stream));
+                        keep_apart(w.raw);
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < R; ++i) {
+                            even[i][j] = fma(broadcast_word(x + i), even_of(w), even[i][j]);
+                            odd[i][j] = fma(broadcast_word(x + R + i), odd_of(w), odd[i][j]);
+                        }
+                    } else {
+                        vec<sum> w = Form::weights(b + j * stream);
+                        keep_apart(w.raw);
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < R; ++i) sums[i][j] = Form::multiply_add(Form::row(x + i), w, sums[i][j]);
+                    }
+                }
+                b += element;
+                x += row_elements * R;
+            }
+            if constexpr (Form::block > 1) {
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) {
+                    GATEFOLD_UNROLL
+                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
+                }
+            }
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
+    }
+}
+
+template <class Form>
+using runs_kernel = void (*)(const sparse_run*, index_t, const typename Form::row_type*,
+                             const typename Form::stream_type*, typename Form::sum_type*, index_t);
+template <class Form>
+GATEFOLD_INLINE runs_kernel<Form> runs_kernel_for(int rows) {
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr runs_kernel<Form> table[] = {&multiply_runs<Form, At + 1>...};
+        return table[rows - 1];
+    }
+    (std::make_integer_sequence<int, sparse_rows<Form>>{});
+}
+
+/// Steps of k in which some row of a tile is not zero, ascending; first[b]: the first of them from block b on.
+struct listed_steps {
+    const std::uint16_t* steps;
+    const std::uint16_t* first;
+};
+
+/// The same over the listed steps alone. Nothing is fetched ahead: the processor looks far enough itself.
+template <class Form, int R>
+GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs, index_t count,
+                                       const typename Form::row_type* a, const typename Form::stream_type* data,
+                                       typename Form::sum_type* c, index_t row) {
+    using T = typename Form::stream_type;
+    using sum = typename Form::sum_type;
+    constexpr index_t width = lanes<sum>, depth = sparse_depth / Form::step, element = width * Form::step;
+    const index_t stream = stream_of(runs, count, element);
+    vec<sum> sums[std::size_t{R}][2];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    for (; count > 0; --count, ++runs) {
+        const index_t base = runs->step, first = base / depth;
+        const index_t blocks = ceil_div(index_t{runs->steps}, depth);
+        const T* b = data + runs->offset;
+        if constexpr (Form::block == 1) {
+            const std::uint16_t *at = list.steps + list.first[first], *end = list.steps + list.first[first + blocks];
+            for (; at != end; ++at) {
+                const T* p = b + (*at - base) * element;
+                const vec<sum> w0 = Form::weights(p), w1 = Form::weights(p + stream);
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) {
+                    const vec<sum> x = Form::row(a + index_t{*at} * R + i);
+                    sums[i][0] = Form::multiply_add(x, w0, sums[i][0]);
+                    sums[i][1] = Form::multiply_add(x, w1, sums[i][1]);
+                }
+            }
+        } else {
+            static_assert(Form::block == depth);
+            for (index_t k = first; k < first + blocks; ++k) {
+                const std::uint16_t *at = list.steps + list.first[k], *end = list.steps + list.first[k + 1];
+                if (at == end) continue;
+                vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
+                for (; at != end; ++at) {
+                    const T* p = b + (*at - base) * element;
+                    const vec<sum> w[2] = {load<sum>(reinterpret_cast<const sum*>(p)),
+                                           load<sum>(reinterpret_cast<const sum*>(p + stream))};
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < R; ++i) {
+                        const sum* rows = a + index_t{*at} * 2 * R + i;
+                        const vec<sum> x = broadcast_word(rows), y = broadcast_word(rows + R);
+                        GATEFOLD_UNROLL
+                        for (int j = 0; j < 2; ++j) {
+                            even[i][j] = fma(x, even_of(w[j]), even[i][j]);
+                            odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
+                        }
+                    }
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) {
+                    GATEFOLD_UNROLL
+                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
+                }
+            }
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
+    }
+}
+
+template <class Form>
+using listed_kernel = void (*)(listed_steps, const sparse_run*, index_t, const typename Form::row_type*,
+                               const typename Form::stream_type*, typename Form::sum_type*, index_t);
+template <class Form>
+GATEFOLD_INLINE listed_kernel<Form> listed_kernel_for(int rows) {
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr listed_kernel<Form> table[] = {&multiply_listed<Form, At + 1>...};
+        return table[rows - 1];
+    }
+    (std::make_integer_sequence<int, sparse_rows<Form>>{});
+}
+
+/// Writes the list for a tile of `height` rows into `bytes` bytes at `memory`. False where it does not fit, or where
+/// more than a fifth is listed: single lines come from memory at half the rate of a stream or less (bench
+/// relu_forward).
+template <class Form>
+GATEFOLD_NOINLINE bool list_steps(const typename Form::row_type* rows, int height, index_t steps, std::byte* memory,
+                                  std::size_t bytes, listed_steps& list) {
+    using word = typename number<typename Form::sum_type>::bits_type;
+    constexpr index_t depth = sparse_depth / Form::step;
+    constexpr word value =
+        std::is_same_v<Form, dot_form> ? word{0x7fff7fff} : magnitudes<typename Form::sum_type>::sign - 1;
+    const index_t blocks = ceil_div(steps, depth), each = height * (Form::block > 1 ? 2 : 1);
+    if (steps > 65535 || static_cast<std::size_t>(steps + blocks + 1) * sizeof(std::uint16_t) > bytes) return false;
+    auto* first = reinterpret_cast<std::uint16_t*>(memory);
+    std::uint16_t* at = first + blocks + 1;
+    list = {at, first};
+    index_t n = 0;
+    for (index_t s = 0; s < steps; ++s) {
+        if (s % depth == 0) first[s / depth] = static_cast<std::uint16_t>(n);
+        word any = 0;
+        for (index_t i = 0; i < each; ++i) any |= bits_as<word>(rows[s * each + i]) & value;
+        at[n] = static_cast<std::uint16_t>(s);
+        n += any != 0;
+    }
+    first[blocks] = static_cast<std::uint16_t>(n);
+    return 5 * n <= steps;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The panels of one projection of one expert. Skips: rows are looked at for steps where they are zero.
+template <class T, bool Skips>
+struct sparse_source {
+    const T* data;
+    const sparse_run* runs;
+    const index_t* panels;  ///< first run of each panel
+    const sparse_matrix* matrix;
+    const T* then;  ///< what is read after the last panel
+};
+
+/// Whether rows can be multiplied with what is stored alone.
+template <class Form>
+GATEFOLD_INLINE bool zeros_change_nothing(const typename Form::row_type* rows, index_t n,
+                                          const sparse_matrix& weights) {
+    using A = typename Form::sum_type;
+    constexpr bool pairs = std::is_same_v<Form, dot_form>;
+    constexpr int bias = real_format<A>::bias, fraction = real_format<A>::fraction_bits;
+    // bf16 (8 bits) must stay above the subnormal numbers that are flushed, the others above the least of them.
+    constexpr int least = std::is_same_v<typename Form::stream_type, bf16> ? 2 * (127 + 7) - 126 : bias + fraction + 1;
+    const auto sizes = magnitudes_of<A, pairs>(rows, n);
+    return sizes.finite() && sizes.exponent() + weights.exponent >= least;
+}
+
+/// One tile of few rows that can be multiplied with what is stored alone.
+template <class Form, bool Skips, class Done>
+GATEFOLD_NOINLINE void sweep_few(int height, const typename Form::row_type* rows, index_t all_steps,
+                                 const sparse_source<typename Form::stream_type, Skips>& source, index_t p0, index_t p1,
+                                 std::byte* scratch, const Done& done) {
+    using sum = typename Form::sum_type;
+    constexpr index_t row = 2 * lanes<sum>;
+    sum* sums = reinterpret_cast<sum*>(scratch);
+    const runs_kernel<Form> multiply = runs_kernel_for<Form>(height);
+    [[maybe_unused]] listed_steps list{};
+    [[maybe_unused]] bool listed = false;
+    if constexpr (Skips) {
+        constexpr std::size_t used = round_up(std::size_t{few_rows * row} * sizeof(sum), memory_alignment);
+        listed = source.matrix->finite &&
+                 list_steps<Form>(rows, height, all_steps, scratch + used, sweep_blocks<Form>::bytes - used, list);
+    }
+    const auto multiply_panel = [&](index_t p) {
+        const sparse_run* runs = source.runs + source.panels[p];
+        const index_t count = source.panels[p + 1] - source.panels[p];
+        if constexpr (Skips) {
+            if (listed) return listed_kernel_for<Form>(height)(list, runs, count, rows, source.data, sums, row);
+        }
+        multiply(runs, count, rows, source.data, sums, row);
+    };
+    for (index_t p = p0; p < p1; ++p) {
+        if constexpr (Form::flushes) {
+            const flush_subnormals mode;
+            multiply_panel(p);
+        } else {
+            multiply_panel(p);
+        }
+        done(p, 0, height, sums, row);
+    }
+}
+
+/// The sweep of cpu/experts_sweep.hpp over stored blocks.
+template <class Form, bool Skips, class Done>
+GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form::row_type* rows, index_t all_steps,
+                                    const sparse_source<typename Form::stream_type, Skips>& source, index_t p0,
+                                    index_t p1, std::byte* scratch, const Done& done) {
+    using blocks = sweep_blocks<Form>;
+    using T = typename Form::stream_type;
+    using sum = typename Form::sum_type;
+    constexpr int W = lanes<sum>;
+    constexpr index_t row_elements = Form::block > 1 ? 2 : 1, depth = sparse_depth / Form::step, row = 2 * W;
+    constexpr index_t step_elements = W * Form::step, step_bytes = step_elements * static_cast<index_t>(sizeof(T));
+    if (p0 == p1) return;
+    const bool skip = zeros_change_nothing<Form>(rows, tiles.rows * all_steps * row_elements, *source.matrix);
+    if (skip && tiles.rows <= sparse_rows<Form>)
+        return sweep_few<Form>(static_cast<int>(tiles.rows), rows, all_steps, source, p0, p1, scratch, done);
+    T* nothing = reinterpret_cast<T*>(scratch);  // a block of zeros
+    static_assert(static_cast<std::size_t>(2 * depth * step_bytes) <= blocks::hub_bytes);
+    if (!skip) std::memset(scratch, 0, static_cast<std::size_t>(2 * depth * step_bytes));
+    sum* sums = reinterpret_cast<sum*>(scratch + blocks::hub_bytes);
+    const index_t end = source.panels[p1];
+
+    for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
+        const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
+        for (index_t p = p0; p < p1; ++p) {
+            bool fresh = true;
+            // All tiles times `steps` steps from s0 on, whose streams begin at b and `stream` behind.
+            const auto multiply = [&](index_t s0, index_t steps, const T* b, index_t stream, lookahead ahead) {
+                for (index_t t = t0; t < t1; ++t) {
+                    const index_t begin = tiles.begin(t);
+                    const int height = static_cast<int>(tiles.begin(t + 1) - begin);
+                    const auto* a = rows + (begin * all_steps + s0 * height) * row_elements;
+                    const kernel<Form> run = kernel_for<Form, 2>(height);
+                    if constexpr (Form::flushes) {
+                        const flush_subnormals mode;
+                        run(steps, a, b, stream, sums + (begin - r0) * row, row, fresh, ahead);
+                    } else {
+                        run(steps, a, b, stream, sums + (begin - r0) * row, row, fresh, ahead);
+                    }
+                    ahead.next += ahead.advance * steps;
+                }
+                fresh = false;
+            };
+            const auto multiply_nothing = [&](index_t from, index_t to) {
+                for (index_t s = from; s < to; s += depth)
+                    multiply(s, to - s < depth ? to - s : depth, nothing, depth * step_elements,
+                             {0, reinterpret_cast<const char*>(nothing), 0, 0});
+            };
+            index_t reached = 0;
+            const index_t first = source.panels[p], last = source.panels[p + 1];
+            const index_t stream = stream_of(source.runs + first, last - first, step_elements);
+            for (index_t i = first; i < last; ++i) {
+                const sparse_run& r = source.runs[i];
+                if (!skip) multiply_nothing(reached, r.step);
+                reached = r.step + r.steps;
+                // The rest of this panel, or what comes after it; each tile fetches its share.
+                const T *b = source.data + r.offset, *next = b + r.steps * step_elements;
+                index_t half = stream;
+                if (i + 1 == last) {
+                    next = i + 1 < end ? next + stream : source.then;
+                    if (p + 1 < p1) half = stream_of(source.runs + last, source.panels[p + 2] - last, step_elements);
+                }
+                multiply(r.step, r.steps, b, stream,
+                         {1024, reinterpret_cast<const char*>(next), half * static_cast<index_t>(sizeof(T)),
+                          step_bytes / (t1 - t0)});
+            }
+            if (!skip) multiply_nothing(reached, all_steps);
+            if (fresh)
+                for (index_t j = 0; j < (tiles.begin(t1) - r0) * row; ++j) sums[j] = 0;
+            for (index_t t = t0; t < t1; ++t) {
+                const index_t begin = tiles.begin(t);
+                done(p, begin, static_cast<int>(tiles.begin(t + 1) - begin), sums + (begin - r0) * row, row);
+            }
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Found from run_stage by its arguments.
+template <class Form, class T, bool Skips, class Done>
+GATEFOLD_INLINE void sweep_with(const row_tiles& tiles, const typename Form::row_type* rows, index_t steps,
+                                const sparse_source<T, Skips>& source, index_t p0, index_t p1, std::byte* scratch,
+                                const Done& done) {
+    sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+}
+
+/// Zero is a value of its own for these: the second projection looks for it.
+constexpr bool yields_zeros(activation a) { return a == activation::relu || a == activation::relu_squared; }
+
+/// What run_stage asks for panels.
+template <class T, bool Skips>
+struct sparse_panels {
+    const T* data;
+    const sparse_run* runs;
+    const index_t* first;
+    const sparse_matrix* summary;  ///< of expert 0
+    const T *up_bias, *down_bias;
+
+    template <bool S>
+    GATEFOLD_INLINE sparse_source<T, S> source(index_t matrix, index_t then) const {
+        const sparse_matrix& m = summary[matrix];
+        return {data, runs, first + m.panel, &m, data + summary[then].begin};
+    }
+    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
+        return source<false>(2 * e, 2 * then);
+    }
+    GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
+        return source<Skips>(2 * e + 1, 2 * then + 1);
+    }
+};
+
+/// The matrices of sparse<L> from one expert on. run_experts hands over to run(), whose panels run_stage reads.
+template <class T>
+struct sparse_weights {
+    static constexpr bool own_stage = true;
+    const std::byte* data;
+    const sparse_run* runs;
+    const index_t* first;
+    const sparse_matrix* summary;
+    const T *up_bias, *down_bias;
+
+    template <class E, class Context, class X, class Target>
+    void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
+             const kept_activations<T>& keep, const Target& target) const {
+        const sparse_panels<T, yields_zeros(E::act)> panels{
+            reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
+        if constexpr (std::is_same_v<T, bf16>) {
+            if (resolve(sums) == order::dot)
+                return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
+                                                               target);
+        }
+        run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
+                                                                    target);
+    }
+};
+
+template <layer_type L>
+struct own_form<sparse<L>> {
+    static constexpr bool exists = true;
+    using T = typename L::value_type;
+
+    /// From expert `e` on.
+    GATEFOLD_INLINE static sparse_weights<T> weights(const sparse<L>& s, int e, const T* up_bias, const T* down_bias) {
+        return {s.matrices.data(), s.runs.data(), s.panels.data(), s.summary.data() + 2 * e, up_bias, down_bias};
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/io/checkpoint.hpp ----
 // A checkpoint as one set of named tensors, whether it is one safetensors file or many shards, plain or quantised.
 //
@@ -15004,7 +19518,6 @@ struct routing_impl<cuda> {
 #include <initializer_list>
 #include <span>
 #include <string_view>
-#include <vector>
 
 #include <sys/stat.h>
 
@@ -16745,27 +21258,10 @@ private:
 // transposed; concatenated, or interleaved as in gpt-oss), rows of all experts below each other (DBRX), MXFP4 and FP8.
 // Nothing is guessed: tensors that the layer has no place for are mismatches as much as tensors that are missing.
 
+// ---- gatefold/io/hub_block_names.hpp ----
+// What families call the tensors of a block: read by hub_block.hpp, which tries them in this order.
+
 namespace gatefold::inline v0::detail {
-
-/// What is read from, and everything that did not fit.
-struct block_source {
-    const checkpoint& model;
-    std::string prefix;  // with its dot
-    std::vector<std::string> used, problems;
-};
-
-/// The extents of a stack of FFNs, routed or shared.
-struct ffn_extents {
-    index_t count, stored, ffn, width;  // stored: experts that the file may hold, the free ones included
-    bool gated, bias;
-    index_t rows() const { return gated ? 2 * ffn : ffn; }
-};
-
-/// Where a stack of FFNs goes; biases may be null.
-template <class T>
-struct ffn_target {
-    T *gate_up, *down, *gate_up_bias, *down_bias;
-};
 
 /// One way to name an expert's three matrices; `gate` is empty for experts without one.
 struct expert_names {
@@ -16787,6 +21283,37 @@ inline constexpr const char* selection_bias_names[] = {"gate.e_score_correction_
                                                        "expert_bias",
                                                        "gate.moe_statics.e_score_correction_bias"};
 inline constexpr const char* shared_roots[] = {"shared_expert.", "shared_experts.", "shared_mlp."};
+
+/// How names of a block begin; others under its prefix belong to the layer around it (Gemma-4, Arctic).
+inline constexpr const char* block_roots[] = {
+    "experts.",    "router.",       "gate.",           "moe_statics.",    "shared_expert",
+    "shared_mlp.", "input_linear.", "output_linear.",  "mlp1_weight",     "mlp1_bias",
+    "mlp2_weight", "mlp2_bias",     "fc1_latent_proj", "fc2_latent_proj", "e_score_correction_bias",
+    "expert_bias"};
+
+}  // namespace gatefold::inline v0::detail
+
+namespace gatefold::inline v0::detail {
+
+/// What is read from, and everything that did not fit.
+struct block_source {
+    const checkpoint& model;
+    std::string prefix;  // with its dot
+    std::vector<std::string> used, problems;
+};
+
+/// The extents of a stack of FFNs, routed or shared.
+struct ffn_extents {
+    index_t count, stored, ffn, width;  // stored: experts that the file may hold, the free ones included
+    bool gated, bias;
+    index_t rows() const { return gated ? 2 * ffn : ffn; }
+};
+
+/// Where a stack of FFNs goes; biases may be null.
+template <class T>
+struct ffn_target {
+    T *gate_up, *down, *gate_up_bias, *down_bias;
+};
 
 }  // namespace gatefold::inline v0::detail
 
@@ -17046,6 +21573,33 @@ void read_shared_expert(block_source& s, const ffn_extents& x, const ffn_target<
     s.problems.push_back(in_quotes(s.prefix) + ": expected a shared expert, got none");
 }
 
+/// Whether the file has experts, under any name and in any layout.
+inline bool has_experts(const block_source& s) {
+    for (const char* fused :
+         {"experts.gate_up_proj", "experts.up_proj", "input_linear.weight", "mlp1_weight", "experts.mlp.w1"})
+        if (has_tensor(s, fused)) return true;
+    for (const char* root : {"experts.0.", "experts.expert_0."})
+        for (const auto* names : {gated_names, plain_names})
+            for (int i = 0; i < 3; ++i)
+                if (has_tensor(s, root + std::string(names[i].down) + ".weight")) return true;
+    return false;
+}
+
+inline std::vector<std::string> block_prefixes(const checkpoint& model) {
+    std::vector<std::string> prefixes;
+    for (std::size_t i = 0; i < model.size(); ++i)
+        for (const char* router : router_names) {
+            const std::string& name = model[i].name;
+            const std::string end = std::string(".") + router;
+            if (!name.ends_with(end)) continue;
+            const std::string prefix = name.substr(0, name.size() - end.size());
+            if (has_experts({model, prefix + ".", {}, {}})) prefixes.push_back(prefix);
+        }
+    std::sort(prefixes.begin(), prefixes.end());
+    prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+    return prefixes;
+}
+
 /// A known tensor for which the layer has no place would be left out silently otherwise.
 template <class Names>
 void refuse_rest(block_source& s, const Names& names, const char* expected) {
@@ -17116,11 +21670,47 @@ void read_block(block_source& s, Set& set, bool buffers = true) {
                     add_problem(s, std::string(root) + name, "a layer with a shared expert", "this tensor");
 }
 
+/// The tensor to which scales or blocks of this name belong, or the name itself.
+inline std::string stored_name(const block_source& s, const std::string& name) {
+    for (const std::string end : {"_scale_inv", "_blocks", "_scales", ".blocks", ".scales"}) {
+        const std::string base = name.substr(0, name.size() - (std::min)(name.size(), end.size()));
+        if (name.ends_with(end) && std::find(s.used.begin(), s.used.end(), base) != s.used.end()) return base;
+    }
+    return name;
+}
+
+/// Tensors of the block that nothing was read from and nothing was said about. Experts beyond those of the layer have
+/// been counted already; a table of experts by token (tid2eid) is not the layer's.
+inline void refuse_unknown(block_source& s, index_t experts, bool dense) {
+    for (std::size_t i = 0; i < s.model.size(); ++i) {
+        const std::string& full = s.model[i].name;
+        if (!full.starts_with(s.prefix)) continue;
+        const std::string name = full.substr(s.prefix.size());
+        const auto is_of = [&](const char* root) { return name.starts_with(root); };
+        if (!std::any_of(std::begin(block_roots), std::end(block_roots), is_of)) continue;
+        if (name == "gate.tid2eid" || (dense && (is_of("router.") || is_of("gate.")))) continue;
+        std::size_t digits = std::string_view(name).starts_with("experts.expert_") ? 15 : 8;
+        index_t expert = 0;
+        for (; is_of("experts.") && digits < name.size() && name[digits] >= '0' && name[digits] <= '9'; ++digits)
+            expert = (std::min)(expert * 10 + (name[digits] - '0'), index_t{1} << 40);
+        if (expert >= experts) continue;
+        const std::string base = stored_name(s, name);
+        if (std::find(s.used.begin(), s.used.end(), base) != s.used.end()) continue;
+        const auto tells = [&](const std::string& problem) { return problem.starts_with(in_quotes(full) + ":"); };
+        if (std::none_of(s.problems.begin(), s.problems.end(), tells))
+            add_problem(s, name, "a layer with a place for it", "this tensor");
+    }
+}
+
 inline void refuse_block(const block_source& s) {
     if (s.problems.empty()) return;
     const std::string path = s.model.files().empty() ? "" : s.model.files()[0].path();
     std::string text = path + ": block " + in_quotes(s.prefix) + " does not fit the layer";
     for (const std::string& problem : s.problems) text += "\n  " + problem;
+    if (s.used.empty()) {
+        text += "\n  blocks of this file:";
+        for (const std::string& prefix : block_prefixes(s.model)) text += " " + in_quotes(prefix);
+    }
     GATEFOLD_THROW(file_error(text));
 }
 
@@ -17140,6 +21730,7 @@ weights<L> load_block(context<cpu>& ctx, const checkpoint& model, const std::str
     weights<L> w = make_weights<L>(ctx);
     detail::block_source source{model, prefix.empty() ? "" : prefix + ".", {}, {}};
     detail::read_block(source, w);
+    detail::refuse_unknown(source, L::experts, L::is_dense);
     detail::refuse_block(source);
     return w;
 }
@@ -17148,6 +21739,9 @@ template <layer_type L>
 weights<L> load_block(context<cpu>& ctx, const std::string& path, const std::string& prefix) {
     return load_block<L>(ctx, checkpoint::open(path), prefix);
 }
+
+/// The prefixes under which a checkpoint has a router and experts, in the order of their names: "model.layers.3.mlp".
+inline std::vector<std::string> find_blocks(const checkpoint& model) { return detail::block_prefixes(model); }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/io/json_writer.hpp ----
@@ -17635,7 +22229,7 @@ inline constexpr published_model kimi_k2{
               .experts = 384,
               .top_k = 8,
               .router = with(routers::deepseek_v3, &router_config::groups, 1, &router_config::kept_groups, 1,
-                             &router_config::group_by, group_key::none, &router_config::scale, 2.827f),
+                             &router_config::group_by, group_key::none, &router_config::scale, 2.827),
               .shared = {.ffn = 2048}},
     .dense_layers = 1,
     .dense_ffn = 18432};
@@ -17740,6 +22334,131 @@ inline constexpr published_model qwen3_235b_a22b{
     .layer = {.hidden = 4096, .ffn = 1536, .experts = 128, .top_k = 8, .router = routers::qwen3}};
 
 }  // namespace gatefold::inline v0::models
+// ---- gatefold/moe/head_z_loss.hpp ----
+// The z-loss of a language model's head: keeps the logarithm of the sum of exponentials of its logits near zero.
+//
+//     logits[T,V] ── cross_entropy ──> d_logits ── add_head_z_loss ──> d_logits, as cross_entropy left it and more
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// coefficient · mean over the tokens of lse(logits)², T5X with 1e-4; its gradient is added to d_logits. Tokens whose
+/// target is `ignore` count nowhere; without targets all count.
+///
+/// Shapes:  logits, d_logits [T, V], targets [T].
+/// Throws:  argument_error for views that do not fit, std::bad_alloc; nothing is written then.
+/// Bits:    the same for any number of threads.
+template <class T, int V>
+double add_head_z_loss(context<cpu>& ctx, view<const T, dyn, V> logits, std::type_identity_t<view<T, dyn, V>> d_logits,
+                       double coefficient = 1e-4, view<const std::int32_t, dyn> targets = {},
+                       std::int32_t ignore = -100) {
+    const index_t rows = logits.extent(0), n = logits.extent(1);
+    detail::check_view("add_head_z_loss", "logits", logits, rows);
+    detail::check_view("add_head_z_loss", "d_logits", d_logits, rows);
+    require(d_logits.extent(1) == n, "add_head_z_loss", "d_logits", n, d_logits.extent(1));
+    if (targets.data()) detail::check_view("add_head_z_loss", "targets", targets, rows);
+    const auto counts = [&](index_t t) { return !targets.data() || targets[t] != ignore; };
+    index_t valid = 0;
+    for (index_t t = 0; t < rows; ++t) valid += counts(t) ? 1 : 0;
+    if (valid == 0) return 0;
+    double* each = reinterpret_cast<double*>(ctx.workspace(static_cast<std::size_t>(rows) * sizeof(double)));
+    const double step = coefficient / static_cast<double>(valid);
+    const int parts = static_cast<int>(rows < ctx.threads() ? rows : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        for (index_t t = rows * part / parts; t < rows * (part + 1) / parts; ++t) {
+            each[t] = 0;
+            if (!counts(t)) continue;
+            const T* row = logits.row(t);
+            const auto z = [&](index_t i) { return static_cast<double>(to_accumulate(row[i])); };
+            double m = detail::minus_infinity<double>, sum = 0;
+            for (index_t i = 0; i < n; ++i) m = z(i) > m ? z(i) : m;
+            if (!(m > detail::minus_infinity<double>)) continue;
+            for (index_t i = 0; i < n; ++i) sum += detail::softmax_term(z(i), m);
+            const double lse = m + gatefold::log(sum);
+            each[t] = lse;
+            for (index_t i = 0; i < n; ++i) {
+                T& d = d_logits.row(t)[i];
+                const double more = mul(2 * step * lse, detail::softmax_term(z(i), m) / sum);
+                d = from_accumulate<T>(static_cast<accumulate_t<T>>(static_cast<double>(to_accumulate(d)) + more));
+            }
+        }
+    });
+    double value = 0;
+    for (index_t t = 0; t < rows; ++t) value = fma(mul(step, each[t]), each[t], value);
+    return value;
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/moe/pad.hpp ----
+// Experts of equal length: a plan padded to its capacity, for kernels and exchanges that want C rows of every expert.
+//
+//     plan ── pad_plan ──> pairs[N,C], -1 where there is none
+//     x[T,H] ── gather_padded ──> blocks[N,C,H], zeros where there is none ── any experts ──> returned[N,C,W]
+//     returned ── unpad ──> z[rows,W] in plan order ── combine ──> y
+//
+// A row does not see the others, so the result is that of the unpadded layer, to the bit where the experts' is.
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// pairs[e, c] = the c-th (token, slot) pair of expert e in the order of the plan, -1 from its last row on.
+///
+/// Shapes:  plan.offsets [N + 1], pairs [N, C] with C at least the largest number of rows of an expert.
+/// Throws:  argument_error for an expert with more rows than C, or extents that do not fit; nothing is written then.
+inline void pad_plan(const plan_view<cpu>& plan, view<std::int32_t, dyn, dyn> pairs) {
+    const index_t experts = plan.offsets.extent(0) - 1, capacity = pairs.extent(1);
+    require(pairs.extent(0) == experts, "pad_plan", "pairs", experts, pairs.extent(0));
+    for (index_t e = 0; e < experts; ++e)
+        if (!(plan.offsets[e + 1] - plan.offsets[e] <= capacity)) [[unlikely]]
+            detail::reject("pad_plan", "pairs",
+                           "room for the " + std::to_string(plan.offsets[e + 1] - plan.offsets[e]) +
+                               " rows of expert " + std::to_string(e),
+                           capacity);
+    for (index_t e = 0; e < experts; ++e)
+        for (index_t c = 0; c < capacity; ++c) {
+            const index_t row = plan.offsets[e] + c;
+            pairs(e, c) = row < plan.offsets[e + 1] ? plan.rows[row] : -1;
+        }
+}
+
+/// blocks[e, c] = the token of pairs[e, c], or zeros.
+///
+/// Shapes:  x [T, H], pairs [N, C] of pad_plan for `slots` slots per token, blocks [N * C, H].
+/// Throws:  argument_error for pairs of other tokens, or extents that do not fit; nothing is written then.
+template <class T, int H>
+void gather_padded(view<const T, dyn, H> x, std::type_identity_t<view<const std::int32_t, dyn, dyn>> pairs, int slots,
+                   std::type_identity_t<view<T, dyn, H>> blocks) {
+    const index_t rows = pairs.extent(0) * pairs.extent(1), capacity = pairs.extent(1);
+    require(blocks.extent(0) == rows && blocks.extent(1) == x.extent(1), "gather_padded", "blocks", rows,
+            blocks.extent(0));
+    for (index_t r = 0; r < rows; ++r) {
+        const std::int32_t pair = pairs(r / capacity, r % capacity);
+        require(pair >= -1 && pair / slots < x.extent(0), "gather_padded", "pairs", "pairs of the tokens, or -1", pair);
+    }
+    for (index_t r = 0; r < rows; ++r) {
+        const std::int32_t pair = pairs(r / capacity, r % capacity);
+        for (index_t h = 0; h < x.extent(1); ++h)
+            blocks.row(r)[h] = pair < 0 ? from_accumulate<T>(accumulate_t<T>(0)) : x.row(pair / slots)[h];
+    }
+}
+
+/// z[r] = what the expert of row r returned for it, without the padding.
+///
+/// Shapes:  returned [N * C, W], z [rows of the plan or more, W].
+/// Throws:  argument_error for extents that do not fit; nothing is written then.
+template <class T, int W>
+void unpad(view<const T, dyn, W> returned, const plan_view<cpu>& plan, std::type_identity_t<view<T, dyn, W>> z) {
+    const index_t experts = plan.offsets.extent(0) - 1, rows = plan.offsets[experts];
+    require(returned.extent(0) % experts == 0, "unpad", "returned", "as many rows of every expert", returned.extent(0));
+    require(z.extent(0) >= rows && z.extent(1) == returned.extent(1), "unpad", "z", rows, z.extent(0));
+    const index_t capacity = returned.extent(0) / experts;
+    for (index_t e = 0; e < experts; ++e)
+        require(plan.offsets[e + 1] - plan.offsets[e] <= capacity, "unpad", "returned", "all rows of every expert",
+                capacity);
+    for (index_t e = 0; e < experts; ++e)
+        for (index_t r = plan.offsets[e]; r < plan.offsets[e + 1]; ++r)
+            for (index_t w = 0; w < z.extent(1); ++w) z.row(r)[w] = returned.row(e * capacity + r - plan.offsets[e])[w];
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/moe/router_tables.hpp ----
 // Routing by table: vocabulary ids to experts, fixed before training (Hash Layers) or before a model's first layers.
 //
@@ -17853,6 +22572,49 @@ void look_up(std::type_identity_t<view<const std::int32_t, dyn, K>> table, view<
                 "ids from 0 to " + std::to_string(table.extent(0) - 1), token_ids[t]);
     for (index_t t = 0; t < tokens; ++t)
         for (int s = 0; s < K; ++s) chosen(t, s) = table(token_ids[t], s);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+// ---- gatefold/moe/sparse.hpp ----
+// Experts with whole blocks of zero weights, which are neither stored nor read; activations that are zero (relu,
+// relu_squared) spare the second projection's weights too where an expert has few rows.
+//
+//     weights<L> ── prune_blocks(ctx, w, fraction) ──> weights<L> ── pack_sparse(ctx, w) ──> sparse<L> ── forward
+//
+// Not part of gatefold/gatefold.hpp: include it beside that header. docs/sparsity.md says when it pays.
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Sets the blocks of least Euclidean norm to zero: of each expert's first and second projection, the shared expert's
+/// included, round(fraction · number of blocks). Equal norms: the blocks that come first in memory.
+///
+/// Blocks:  32 outputs × 32 inputs; where there is a gate, the outputs are 16 gates and the ups of the same features.
+/// The
+///          same on every target, and whole blocks of sparse<L> on all of them.
+/// Throws:  argument_error for a fraction outside [0, 1] or missing memory; w is untouched then.
+template <layer_type L>
+void prune_blocks(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
+    require(fraction >= 0 && fraction <= 1, "prune_blocks", "fraction", "a number from 0 to 1", fraction);
+    detail::check_weights("prune_blocks", w);
+    detail::on_cpu::prune_layer(ctx, w, fraction);
+}
+
+/// Packs a layer without its blocks of zeros. A block that holds a -0 or anything else is stored.
+///
+/// Memory while packing: the weights and what is stored.
+/// Throws:  argument_error for missing memory, std::bad_alloc.
+template <layer_weights W, layer_type L = typename W::layer_type>
+sparse<L> pack_sparse(context<cpu>& ctx, const W& w) {
+    static_assert(!is_packed<W> && __is_same(typename W::backend, cpu),
+                  "gatefold::pack_sparse: takes weights or weights_view in host memory");
+    detail::check_weights("pack_sparse", w);
+    sparse<L> s;
+    detail::allocate_slots(s, ctx);
+    const auto copy = [&](const char*, auto& to, const auto& from) { detail::impl<cpu>::copy(ctx, to, from); };
+    for_each_parameter(copy, s, w);
+    for_each_buffer(copy, s, w);
+    detail::on_cpu::pack_sparse_layer<L>(ctx, s, w);
+    return s;
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -18044,6 +22806,15 @@ GATEFOLD_INLINE routing_metrics routing_window<L>::metrics() const {
 
 }  // namespace gatefold::inline v0
 
+namespace gatefold::inline v0 {
+
+/// The mean over layers of the largest violations of the windows and of their calls, as arXiv 2408.15664 reports them.
+struct mean_violations {
+    double window = 0, batch = 0;
+};
+
+}  // namespace gatefold::inline v0
+
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 /// One figure of a report: its key in JSON, its column of the table, its value.
@@ -18073,6 +22844,16 @@ void for_each_figure(const routing_metrics& m, F&& f) {
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
+/// The means over the layers.
+inline mean_violations violations_of(std::span<const routing_metrics> layers) {
+    mean_violations m;
+    for (const routing_metrics& layer : layers) {
+        m.window += layer.load.max_violation / static_cast<double>(layers.size());
+        m.batch += layer.batch_violation / static_cast<double>(layers.size());
+    }
+    return m;
+}
+
 /// A table with a header and a line per layer.
 inline std::string routing_table(std::span<const routing_metrics> layers) {
     std::string text = "layer";
@@ -18094,7 +22875,8 @@ inline std::string routing_table(std::span<const routing_metrics> layers) {
     return text;
 }
 
-/// {"layers": [{"steps": …, "tokens": …, "max_violation": …, …}, …]}, every number to the last digit.
+/// {"layers": [{"steps": …, "tokens": …, "max_violation": …, …}, …], "mean_max_violation": …, "mean_batch_violation":
+/// …}, every number to the last digit.
 inline std::string routing_json(std::span<const routing_metrics> layers, int indent = 0) {
     json_writer json(indent);
     json.begin_object().key("layers").begin_array();
@@ -18103,7 +22885,8 @@ inline std::string routing_json(std::span<const routing_metrics> layers, int ind
         detail::for_each_figure(m, [&](const char* key, const char*, double value) { json.member(key, value); });
         json.end_object();
     }
-    json.end_array().end_object();
+    const mean_violations mean = violations_of(layers);
+    json.end_array().member("mean_max_violation", mean.window).member("mean_batch_violation", mean.batch).end_object();
     return json.text();
 }
 
@@ -19310,9 +24093,21 @@ void step(context<cpu>& ctx, W& w, const gradients_of<W>& g, adamw_state<W>& sta
 // ---- gatefold/train/checkpoint.hpp ----
 // Training runs on disk: weights, controller state and optimiser state in one safetensors file, replaced as a whole.
 //
-//     weights, adamw_state ── PREFIX model.NAME, adamw.first.NAME, … ──> file ──> the same bits
+//     weights, adamw_state, numbers of controllers ── model.NAME, adamw.first.NAME, numbers.NAME, … ──> file ──> the
+//     same bits
 //
 // A run that is resumed from such a file gives the bits of one that was never interrupted.
+
+namespace gatefold::inline v0 {
+
+/// Numbers of a training run that are neither parameters nor the optimiser's, under a name: what a controller remembers
+/// beside the bias, the state of a schedule.
+struct named_numbers {
+    std::string name;
+    std::span<double> values;
+};
+
+}  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
@@ -19389,6 +24184,14 @@ void read_state(const safetensors_file& file, const std::string& prefix, adamw_s
     state.steps = steps;
 }
 
+/// The errors that a pid_bias remembers, and the coefficient that a relu_coefficient steers.
+inline named_numbers numbers_of(std::string name, std::type_identity_t<view<double, 2, dyn>> history) {
+    return {std::move(name), {history.data(), static_cast<std::size_t>(history.size())}};
+}
+inline named_numbers numbers_of(std::string name, relu_coefficient& controller) {
+    return {std::move(name), {&controller.value, 1}};
+}
+
 /// A whole number among the metadata of a file.
 ///
 /// Throws: file_error where there is no such number.
@@ -19404,31 +24207,48 @@ inline index_t read_number(const safetensors_file& file, const std::string& key)
     return number;
 }
 
-/// Replaces `path` by a file with the weights and, so that training can go on, the state of the optimiser.
+/// Replaces `path` by a file with the weights and, so that training can go on, the state of the optimiser and `more`
+/// numbers: numbers_of(controller).
 ///
 /// Throws: file_error naming the file and the system's reason; the old file is untouched then.
 template <class W>
-void save(const std::string& path, const W& w, const adamw_state<W>& state, file_metadata notes = {}) {
+void save(const std::string& path, const W& w, const adamw_state<W>& state, std::span<const named_numbers> more,
+          file_metadata notes = {}) {
     safetensors_writer file;
     add_weights(file, "model.", w);
     add_state(file, "adamw.", state);
+    for (const named_numbers& n : more)
+        file.add("numbers." + n.name, std::span<const double>(n.values), {static_cast<index_t>(n.values.size())});
     notes.emplace_back("adamw.steps", std::to_string(state.steps));
     file.write(path, std::move(notes));
 }
+template <class W>
+void save(const std::string& path, const W& w, const adamw_state<W>& state, file_metadata notes = {}) {
+    save(path, w, state, std::span<const named_numbers>{}, std::move(notes));
+}
 
-/// Reads a file of save() into weights and state, which keep what they hold when it throws. Returns its metadata.
+/// Reads a file of save() into weights, state and `more`, which keep what they hold when it throws. Returns its
+/// metadata.
 ///
 /// Throws: file_error naming the file and what is wrong with it.
 template <class W>
-file_metadata load(context<cpu>& ctx, const std::string& path, W& w, adamw_state<W>& state) {
+file_metadata load(context<cpu>& ctx, const std::string& path, W& w, adamw_state<W>& state,
+                   std::span<const named_numbers> more = {}) {
     const auto file = safetensors_file::open(path);
     W weights;
     detail::allocate_slots(weights, ctx);
     read_weights(file, "model.", weights);
     adamw_state<W> moments = make_adamw_state(ctx, weights);
     read_state(file, "adamw.", moments, read_number(file, "adamw.steps"));
+    std::vector<std::vector<double>> numbers;
+    for (const named_numbers& n : more) {
+        std::vector<double>& values = numbers.emplace_back(n.values.size());
+        file.read<double>("numbers." + n.name, values, {static_cast<index_t>(values.size())});
+    }
     w = std::move(weights);
     state = std::move(moments);
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+        for (std::size_t j = 0; j < numbers[i].size(); ++j) more[i].values[j] = numbers[i][j];
     return file.metadata();
 }
 
