@@ -111,7 +111,7 @@ BOOST_AUTO_TEST_CASE(softmax_router) {
     p.check("given counts", add(::losses::global_batch{0.5, {chosen.data(), {4}}}, ::losses::expert_level{0.5}));
     p.check("logits", add(::losses::z_loss{0.5}, ::losses::relu_sparsity{0.5}, ::losses::expert_selection{2}));
     p.check("spread", add(::losses::importance{2}, ::losses::gate_importance{2, ::losses::variance::sample}));
-    p.check("rest", add(::losses::second_place{1}, ::losses::entropy{0.5}));
+    p.check("rest", add(::losses::second_place{1}, ::losses::entropy{0.5}, ::losses::score_variance{3}));
     // The loss of the weights needs no pass: its gradient alone.
     const auto value = [](auto& q) {
         auto unused = gf::make_gradients<typename std::remove_reference_t<decltype(q)>::L>(q.ctx);

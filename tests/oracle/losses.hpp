@@ -366,6 +366,22 @@ inline loss entropy_loss(const loss_input& in, double beta) {
     return out;
 }
 
+/// −λ·mean_{t,i} (p − mean_t p)² (2505.22323, with a mean for its sum over tokens).
+inline loss score_variance_loss(const loss_input& in, double lambda) {
+    loss out{0, values(in.p.size(), 0.0)};
+    for (natural i = 0; i < in.experts; ++i) {
+        double mean = 0;
+        for (natural t = 0; t < in.tokens; ++t) mean += in.weight(t) * in.p[t * in.experts + i] / in.valid();
+        for (natural t = 0; t < in.tokens; ++t) {
+            const double weight = lambda * in.weight(t) / (in.valid() * to_double(in.experts));
+            const double difference = in.p[t * in.experts + i] - mean;
+            out.value -= weight * difference * difference;
+            out.dp[t * in.experts + i] = -2 * weight * difference;
+        }
+    }
+    return out;
+}
+
 /// ReMoE: λ·Σ_i mean_t ReLU(z). `dp` is dz here.
 inline loss relu_loss(const values& logits, natural tokens, double lambda) {
     loss out{0, values(logits.size(), 0.0)};

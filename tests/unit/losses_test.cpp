@@ -67,6 +67,8 @@ void compare_all(routed<L>& r) {
         [&](in i) { return times(oracle::global_batch_loss(i, numbers, 100), 0.5); }, "global");
     compare(
         r, losses::entropy{0.2}, [](in i) { return oracle::entropy_loss(i, 0.2); }, "entropy");
+    compare(
+        r, losses::score_variance{0.7}, [](in i) { return oracle::score_variance_loss(i, 0.7); }, "score variance");
 }
 
 }  // namespace
@@ -118,6 +120,7 @@ BOOST_AUTO_TEST_CASE(what_stands_in_the_padding_does_not_matter) {
         add(::losses::importance{});
         add(::losses::gate_importance{});
         add(::losses::entropy{});
+        add(::losses::score_variance{});
         add(::losses::expert_selection{});
         add(::losses::relu_sparsity{1});
         add(::losses::second_place{1, 7});
@@ -392,7 +395,8 @@ BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
         routed<sigmoid_two> r(random_logits(21, 6, 15), threads, {}, bias);
         r.in.mask = {mask.data(), {21}};
         const double value = gf::add_losses(r.ctx, r.tape, r.in, ::losses::switch_balance{}, ::losses::sequence_wise{},
-                                            ::losses::second_place{1, 7}, ::losses::entropy{}, ::losses::importance{});
+                                            ::losses::second_place{1, 7}, ::losses::entropy{}, ::losses::importance{},
+                                            ::losses::score_variance{});
         auto g = r.gradients();
         g.push_back(value);
         return g;
@@ -407,9 +411,9 @@ BOOST_AUTO_TEST_CASE(rows_without_a_finite_logit_have_no_gradient) {
     // The products of a layer make NaN of infinite inputs: set the logits on the tape.
     routed<softmax_two> r(random_logits(3, 6, 16));
     for (std::size_t i = 0; i < z.size(); ++i) r.tape.routing().logits.data()[i] = z[i];
-    const double value =
-        gf::add_losses(r.ctx, r.tape, r.in, ::losses::switch_balance{}, ::losses::z_loss{}, ::losses::entropy{},
-                       ::losses::importance{}, ::losses::gate_importance{}, ::losses::second_place{});
+    const double value = gf::add_losses(r.ctx, r.tape, r.in, ::losses::switch_balance{}, ::losses::z_loss{},
+                                        ::losses::entropy{}, ::losses::importance{}, ::losses::gate_importance{},
+                                        ::losses::second_place{}, ::losses::score_variance{});
     BOOST_TEST(std::isfinite(value));
     const auto g = r.gradients();
     for (std::size_t i = 0; i < g.size(); ++i) {
@@ -427,7 +431,8 @@ BOOST_AUTO_TEST_CASE(no_tokens_and_only_padding) {
     padded.in.mask = {nothing.data(), {2}};
     BOOST_TEST(gf::add_losses(padded.ctx, padded.tape, padded.in, ::losses::switch_balance{}, ::losses::z_loss{},
                               ::losses::entropy{}, ::losses::second_place{}, ::losses::importance{},
-                              ::losses::relu_sparsity{}, ::losses::expert_selection{}) == 0);
+                              ::losses::score_variance{}, ::losses::relu_sparsity{},
+                              ::losses::expert_selection{}) == 0);
     for (double g : padded.gradients()) BOOST_TEST(g == 0);
 }
 

@@ -812,6 +812,8 @@ BOOST_AUTO_TEST_CASE(balancing_losses) {
                 "selection", [](const loss_input& in) { return expert_selection_loss(in); }, score, m);
             expect_exact(
                 "entropy", [](const loss_input& in) { return entropy_loss(in, 0.7); }, score, m);
+            expect_exact(
+                "score variance", [](const loss_input& in) { return score_variance_loss(in, 0.7); }, score, m);
         }
 }
 

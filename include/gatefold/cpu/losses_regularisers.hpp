@@ -72,6 +72,31 @@ double add_to(context<cpu>& ctx, const losses::entropy& loss, const stacked_toke
     return value;
 }
 
+template <layer_type L>
+double add_to(context<cpu>& ctx, const losses::score_variance& loss, const stacked_tokens<L>& tokens) {
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    const token_probabilities<L> all(ctx, tokens);
+    double mean[std::size_t{n}] = {};
+    for (index_t t = 0; t < tokens.all; ++t)
+        for (int i = 0; tokens.counts(t) && i < n; ++i) mean[i] += all.p[t * n + i] / valid;
+    const double step = loss.coefficient / (valid * n);
+    double value = 0;
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t)) continue;
+        const double* p = all.p + t * n;
+        double d[std::size_t{n}];
+        for (int i = 0; i < n; ++i) {
+            const double apart = p[i] - mean[i];
+            value = gatefold::fma(-gatefold::mul(step, apart), apart, value);
+            d[i] = -2 * step * apart;
+        }
+        probabilities_backward<L>(tokens.logits(t), p, all.sums[t], d, tokens.gradient(t));
+    }
+    return value;
+}
+
 /// One group of second_place.
 template <layer_type L>
 double add_second_place(double coefficient, const stacked_tokens<L>& tokens, const token_probabilities<L>& all,
