@@ -3,6 +3,7 @@
 // not change the draws; their distribution; and what has none.
 #include <cstring>
 
+#include <gatefold/moe/sparse.hpp>
 #include <tests/layer_comparison.hpp>
 
 namespace gf = gatefold;
@@ -133,6 +134,9 @@ BOOST_AUTO_TEST_CASE(stages_and_packed_weights) {
     const gf::view<float, gf::dyn, L::hidden> out{y.data(), {n, L::hidden}};
     const auto same = [&] { return std::memcmp(y.data(), whole.y.data(), y.size() * sizeof(float)) == 0; };
     gf::forward(ctx, gf::pack(ctx, w), in, out, tape, o);
+    BOOST_TEST(same());
+    y.assign(y.size(), 0);
+    gf::forward(ctx, gf::pack_sparse(ctx, w), in, out, tape, o);
     BOOST_TEST(same());
     y.assign(y.size(), 0);
     const gf::view<float, gf::dyn, L::width> rows{z.data(), {n * L::slots, L::width}};

@@ -403,12 +403,12 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
                                                                 target, drop);
 }
 
-template <class E, class Context, class X, class Weights, class Target>
+template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
     requires(brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target) {
-    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target);
+                 const Target& target, const Drop& drop = {}) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

@@ -195,12 +195,8 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
 template <layer_type L, class X, class W, class Target, class Drop>
 void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
                 const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
-    const auto weights = routed_weights(w);
-    const auto limit = static_cast<typename L::accumulate_type>(o.limit);
-    if constexpr (std::is_same_v<Drop, no_dropout>)
-        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target);
-    else
-        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target, drop);
+    run_experts<routed_expert<L>>(ctx, scratch, in, routed_weights(w),
+                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop);
 }
 
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of

@@ -51,18 +51,18 @@ struct sparse_weights {
     const sparse_matrix* summary;
     const T *up_bias, *down_bias;
 
-    template <class E, class Context, class X, class Target>
+    template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
-             const kept_activations<T>& keep, const Target& target) const {
+             const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
         const sparse_panels<T, yields_zeros(E::act)> panels{
             reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                               target);
+                                                               target, drop);
         }
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                    target);
+                                                                    target, drop);
     }
 };
 
