@@ -20,19 +20,21 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// Throws:  argument_error for a tape of other tokens, a mask that does not fit, a decay outside [0, 1]; std::bad_alloc
 ///          if the workspace must grow and cannot. Nothing is written then.
 /// Bits:    the same for any number of threads.
-template <layer_type L>
-void update(context<cpu>& ctx, const output_average& controller, weights<L>& w,
-            const std::type_identity_t<batch<L>>& in, tape<L>& saved, const std::type_identity_t<options<L>>& o = {}) {
+template <layer_type L, backend B>
+void update(context<B>& ctx, const output_average& controller, weights<L, B>& w,
+            const std::type_identity_t<batch<L, B>>& in, tape<L, B>& saved,
+            const std::type_identity_t<options<L>>& o = {}) {
     static_assert(L::c.router.learns_from == estimator::default_vectors,
                   "gatefold::update: only a layer that learns from default vectors has them; set .router.learns_from "
                   "to estimator::default_vectors");
+    static_assert(__is_same(B, cpu), "gatefold::update: default vectors move on the CPU, where backward reads them");
     require(controller.decay >= 0 && controller.decay <= 1, "update", "decay", "a number from 0 to 1",
             controller.decay);
     require(in.x.extent(0) == saved.tokens(), "update", "tape", "a tape of the same tokens", saved.tokens());
     if (in.mask.data()) detail::check_view("update", "mask", in.mask, saved.tokens());
     detail::check_weights("update", w);
     detail::check_dropout("update", o);
-    if (saved.tokens() > 0) detail::impl<cpu>::update_default_vectors(ctx, controller, w, in, saved, o);
+    if (saved.tokens() > 0) detail::impl<B>::update_default_vectors(ctx, controller, w, in, saved, o);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
