@@ -211,15 +211,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
-        // One round of code for eight groups of rows: the sums move up instead, since registers have no index. Written
-        // out, the activations of all sums are three quarters of the kernel.
         constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
-        GATEFOLD_PRAGMA(unroll 1)
-        for (int j = 0; j < S::warp_groups && j < my_groups; ++j) {
+        const auto deliver = [&](int j, const auto& sums_of) {
             std::uint32_t words[std::size_t{groups}];
             GATEFOLD_UNROLL
             for (int m = 0; m < S::warp_strips; ++m) {
-                const finished_sums<P> done = finish<P>(p, sums[m][0], at.rows.expert, my_strip + m, lane,
+                const finished_sums<P> done = finish<P>(p, sums_of(m), at.rows.expert, my_strip + m, lane,
                                                         index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
                 words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
                 if constexpr (!P::gated) words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
@@ -228,13 +225,28 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (r < my_rows)
                 store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
                                      my_strip * (P::gated ? 1 : 2), words, lane);
-            GATEFOLD_UNROLL
-            for (int m = 0; m < S::warp_strips; ++m) {
+        };
+        if constexpr (P::up || !ragged_k) {
+            // One round of code for all groups of rows: the sums move up instead, since registers have no index.
+            // Written out, the activations are three quarters of the kernel. (A ragged down projection would run out of
+            // registers.)
+            GATEFOLD_PRAGMA(unroll 1)
+            for (int j = 0; j < S::warp_groups && j < my_groups; ++j) {
+                deliver(j, [&](int m) -> const float(&)[4] { return sums[m][0]; });
                 GATEFOLD_UNROLL
-                for (int next = 1; next < S::warp_groups; ++next) {
+                for (int m = 0; m < S::warp_strips; ++m) {
                     GATEFOLD_UNROLL
-                    for (int i = 0; i < 4; ++i) sums[m][next - 1][i] = sums[m][next][i];
+                    for (int next = 1; next < S::warp_groups; ++next) {
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < 4; ++i) sums[m][next - 1][i] = sums[m][next][i];
+                    }
                 }
+            }
+        } else {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < S::warp_groups; ++j) {
+                if (j >= my_groups) break;
+                deliver(j, [&](int m) -> const float(&)[4] { return sums[m][j]; });
             }
         }
     }
