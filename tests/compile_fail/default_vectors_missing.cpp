@@ -7,12 +7,10 @@ namespace gf = gatefold;
 #ifdef GATEFOLD_BAD
 using L = gf::layer<gf::config{.hidden = 8, .ffn = 8, .experts = 4, .top_k = 2}, float>;
 #else
-using L = gf::layer<gf::config{.hidden = 8,
-                               .ffn = 8,
-                               .experts = 4,
-                               .top_k = 2,
-                               .router = {.learns_from = gf::estimator::default_vectors}},
-                    float>;
+using L = gf::layer<
+    gf::config{
+        .hidden = 8, .ffn = 8, .experts = 4, .top_k = 2, .router = {.learns_from = gf::estimator::default_vectors}},
+    float>;
 #endif
 
 void step(gf::context<gf::cpu>& ctx, gf::weights<L>& w, const gf::batch<L>& in, gf::tape<L>& saved) {

@@ -136,7 +136,8 @@ difference check_backward(parameters p, batch b, const gradients& g, Objective o
     };
     for_each_parameter([&](const char* name, auto member) {
         // The selection bias moves the choice alone, which is held fixed.
-        if (std::string(name) != "selection_bias" && std::string(name) != "default_vectors") look(name, p.*member, g.parameters.*member);
+        if (std::string(name) != "selection_bias" && std::string(name) != "default_vectors")
+            look(name, p.*member, g.parameters.*member);
     });
     look("x", b.x, g.x);
     look("router_input", b.router_input, g.router_input);

@@ -104,8 +104,8 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
-    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two tiers
-    // share an instantiation.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two
+    // tiers share an instantiation.
     template <class Body>
     void parallel(int parts, Body&& body) {
         if (parts <= 1 || options_.threads == 1) {

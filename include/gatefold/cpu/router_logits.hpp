@@ -112,8 +112,8 @@ GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
 template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
 GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
     if (!is_disturbed<L>(o)) return v;
-    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token, h,
-                                                                              L::hidden);
+    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token,
+                                                                              h, L::hidden);
 }
 
 /// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.

@@ -161,8 +161,7 @@ weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, 
                 for (index_t r = 0; r < rows; ++r)
                     for (index_t k = 0; k < columns; ++k)
                         to[r * columns + k] = from_accumulate<T>(static_cast<accumulate_t<T>>(
-                            mul(deviation,
-                                draw.normal<double>(purpose::initialisation, r, k))));
+                            mul(deviation, draw.normal<double>(purpose::initialisation, r, k))));
             }
         },
         w);
