@@ -956,8 +956,8 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
-    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two tiers
-    // share an instantiation.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two
+    // tiers share an instantiation.
     template <class Body>
     void parallel(int parts, Body&& body) {
         if (parts <= 1 || options_.threads == 1) {
@@ -4070,8 +4070,7 @@ weights<L, cpu> random_weights(context<cpu>& ctx, seed s, int layer_number = 0, 
                 for (index_t r = 0; r < rows; ++r)
                     for (index_t k = 0; k < columns; ++k)
                         to[r * columns + k] = from_accumulate<T>(static_cast<accumulate_t<T>>(
-                            mul(deviation,
-                                draw.normal<double>(purpose::initialisation, r, k))));
+                            mul(deviation, draw.normal<double>(purpose::initialisation, r, k))));
             }
         },
         w);
@@ -4699,8 +4698,8 @@ GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
 template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
 GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
     if (!is_disturbed<L>(o)) return v;
-    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token, h,
-                                                                              L::hidden);
+    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token,
+                                                                              h, L::hidden);
 }
 
 /// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
@@ -6821,12 +6820,12 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
                                                                 target, drop);
 }
 
-template <class E, class Context, class X, class Weights, class Target>
+template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
     requires(brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target) {
-    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target);
+                 const Target& target, const Drop& drop = {}) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -8656,12 +8655,8 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
 template <layer_type L, class X, class W, class Target, class Drop>
 void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
                 const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
-    const auto weights = routed_weights(w);
-    const auto limit = static_cast<typename L::accumulate_type>(o.limit);
-    if constexpr (std::is_same_v<Drop, no_dropout>)
-        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target);
-    else
-        run_experts<routed_expert<L>>(ctx, scratch, in, weights, limit, ctx.sums(), keep, target, drop);
+    run_experts<routed_expert<L>>(ctx, scratch, in, routed_weights(w),
+                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop);
 }
 
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
@@ -9573,6 +9568,14 @@ struct entropy {
     double coefficient = 1e-4;
 };
 
+/// -coefficient · mean over tokens and experts of (p - mean over tokens of the expert's p)²: rewards routers that tell
+/// tokens apart, the variance half of arXiv 2505.22323, which sums over tokens. Its other half, orthogonal outputs of
+/// the experts of a token, is not there: it is a gradient of each expert's output by itself, and backward takes one
+/// gradient per token. `experts` returns the outputs for watching their overlap.
+struct score_variance {
+    double coefficient = 1e-3;
+};
+
 /// coefficient · Σ over experts of the mean of max(logit, 0): ReMoE. Its coefficient is steered by relu_coefficient.
 struct relu_sparsity {
     double coefficient = 1e-8;
@@ -10024,6 +10027,31 @@ double add_to(context<cpu>& ctx, const losses::entropy& loss, const stacked_toke
             const double l = p[i] > 0 ? gatefold::log(p[i]) : 0;
             value = gatefold::fma(-gatefold::mul(step, p[i]), l, value);
             d[i] = p[i] > 0 ? -step * (l + 1) : 0;
+        }
+        probabilities_backward<L>(tokens.logits(t), p, all.sums[t], d, tokens.gradient(t));
+    }
+    return value;
+}
+
+template <layer_type L>
+double add_to(context<cpu>& ctx, const losses::score_variance& loss, const stacked_tokens<L>& tokens) {
+    constexpr int n = L::choices;
+    const double valid = tokens.valid(0, tokens.all);
+    if (valid == 0) return 0;
+    const token_probabilities<L> all(ctx, tokens);
+    double mean[std::size_t{n}] = {};
+    for (index_t t = 0; t < tokens.all; ++t)
+        for (int i = 0; tokens.counts(t) && i < n; ++i) mean[i] += all.p[t * n + i] / valid;
+    const double step = loss.coefficient / (valid * n);
+    double value = 0;
+    for (index_t t = 0; t < tokens.all; ++t) {
+        if (!tokens.counts(t)) continue;
+        const double* p = all.p + t * n;
+        double d[std::size_t{n}];
+        for (int i = 0; i < n; ++i) {
+            const double apart = p[i] - mean[i];
+            value = gatefold::fma(-gatefold::mul(step, apart), apart, value);
+            d[i] = -2 * step * apart;
         }
         probabilities_backward<L>(tokens.logits(t), p, all.sums[t], d, tokens.gradient(t));
     }
@@ -10839,19 +10867,21 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 /// Throws:  argument_error for a tape of other tokens, a mask that does not fit, a decay outside [0, 1]; std::bad_alloc
 ///          if the workspace must grow and cannot. Nothing is written then.
 /// Bits:    the same for any number of threads.
-template <layer_type L>
-void update(context<cpu>& ctx, const output_average& controller, weights<L>& w,
-            const std::type_identity_t<batch<L>>& in, tape<L>& saved, const std::type_identity_t<options<L>>& o = {}) {
+template <layer_type L, backend B>
+void update(context<B>& ctx, const output_average& controller, weights<L, B>& w,
+            const std::type_identity_t<batch<L, B>>& in, tape<L, B>& saved,
+            const std::type_identity_t<options<L>>& o = {}) {
     static_assert(L::c.router.learns_from == estimator::default_vectors,
                   "gatefold::update: only a layer that learns from default vectors has them; set .router.learns_from "
                   "to estimator::default_vectors");
+    static_assert(__is_same(B, cpu), "gatefold::update: default vectors move on the CPU, where backward reads them");
     require(controller.decay >= 0 && controller.decay <= 1, "update", "decay", "a number from 0 to 1",
             controller.decay);
     require(in.x.extent(0) == saved.tokens(), "update", "tape", "a tape of the same tokens", saved.tokens());
     if (in.mask.data()) detail::check_view("update", "mask", in.mask, saved.tokens());
     detail::check_weights("update", w);
     detail::check_dropout("update", o);
-    if (saved.tokens() > 0) detail::impl<cpu>::update_default_vectors(ctx, controller, w, in, saved, o);
+    if (saved.tokens() > 0) detail::impl<B>::update_default_vectors(ctx, controller, w, in, saved, o);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
@@ -14689,15 +14719,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
-        // One round of code for eight groups of rows: the sums move up instead, since registers have no index. Written
-        // out, the activations of all sums are three quarters of the kernel.
         constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
-        GATEFOLD_PRAGMA(unroll 1)
-        for (int j = 0; j < S::warp_groups && j < my_groups; ++j) {
+        const auto deliver = [&](int j, const auto& sums_of) {
             std::uint32_t words[std::size_t{groups}];
             GATEFOLD_UNROLL
             for (int m = 0; m < S::warp_strips; ++m) {
-                const finished_sums<P> done = finish<P>(p, sums[m][0], at.rows.expert, my_strip + m, lane,
+                const finished_sums<P> done = finish<P>(p, sums_of(m), at.rows.expert, my_strip + m, lane,
                                                         index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
                 words[P::gated ? m : 2 * m] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
                 if constexpr (!P::gated) words[2 * m + 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
@@ -14706,13 +14733,28 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (r < my_rows)
                 store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
                                      my_strip * (P::gated ? 1 : 2), words, lane);
-            GATEFOLD_UNROLL
-            for (int m = 0; m < S::warp_strips; ++m) {
+        };
+        if constexpr (P::up || !ragged_k) {
+            // One round of code for all groups of rows: the sums move up instead, since registers have no index.
+            // Written out, the activations are three quarters of the kernel. (A ragged down projection would run out of
+            // registers.)
+            GATEFOLD_PRAGMA(unroll 1)
+            for (int j = 0; j < S::warp_groups && j < my_groups; ++j) {
+                deliver(j, [&](int m) -> const float(&)[4] { return sums[m][0]; });
                 GATEFOLD_UNROLL
-                for (int next = 1; next < S::warp_groups; ++next) {
+                for (int m = 0; m < S::warp_strips; ++m) {
                     GATEFOLD_UNROLL
-                    for (int i = 0; i < 4; ++i) sums[m][next - 1][i] = sums[m][next][i];
+                    for (int next = 1; next < S::warp_groups; ++next) {
+                        GATEFOLD_UNROLL
+                        for (int i = 0; i < 4; ++i) sums[m][next - 1][i] = sums[m][next][i];
+                    }
                 }
+            }
+        } else {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < S::warp_groups; ++j) {
+                if (j >= my_groups) break;
+                deliver(j, [&](int m) -> const float(&)[4] { return sums[m][j]; });
             }
         }
     }
@@ -19378,7 +19420,6 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
     static_assert(static_cast<std::size_t>(2 * depth * step_bytes) <= blocks::hub_bytes);
     if (!skip) std::memset(scratch, 0, static_cast<std::size_t>(2 * depth * step_bytes));
     sum* sums = reinterpret_cast<sum*>(scratch + blocks::hub_bytes);
-    const index_t end = source.panels[p1];
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
@@ -19409,20 +19450,21 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
             index_t reached = 0;
             const index_t first = source.panels[p], last = source.panels[p + 1];
             const index_t stream = stream_of(source.runs + first, last - first, step_elements);
+            // As much of the next panel as is multiplied of this one; each tile fetches its share.
+            const T* next = source.then;
+            index_t half = stream;
+            if (p + 1 < p1 && first < last) {
+                next = source.data + source.runs[first].offset + 2 * stream;
+                half = stream_of(source.runs + last, source.panels[p + 2] - last, step_elements);
+            }
             for (index_t i = first; i < last; ++i) {
                 const sparse_run& r = source.runs[i];
                 if (!skip) multiply_nothing(reached, r.step);
                 reached = r.step + r.steps;
-                // The rest of this panel, or what comes after it; each tile fetches its share.
-                const T *b = source.data + r.offset, *next = b + r.steps * step_elements;
-                index_t half = stream;
-                if (i + 1 == last) {
-                    next = i + 1 < end ? next + stream : source.then;
-                    if (p + 1 < p1) half = stream_of(source.runs + last, source.panels[p + 2] - last, step_elements);
-                }
-                multiply(r.step, r.steps, b, stream,
+                multiply(r.step, r.steps, source.data + r.offset, stream,
                          {1024, reinterpret_cast<const char*>(next), half * static_cast<index_t>(sizeof(T)),
                           step_bytes / (t1 - t0)});
+                next += r.steps * step_elements;
             }
             if (!skip) multiply_nothing(reached, all_steps);
             if (fresh)
@@ -19482,18 +19524,18 @@ struct sparse_weights {
     const sparse_matrix* summary;
     const T *up_bias, *down_bias;
 
-    template <class E, class Context, class X, class Target>
+    template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
-             const kept_activations<T>& keep, const Target& target) const {
+             const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
         const sparse_panels<T, yields_zeros(E::act)> panels{
             reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                               target);
+                                                               target, drop);
         }
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                    target);
+                                                                    target, drop);
     }
 };
 
