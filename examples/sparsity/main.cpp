@@ -134,7 +134,7 @@ outcome examine(std::uint64_t seed, int steps) {
 
 int main(int count, char** values) try {
     program::arguments given(count, values, "[--seeds N] [--steps N] [--svg FILE]");
-    const int seeds = given.number("--seeds", 3, 1, 1000), steps = given.number("--steps", 300, 40, 100000);
+    const int seeds = given.number("--seeds", 3, 1, 1000), steps = given.number("--steps", 200, 40, 100000);
     const std::string svg = given.text("--svg");
     given.done();
     const auto began = std::chrono::steady_clock::now();

@@ -93,7 +93,6 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
     static_assert(static_cast<std::size_t>(2 * depth * step_bytes) <= blocks::hub_bytes);
     if (!skip) std::memset(scratch, 0, static_cast<std::size_t>(2 * depth * step_bytes));
     sum* sums = reinterpret_cast<sum*>(scratch + blocks::hub_bytes);
-    const index_t end = source.panels[p1];
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
@@ -124,20 +123,21 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
             index_t reached = 0;
             const index_t first = source.panels[p], last = source.panels[p + 1];
             const index_t stream = stream_of(source.runs + first, last - first, step_elements);
+            // As much of the next panel as is multiplied of this one; each tile fetches its share.
+            const T* next = source.then;
+            index_t half = stream;
+            if (p + 1 < p1 && first < last) {
+                next = source.data + source.runs[first].offset + 2 * stream;
+                half = stream_of(source.runs + last, source.panels[p + 2] - last, step_elements);
+            }
             for (index_t i = first; i < last; ++i) {
                 const sparse_run& r = source.runs[i];
                 if (!skip) multiply_nothing(reached, r.step);
                 reached = r.step + r.steps;
-                // The rest of this panel, or what comes after it; each tile fetches its share.
-                const T *b = source.data + r.offset, *next = b + r.steps * step_elements;
-                index_t half = stream;
-                if (i + 1 == last) {
-                    next = i + 1 < end ? next + stream : source.then;
-                    if (p + 1 < p1) half = stream_of(source.runs + last, source.panels[p + 2] - last, step_elements);
-                }
-                multiply(r.step, r.steps, b, stream,
+                multiply(r.step, r.steps, source.data + r.offset, stream,
                          {1024, reinterpret_cast<const char*>(next), half * static_cast<index_t>(sizeof(T)),
                           step_bytes / (t1 - t0)});
+                next += r.steps * step_elements;
             }
             if (!skip) multiply_nothing(reached, all_steps);
             if (fresh)
