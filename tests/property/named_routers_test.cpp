@@ -1,8 +1,6 @@
 // ctest: heavy timeout=900
 // What every named router promises whatever comes: ids of experts that exist, each once, weights that are numbers, the
 // same bits for any number of threads and, where a token does not see the others, for any split of the batch.
-#include "named_routers.hpp"
-
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -16,6 +14,7 @@
 
 #include <gatefold/cpu/router.hpp>
 #include <gatefold/moe/capacity.hpp>
+#include <tests/named_routers.hpp>
 
 namespace {
 
