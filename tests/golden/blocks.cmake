@@ -4,11 +4,16 @@ if(NOT TARGET gatefold_golden_tests OR NOT nlohmann_json_FOUND)
     return()
 endif()
 
+# The reader of configurations without its program.
 set(hub_config ${PROJECT_SOURCE_DIR}/examples/hub_config)
-add_library(gatefold_block_folders STATIC golden/block_folders.cpp ${hub_config}/families.cpp
-            ${hub_config}/families_capacity.cpp ${hub_config}/families_sigmoid.cpp ${hub_config}/families_softmax.cpp
-            ${hub_config}/family.cpp ${hub_config}/literal.cpp ${hub_config}/parse.cpp)
-target_link_libraries(gatefold_block_folders PUBLIC gatefold_own nlohmann_json::nlohmann_json)
+file(GLOB hub_config_files CONFIGURE_DEPENDS ${hub_config}/*.cpp)
+list(REMOVE_ITEM hub_config_files ${hub_config}/main.cpp)
+add_library(gatefold_hub_config STATIC ${hub_config_files})
+target_link_libraries(gatefold_hub_config PUBLIC gatefold_own nlohmann_json::nlohmann_json)
+target_link_libraries(gatefold_golden_tests PRIVATE gatefold_hub_config)
+
+add_library(gatefold_block_folders STATIC golden/block_folders.cpp)
+target_link_libraries(gatefold_block_folders PUBLIC gatefold_hub_config)
 target_include_directories(gatefold_block_folders PUBLIC ${PROJECT_SOURCE_DIR})
 add_executable(block_generator golden/block_generator.cpp)
 target_link_libraries(block_generator PRIVATE gatefold_block_folders)

@@ -4,9 +4,8 @@
 #include <fstream>
 #include <string>
 
-#include <examples/hub_config/families.cpp>
-#include <examples/hub_config/literal.cpp>
-#include <examples/hub_config/parse.cpp>
+#include <examples/hub_config/block.hpp>
+#include <examples/hub_config/fields.hpp>
 #include <nlohmann/json.hpp>
 
 #include <gatefold/moe/accounting.hpp>
