@@ -7,7 +7,6 @@
 // ABSENT: on_cpu::disturb_rows[<(]
 // ABSENT: on_cpu::normalised_backward[<(]
 // ABSENT: on_cpu::choose_top_p[<(]
-// ABSENT: on_cpu::second_stays[<(]
 // ABSENT: on_cpu::expert_scale_backward[<(]
 // PRESENT: on_cpu::free_experts_(forward|backward)[<(]
 // PRESENT: on_cpu::constant_(mix|backward)[<(]
