@@ -15,33 +15,12 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config base{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 1, .router = gf::routers::base};
 constexpr gf::config sinkhorn{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 1, .router = gf::routers::sinkhorn};
 constexpr gf::config sinkhorn_top_k{
     .hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::sinkhorn_top_k};
-template void step<base>(gf::context<gf::cpu>&, const gf::weights<gf::layer<base, float>>&,
-                         const gf::batch<gf::layer<base, float>>&, gf::view<const float, gf::dyn, 16>,
-                         gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<base, float>>&,
-                         gf::gradients<gf::layer<base, float>>&);
-template void step<sinkhorn>(gf::context<gf::cpu>&, const gf::weights<gf::layer<sinkhorn, float>>&,
-                             const gf::batch<gf::layer<sinkhorn, float>>&, gf::view<const float, gf::dyn, 16>,
-                             gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                             gf::tape<gf::layer<sinkhorn, float>>&, gf::gradients<gf::layer<sinkhorn, float>>&);
-template void step<sinkhorn_top_k>(gf::context<gf::cpu>&, const gf::weights<gf::layer<sinkhorn_top_k, float>>&,
-                                   const gf::batch<gf::layer<sinkhorn_top_k, float>>&,
-                                   gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                   gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<sinkhorn_top_k, float>>&,
-                                   gf::gradients<gf::layer<sinkhorn_top_k, float>>&);
+template struct training_step<base>;
+template struct training_step<sinkhorn>;
+template struct training_step<sinkhorn_top_k>;

@@ -15,30 +15,11 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config expert_choice{
     .hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::expert_choice};
 constexpr gf::config mesh_expert_choice{
     .hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::mesh_expert_choice};
-template void step<expert_choice>(gf::context<gf::cpu>&, const gf::weights<gf::layer<expert_choice, float>>&,
-                                  const gf::batch<gf::layer<expert_choice, float>>&, gf::view<const float, gf::dyn, 16>,
-                                  gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                  gf::tape<gf::layer<expert_choice, float>>&,
-                                  gf::gradients<gf::layer<expert_choice, float>>&);
-template void step<mesh_expert_choice>(gf::context<gf::cpu>&, const gf::weights<gf::layer<mesh_expert_choice, float>>&,
-                                       const gf::batch<gf::layer<mesh_expert_choice, float>>&,
-                                       gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                       gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<mesh_expert_choice, float>>&,
-                                       gf::gradients<gf::layer<mesh_expert_choice, float>>&);
+template struct training_step<expert_choice>;
+template struct training_step<mesh_expert_choice>;

@@ -15,28 +15,9 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config deepseek_v2{.hidden = 16, .ffn = 8, .experts = 16, .top_k = 2, .router = gf::routers::deepseek_v2};
 constexpr gf::config deepseek_v3{.hidden = 16, .ffn = 8, .experts = 16, .top_k = 2, .router = gf::routers::deepseek_v3};
-template void step<deepseek_v2>(gf::context<gf::cpu>&, const gf::weights<gf::layer<deepseek_v2, float>>&,
-                                const gf::batch<gf::layer<deepseek_v2, float>>&, gf::view<const float, gf::dyn, 16>,
-                                gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                gf::tape<gf::layer<deepseek_v2, float>>&,
-                                gf::gradients<gf::layer<deepseek_v2, float>>&);
-template void step<deepseek_v3>(gf::context<gf::cpu>&, const gf::weights<gf::layer<deepseek_v3, float>>&,
-                                const gf::batch<gf::layer<deepseek_v3, float>>&, gf::view<const float, gf::dyn, 16>,
-                                gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                gf::tape<gf::layer<deepseek_v3, float>>&,
-                                gf::gradients<gf::layer<deepseek_v3, float>>&);
+template struct training_step<deepseek_v2>;
+template struct training_step<deepseek_v3>;

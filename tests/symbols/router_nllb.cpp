@@ -15,18 +15,7 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config nllb{.hidden = 16,
                           .ffn = 8,
@@ -40,12 +29,5 @@ constexpr gf::config nllb_sampling{.hidden = 16,
                                    .top_k = 2,
                                    .router = gf::routers::nllb_sampling,
                                    .capacity = {.rule = gf::capacity_rule::nllb, .keeps = gf::priority::importance}};
-template void step<nllb>(gf::context<gf::cpu>&, const gf::weights<gf::layer<nllb, float>>&,
-                         const gf::batch<gf::layer<nllb, float>>&, gf::view<const float, gf::dyn, 16>,
-                         gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<nllb, float>>&,
-                         gf::gradients<gf::layer<nllb, float>>&);
-template void step<nllb_sampling>(gf::context<gf::cpu>&, const gf::weights<gf::layer<nllb_sampling, float>>&,
-                                  const gf::batch<gf::layer<nllb_sampling, float>>&, gf::view<const float, gf::dyn, 16>,
-                                  gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                  gf::tape<gf::layer<nllb_sampling, float>>&,
-                                  gf::gradients<gf::layer<nllb_sampling, float>>&);
+template struct training_step<nllb>;
+template struct training_step<nllb_sampling>;

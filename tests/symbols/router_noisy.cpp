@@ -15,27 +15,9 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config noisy_top_k{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::noisy_top_k};
 constexpr gf::config v_moe{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::v_moe};
-template void step<noisy_top_k>(gf::context<gf::cpu>&, const gf::weights<gf::layer<noisy_top_k, float>>&,
-                                const gf::batch<gf::layer<noisy_top_k, float>>&, gf::view<const float, gf::dyn, 16>,
-                                gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                gf::tape<gf::layer<noisy_top_k, float>>&,
-                                gf::gradients<gf::layer<noisy_top_k, float>>&);
-template void step<v_moe>(gf::context<gf::cpu>&, const gf::weights<gf::layer<v_moe, float>>&,
-                          const gf::batch<gf::layer<v_moe, float>>&, gf::view<const float, gf::dyn, 16>,
-                          gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                          gf::tape<gf::layer<v_moe, float>>&, gf::gradients<gf::layer<v_moe, float>>&);
+template struct training_step<noisy_top_k>;
+template struct training_step<v_moe>;

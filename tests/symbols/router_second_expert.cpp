@@ -15,34 +15,12 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config gshard{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::gshard};
 constexpr gf::config mesh_threshold{
     .hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::mesh_threshold};
 constexpr gf::config nllb_random{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 2, .router = gf::routers::nllb_random};
-template void step<gshard>(gf::context<gf::cpu>&, const gf::weights<gf::layer<gshard, float>>&,
-                           const gf::batch<gf::layer<gshard, float>>&, gf::view<const float, gf::dyn, 16>,
-                           gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                           gf::tape<gf::layer<gshard, float>>&, gf::gradients<gf::layer<gshard, float>>&);
-template void step<mesh_threshold>(gf::context<gf::cpu>&, const gf::weights<gf::layer<mesh_threshold, float>>&,
-                                   const gf::batch<gf::layer<mesh_threshold, float>>&,
-                                   gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                   gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<mesh_threshold, float>>&,
-                                   gf::gradients<gf::layer<mesh_threshold, float>>&);
-template void step<nllb_random>(gf::context<gf::cpu>&, const gf::weights<gf::layer<nllb_random, float>>&,
-                                const gf::batch<gf::layer<nllb_random, float>>&, gf::view<const float, gf::dyn, 16>,
-                                gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                gf::tape<gf::layer<nllb_random, float>>&,
-                                gf::gradients<gf::layer<nllb_random, float>>&);
+template struct training_step<gshard>;
+template struct training_step<mesh_threshold>;
+template struct training_step<nllb_random>;

@@ -15,18 +15,7 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config switch_transformer{.hidden = 16,
                                         .ffn = 8,
@@ -34,8 +23,4 @@ constexpr gf::config switch_transformer{.hidden = 16,
                                         .top_k = 1,
                                         .router = gf::routers::switch_transformer,
                                         .capacity = {.rule = gf::capacity_rule::mesh, .factor = 1.25f}};
-template void step<switch_transformer>(gf::context<gf::cpu>&, const gf::weights<gf::layer<switch_transformer, float>>&,
-                                       const gf::batch<gf::layer<switch_transformer, float>>&,
-                                       gf::view<const float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                                       gf::view<float, gf::dyn, 16>, gf::tape<gf::layer<switch_transformer, float>>&,
-                                       gf::gradients<gf::layer<switch_transformer, float>>&);
+template struct training_step<switch_transformer>;

@@ -15,31 +15,11 @@
 // ABSENT: on_cpu::latent_\w+[<(]
 // ABSENT: on_cpu::(add_shared|shared_backward|shared_gate_values)[<(]
 // ABSENT: on_cpu::expert_dropout<
-#include <gatefold/gatefold.hpp>
-
-namespace gf = gatefold;
-
-template <gf::config C>
-void step(gf::context<gf::cpu>& ctx, const gf::weights<gf::layer<C, float>>& w,
-          const gf::batch<gf::layer<C, float>>& in, gf::view<const float, gf::dyn, 16> dy,
-          gf::view<float, gf::dyn, 16> y, gf::view<float, gf::dyn, 16> dx, gf::tape<gf::layer<C, float>>& tape,
-          gf::gradients<gf::layer<C, float>>& g) {
-    gf::forward(ctx, w, in, y, tape);
-    gf::backward(ctx, w, in, tape, dy, dx, g);
-}
+#include "step.hpp"
 
 constexpr gf::config top_p{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 4, .router = gf::routers::top_p};
 constexpr gf::config remoe{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 1, .router = gf::routers::remoe};
 constexpr gf::config every{.hidden = 16, .ffn = 8, .experts = 8, .top_k = 1, .router = gf::routers::every};
-template void step<top_p>(gf::context<gf::cpu>&, const gf::weights<gf::layer<top_p, float>>&,
-                          const gf::batch<gf::layer<top_p, float>>&, gf::view<const float, gf::dyn, 16>,
-                          gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                          gf::tape<gf::layer<top_p, float>>&, gf::gradients<gf::layer<top_p, float>>&);
-template void step<remoe>(gf::context<gf::cpu>&, const gf::weights<gf::layer<remoe, float>>&,
-                          const gf::batch<gf::layer<remoe, float>>&, gf::view<const float, gf::dyn, 16>,
-                          gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                          gf::tape<gf::layer<remoe, float>>&, gf::gradients<gf::layer<remoe, float>>&);
-template void step<every>(gf::context<gf::cpu>&, const gf::weights<gf::layer<every, float>>&,
-                          const gf::batch<gf::layer<every, float>>&, gf::view<const float, gf::dyn, 16>,
-                          gf::view<float, gf::dyn, 16>, gf::view<float, gf::dyn, 16>,
-                          gf::tape<gf::layer<every, float>>&, gf::gradients<gf::layer<every, float>>&);
+template struct training_step<top_p>;
+template struct training_step<remoe>;
+template struct training_step<every>;
