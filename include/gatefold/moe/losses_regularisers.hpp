@@ -38,8 +38,8 @@ struct entropy {
 };
 
 /// -coefficient · mean over tokens and experts of (p - mean over tokens of the expert's p)²: rewards routers that tell
-/// tokens apart, the variance half of arXiv 2505.22323, which sums over tokens. Its other half, orthogonal outputs of
-/// the experts of a token, is not there: it is a gradient of each expert's output by itself, and backward takes one
+/// tokens apart, after the variance loss of arXiv 2505.22323. That paper's other loss, orthogonal outputs of the
+/// experts of a token, is not there: it is a gradient of each expert's output by itself, and backward takes one
 /// gradient per token. `experts` returns the outputs for watching their overlap.
 struct score_variance {
     double coefficient = 1e-3;
