@@ -116,7 +116,7 @@ struct activate_tile {
         if constexpr (Form::by_tiles) {
             std::memcpy(tile + f / 32 * 32 * height + 32 * i + f % 32, values,
                         static_cast<std::size_t>(count) * sizeof(T));
-        } else if constexpr (std::is_same_v<Form, dot_form>) {
+        } else if constexpr (Form::step == 2 && Form::block == 1) {
             for (int j = 0; j < count; j += 2) std::memcpy(tile + (f + j) / 2 * height + i, values + j, 2 * sizeof(T));
         } else {
             for (int j = 0; j < count; ++j) tile[(f + j) * height + i] = static_cast<sum>(values[j]);

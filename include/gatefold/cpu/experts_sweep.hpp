@@ -9,31 +9,10 @@
 
 #include <cstddef>
 
-#include <gatefold/core/allocator.hpp>
+#include <gatefold/cpu/blocking.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// How the sweep is cut.
-template <class Form>
-struct sweep_blocks {
-    using T = typename Form::stream_type;
-    using sum = typename Form::sum_type;
-    static constexpr int W = lanes<sum>;
-    /// Tiles that pass over a panel while it is in the caches.
-    static constexpr int tiles = 18, rows = tiles * Form::max_rows;
-    /// Steps of a packed panel between two visits of a tile: equal pieces that stay in the second-level cache.
-    static constexpr index_t packed_depth(index_t steps) {
-        constexpr index_t most = (index_t{512} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
-        return round_up(ceil_div(steps, ceil_div(steps, most)), index_t{Form::block});
-    }
-    /// Steps that are packed at a time from hub layout: what one kernel call reads stays in the first-level cache.
-    static constexpr index_t hub_steps = 256;
-    static constexpr std::size_t hub_bytes =
-        round_up(static_cast<std::size_t>(hub_steps * W * Form::step) * sizeof(T), memory_alignment);
-    static constexpr std::size_t sum_bytes = std::size_t{rows} * 2 * W * sizeof(sum);
-    static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
-};
 
 /// The panels of one projection of one expert: packed in memory, or rows in hub layout.
 template <class T>

@@ -46,15 +46,7 @@ GATEFOLD_NOINLINE void stack_rows(bf16* to, int height, const Reader* readers, i
 }
 
 template <class Unit>
-struct sweep_blocks<tile_form<Unit>> {
-    static constexpr int tiles = 18, rows = 16 * tiles, group = 16;
-    static constexpr index_t piece = 128;  ///< steps: 256 k
-    /// Bytes of packed rows from which on panels are taken in groups.
-    static constexpr index_t rows_in_cache = index_t{1200} << 10;
-    static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;
-    static constexpr std::size_t sum_bytes = std::size_t{group} * rows * 32 * sizeof(float);
-    static constexpr std::size_t bytes = hub_bytes + sum_bytes;
-};
+struct sweep_blocks<tile_form<Unit>> : unit_blocks {};
 
 /// What is fetched while the unit multiplies: `lines` cache lines per 32 k of two blocks `half` bytes apart, four 4 KiB
 /// pages in turn, so that the hardware's own prefetch has several pages to follow.

@@ -179,7 +179,7 @@ GATEFOLD_NOINLINE bool list_steps(const typename Form::row_type* rows, int heigh
     using word = typename number<typename Form::sum_type>::bits_type;
     constexpr index_t depth = sparse_depth / Form::step;
     constexpr word value =
-        std::is_same_v<Form, dot_form> ? word{0x7fff7fff} : magnitudes<typename Form::sum_type>::sign - 1;
+        Form::step == 2 && Form::block == 1 ? word{0x7fff7fff} : magnitudes<typename Form::sum_type>::sign - 1;
     const index_t blocks = ceil_div(steps, depth), each = height * (Form::block > 1 ? 2 : 1);
     if (steps > 65535 || static_cast<std::size_t>(steps + blocks + 1) * sizeof(std::uint16_t) > bytes) return false;
     auto* first = reinterpret_cast<std::uint16_t*>(memory);

@@ -31,7 +31,7 @@ template <class Form>
 GATEFOLD_INLINE bool zeros_change_nothing(const typename Form::row_type* rows, index_t n,
                                           const sparse_matrix& weights) {
     using A = typename Form::sum_type;
-    constexpr bool pairs = std::is_same_v<Form, dot_form>;
+    constexpr bool pairs = Form::step == 2 && Form::block == 1;
     constexpr int bias = real_format<A>::bias, fraction = real_format<A>::fraction_bits;
     // bf16 (8 bits) must stay above the subnormal numbers that are flushed, the others above the least of them.
     constexpr int least = std::is_same_v<typename Form::stream_type, bf16> ? 2 * (127 + 7) - 126 : bias + fraction + 1;
