@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <boost/mpl/list.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/train/adamw.hpp>
@@ -17,6 +18,8 @@ namespace {
 template <class T>
 using small = gf::layer<
     gf::config{.hidden = 10, .ffn = 7, .experts = 3, .top_k = 2, .bias = true, .router = gf::routers::gpt_oss}, T>;
+
+using types = boost::mpl::list<float, double, gf::bf16, gf::f16>;
 
 template <class G>
 void draw_gradients(G& g, int step) {
@@ -128,6 +131,33 @@ BOOST_AUTO_TEST_CASE(bits_do_not_depend_on_threads) {
         return flat(w);
     };
     BOOST_TEST((run(1) == run(3)));
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(stores_around_the_caches_store_the_same, T, types) {
+    namespace k = gf::detail::on_cpu;
+    using A = gf::accumulate_t<T>;
+    constexpr gf::index_t n = 3 * k::lanes<A> + 5;
+    const k::adamw_step<A> numbers({.gradient_factor = 0.7}, 0.01, 3, true);
+    const auto run = [&](auto part) {
+        gf::buffer<T> weight(n);
+        gf::buffer<A> master(n), gradient(n), first(n), second(n);
+        for (gf::index_t i = 0; i < n; ++i) {
+            const auto x = static_cast<A>(std::sin(1 + 0.37 * static_cast<double>(i)));
+            master.data()[i] = x, gradient.data()[i] = x * x - A(0.5), first.data()[i] = A(0.1) * x;
+            second.data()[i] = i % 7 == 0 ? A(0) : x * x, weight.data()[i] = gf::from_accumulate<T>(x);
+        }
+        if constexpr (std::is_same_v<T, A>)
+            part(numbers, 0, n, master.data(), master.data(), gradient.data(), first.data(), second.data());
+        else
+            part(numbers, 0, n, weight.data(), master.data(), gradient.data(), first.data(), second.data());
+        std::vector<double> all;
+        for (gf::index_t i = 0; i < n; ++i)
+            for (const double x : {static_cast<double>(master.data()[i]), static_cast<double>(first.data()[i]),
+                                   static_cast<double>(second.data()[i]), static_cast<double>(weight.data()[i])})
+                all.push_back(x);
+        return all;
+    };
+    BOOST_TEST((run(k::adamw_range<true, A, T, A>) == run(k::adamw_range<false, A, T, A>)));
 }
 
 BOOST_AUTO_TEST_CASE(momentum_follows_the_formula) {

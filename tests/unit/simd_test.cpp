@@ -112,6 +112,7 @@ void arithmetic() {
             same_bits<T>(k::add(k::mul(x, y), z)[i], gf::mul(a[i], b[i]) + c[i]);
             same_bits<T>(N::lesser(x, y)[i], a[i] < b[i] ? a[i] : b[i]);
             same_bits<T>(N::greater(x, y)[i], a[i] > b[i] ? a[i] : b[i]);
+            same_bits<T>(N::sqrt(x)[i], gf::sqrt(a[i]));
             same_bits<T>(gf::exp(x)[i], gf::exp(a[i]));
             same_bits<T>(gf::sigmoid(x)[i], gf::sigmoid(a[i]));
             same_bits<T>(gf::tanh(x)[i], gf::tanh(a[i]));

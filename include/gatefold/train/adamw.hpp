@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include <gatefold/cpu/simd/around.hpp>
 #include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/rows.hpp>
 #include <gatefold/train/optimiser_state.hpp>
@@ -75,10 +76,34 @@ struct adamw_step {
 };
 
 /// Elements [begin, end) of one parameter; `master` is the weight itself where there is no other.
-template <class A, class T, class M>
+///
+/// Around: moments and masters, aligned to a register, are written past the caches: a third less time where all come
+/// from memory (bench adamw/olmoe).
+template <bool Around, class A, class T, class M>
 void adamw_range(const adamw_step<A>& step, index_t begin, index_t end, T* weight, M* master, const A* gradient,
                  A* first, A* second) {
-    for (index_t i = begin; i < end; i += lanes<A>) {
+    constexpr int width = lanes<A>, ahead = 2048 / static_cast<int>(sizeof(A));
+    index_t i = begin;
+    for (; i + width <= end; i += width) {
+        prefetch<true>(master + i + ahead);
+        prefetch<true>(gradient + i + ahead);
+        prefetch<true>(first + i + ahead);
+        prefetch<true>(second + i + ahead);
+        vec<A> w = load<A>(master + i), m = load<A>(first + i), v = load<A>(second + i);
+        step(w, m, v, load<A>(gradient + i));
+        const auto keep = [&](auto* to, vec<A> x) {
+            if constexpr (Around)
+                store_around(to + i, x);
+            else
+                store(to + i, x);
+        };
+        keep(first, m);
+        keep(second, v);
+        keep(master, w);
+        if constexpr (!std::is_same_v<T, M>) store(weight + i, w);
+    }
+    if constexpr (Around) finish_stores_around();
+    if (i < end) {
         const index_t n = end - i;
         vec<A> w = load_first<A>(master + i, n), m = load_first<A>(first + i, n), v = load_first<A>(second + i, n);
         step(w, m, v, load_first<A>(gradient + i, n));
@@ -97,24 +122,37 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 ///
 /// With g = gradient_factor · gradient: m = first m + (1 - first) g, v = second v + (1 - second) g², and
 /// w = (1 - rate · weight_decay) w - rate · m / (1 - first^n) / (√(v / (1 - second^n)) + epsilon) in step n = 1, 2, ….
-/// Weights of two bytes follow their float masters, rounded once.
+/// Weights of two bytes follow their float masters, rounded once. Moments and masters that no cache would keep are
+/// written past the caches.
 /// Bits: the same for any number of threads.
 template <class W>
 void step(context<cpu>& ctx, W& w, const gradients_of<W>& g, adamw_state<W>& state, double rate,
           const adamw_options& o = {}) {
     namespace simd = detail::on_cpu;
     ++state.steps;
+    std::size_t bytes = 0;  // that the step writes
+    for_each_parameter(
+        [&](const char*, const auto& slot) {
+            using T = std::remove_pointer_t<decltype(slot.data())>;
+            bytes += static_cast<std::size_t>(slot.size()) * (3 * sizeof(accumulate_t<std::remove_const_t<T>>));
+        },
+        std::as_const(w));
+    const bool around = bytes > simd::kept_in_caches;
     for_each_parameter(
         [&](const char* name, auto& weight, const auto& gradient, auto& first, auto& second, auto& master) {
             using slot_type = std::remove_reference_t<decltype(weight)>;
-            using A = accumulate_t<typename slot_type::value_type>;
+            using T = typename slot_type::value_type;
+            using A = accumulate_t<T>;
             const simd::adamw_step<A> numbers(o, rate, state.steps, !is_undecayed<slot_type>(name));
             constexpr index_t block = 1024;
             simd::share_out(ctx, ceil_div(weight.size(), block), 8 * block, [&](index_t from, index_t to) {
                 const index_t end = to * block < weight.size() ? to * block : weight.size();
                 const auto run = [&](auto* kept) {
-                    simd::adamw_range(numbers, from * block, end, weight.data(), kept,
-                                      static_cast<const A*>(gradient.data()), first.data(), second.data());
+                    const auto part = around && simd::is_aligned(kept) && simd::is_aligned(first.data()) &&
+                                              simd::is_aligned(second.data())
+                                          ? simd::adamw_range<true, A, T, A>
+                                          : simd::adamw_range<false, A, T, A>;
+                    part(numbers, from * block, end, weight.data(), kept, gradient.data(), first.data(), second.data());
                 };
                 if constexpr (std::is_same_v<std::remove_reference_t<decltype(master)>, no_master>)
                     run(weight.data());

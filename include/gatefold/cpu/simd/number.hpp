@@ -48,6 +48,14 @@ struct number<detail::on_cpu::vec<T, N>> {
     GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
     GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
     GATEFOLD_INLINE static V sqrt(V a) {
+        // By intrinsics: a loop over __builtin_sqrt stays scalar, because it may have to set errno.
+#if GATEFOLD_AVX512
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_sqrt_ps(0xffff, a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_sqrt_pd(0xff, a.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_sqrt_ps(a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_sqrt_pd(a.raw)};
+#endif
         V result;
         for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
         return result;
