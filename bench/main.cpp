@@ -15,6 +15,7 @@ void register_olmoe();
 void register_qwen3();
 void register_gptoss();
 void register_mixtral();
+void register_blocking();
 void register_sparse();
 void register_custom();
 
@@ -51,6 +52,7 @@ int main(int argc, char** argv) {
     bench::register_qwen3();
     bench::register_gptoss();
     bench::register_mixtral();
+    bench::register_blocking();
     bench::register_sparse();
 #if defined(GATEFOLD_BENCH_CONFIG)
     bench::register_custom();

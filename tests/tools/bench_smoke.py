@@ -13,6 +13,8 @@ import sys
 STAGES = ["router", "plan", "experts", "combine", "layer_forward", "layer_forward_hub", "layer_backward", "dense_ffn"]
 SKEWED = ["experts", "layer_forward"]
 ZEROS = {"sparse_forward": [1, 16, 64, 256], "relu_forward": [1, 4]}  # stage: tokens
+BLOCKING = ["blocking", "blocking_hub"]
+BLOCKING_TYPES = ["f32", "bf16_dot", "bf16_portable"]
 FORMS = ["packed", "zero:0", "zero:50", "zero:75", "zero:90"]
 MODELS = ["tiny", "olmoe", "qwen3", "mixtral", "gptoss"]
 TYPES = ["f32", "bf16"]
@@ -43,15 +45,18 @@ def main():
     for stage, counts in ZEROS.items():
         expected |= {f"{stage}/{model}/{type_}/tokens:{t}/threads:1/{form}" for model in ("tiny", "olmoe") for type_ in TYPES
                      for t in counts for form in FORMS}
+    expected |= {f"{stage}/{model}/{type_}/tokens:{t}" for stage in BLOCKING for model in ("tiny", "olmoe", "mixtral")
+                 for type_ in BLOCKING_TYPES for t in (16, 64, 256, 1024)}
     faults = [f"no benchmark {name}" for name in sorted(expected - listed)]
     if not threads:
         faults.append("no benchmark on one thread")
     foreign = [name for name in listed - expected if not name.startswith("thrust_plan/") and "/custom/" not in name]
     faults += [f"unexpected benchmark {name}" for name in foreign]
 
-    chosen = r"/tiny/.*/tokens:(1|16)/threads:1(/|$)|layer_forward/tiny/.*/tokens:16/"
+    chosen = r"/tiny/.*/tokens:(1|16)/threads:1(/|$)|layer_forward/tiny/.*/tokens:16/|^blocking.*/tiny/f32/tokens:16$"
     wanted = {name for name in listed if "/tiny/" in name and ("tokens:1/threads:1" in name or "tokens:16/threads:1" in name
                                                                or name.startswith("layer_forward/") and "tokens:16/" in name)}
+    wanted |= {f"{stage}/tiny/f32/tokens:16" for stage in BLOCKING}
     text = run(program, "--benchmark_filter=" + chosen, "--benchmark_min_time=0.01", "--benchmark_format=json")
     lines = json.loads(text)["benchmarks"]
     faults += [f"{name} did not run" for name in sorted(wanted - {line["name"] for line in lines})]
@@ -59,6 +64,11 @@ def main():
         name = line["name"]
         if line.get("error_occurred"):
             faults.append(f"{name}: {line['error_message']}")
+            continue
+        if name.startswith("blocking"):
+            ways, model, best, regret = (line.get(counter, -1) for counter in ("ways", "model_us", "best_us", "regret"))
+            if not (ways > 1 and 0 < best <= model and math.isclose(regret, model / best - 1, abs_tol=1e-6)):
+                faults.append(f"{name}: {ways} ways, regret {regret} of {model} and {best} us")
             continue
         for counter in COUNTERS:
             value = line.get(counter)

@@ -20,6 +20,12 @@ constexpr index_t panel_bytes(index_t steps) {
     return 2 * steps * k::sweep_blocks<Form>::step_bytes;
 }
 
+/// Bytes of a step of the rows of the highest tile.
+template <class Form>
+constexpr index_t row_bytes() {
+    return index_t{Form::max_rows} * (Form::block > 1 ? 2 : 1) * static_cast<index_t>(sizeof(typename Form::row_type));
+}
+
 // It is known at compile time.
 static_assert(k::sweep_blocks<k::chain<float>>::packed_depth(1) >= 1);
 static_assert(k::unit_blocks::piece == 128 && k::unit_blocks::bytes < std::size_t{1} << 20);
@@ -44,8 +50,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(pieces_of_a_panel_stay_in_the_second_level_cache, 
         const index_t depth = blocks::packed_depth(steps), pieces = gf::ceil_div(steps, depth);
         BOOST_TEST(depth % Form::block == 0);
         BOOST_TEST(panel_bytes<Form>(depth) <= k::caches.second / 2 + panel_bytes<Form>(Form::block));
-        // As few as can be, and of nearly equal length.
-        BOOST_TEST(pieces <= gf::ceil_div(panel_bytes<Form>(steps), k::caches.second / 2));
+        // Together with the rows of a tile; no more pieces than that takes, and of nearly equal length.
+        const index_t both = panel_bytes<Form>(1) + row_bytes<Form>();
+        BOOST_TEST(depth * both <= k::caches.second / 2 + Form::block * both);
+        BOOST_TEST(pieces <= gf::ceil_div(steps, k::caches.second / 2 / both));
         BOOST_TEST(pieces * depth - steps < pieces * Form::block);
     }
 }

@@ -41,9 +41,16 @@ struct sweep_blocks {
     /// share of the next panel, whole bytes per step, so that there cannot be many more.
     static constexpr int tiles = static_cast<int>((std::min)(caches.first / tile_bytes, step_bytes / 2));
     static constexpr int rows = tiles * Form::max_rows;
-    /// Steps of a packed panel between two visits of a tile: equal pieces of half the second-level cache at most.
+    /// Packed panels side by side where a block is one tile of that height.
+    static constexpr int panels(int height) { return most_streams<Form>(height) / 2; }
+    /// Bytes that a kernel fetches ahead in packed streams.
+    static constexpr index_t ahead = 1024;
+    /// Steps of a packed panel between two visits of a tile: equal pieces such that one and its part of a tile's rows
+    /// are half the second-level cache at most.
     static constexpr index_t packed_depth(index_t steps) {
-        constexpr index_t most = caches.second / 2 / (2 * step_bytes);
+        constexpr index_t rows_bytes =
+            index_t{Form::max_rows} * (Form::block > 1 ? 2 : 1) * static_cast<index_t>(sizeof(typename Form::row_type));
+        constexpr index_t most = caches.second / 2 / (2 * step_bytes + rows_bytes);
         return round_up(ceil_div(steps, ceil_div(steps, most)), index_t{Form::block});
     }
     /// Steps of one stream that are packed at a time from hub layout, divided among the streams of a kernel call: half

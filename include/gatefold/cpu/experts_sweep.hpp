@@ -62,8 +62,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
         const bool alone = t1 - t0 == 1;
-        const int together =
-            alone && source.packed ? most_streams<Form>(static_cast<int>(tiles.begin(t1) - r0)) / 2 : 1;
+        const int together = alone && source.packed ? blocks::panels(static_cast<int>(tiles.begin(t1) - r0)) : 1;
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
@@ -82,7 +81,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = 1024;
+                    ahead.distance = blocks::ahead;
                     if (panels == 1) {
                         // The rest of this panel, or what comes after it; each tile fetches its share.
                         const T* next = s0 + steps < all_steps ? b + steps * step_elements
