@@ -52,7 +52,12 @@ BOOST_AUTO_TEST_CASE(a_layer_and_its_parts) {
     BOOST_TEST((nodes(layer<base>{}, few) == 4u));
     BOOST_TEST((nodes(layer<base>{}, many) == 5u));
     BOOST_TEST((nodes(layer<config{.hidden = 16, .ffn = 8}>{}, few) == 2u));
-    BOOST_TEST((nodes(layer<gf::with(base, &config::shared, gf::shared_config{.ffn = 8, .gate = true})>{}, few) == 6u));
+    // A shared expert of the routed width rides along, one of another width has launches of its own.
+    constexpr auto shared = gf::with(base, &config::shared, gf::shared_config{.ffn = 8, .gate = true});
+    BOOST_TEST((nodes(layer<shared>{}, few) == 4u));
+    BOOST_TEST((nodes(layer<shared>{}, many) == 5u));
+    BOOST_TEST((nodes(layer<gf::with(base, &config::shared, gf::shared_config{.ffn = 16})>{}, few) == 6u));
+    BOOST_TEST((nodes(layer<gf::with(base, &config::shared, gf::shared_config{.ffn = 16})>{}, many) == 7u));
     BOOST_TEST((nodes(layer<gf::with(base, &config::free, gf::free_experts{1, 1, 1})>{}, few) == 4u));
     constexpr auto latent = gf::with(base, &config::latent, 8);
     BOOST_TEST((nodes(layer<latent>{}, few) == 6u));

@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(one_by_one_give_the_bits_of_forward) {
                                  .top_k = 2,
                                  .bias = true,
                                  .router = gf::routers::mixtral,
-                                 .shared = {.ffn = 24, .gate = true}},
+                                 .shared = {.ffn = 24, .gate = true, .bias = true}},
                       gf::bf16>>({1, 130}, true);
     compare<gf::layer<gf::config{.hidden = 24,
                                  .ffn = 16,

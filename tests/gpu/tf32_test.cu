@@ -45,20 +45,21 @@ using gf::config;
 BOOST_AUTO_TEST_SUITE(cuda)
 BOOST_AUTO_TEST_SUITE(tf32)
 
-BOOST_AUTO_TEST_CASE(gated_with_a_shared_expert) {
+BOOST_AUTO_TEST_CASE(gated_with_a_shared_expert_of_another_width) {
     compare(gf::layer<config{.hidden = 72, .ffn = 40, .experts = 5, .top_k = 2, .shared = {.ffn = 24, .gate = true}},
                       float>{},
             {1, 40, 300});
 }
 
-BOOST_AUTO_TEST_CASE(odd_widths_biases_weights_on_inputs_dense) {
+BOOST_AUTO_TEST_CASE(odd_widths_biases_weights_on_inputs_and_one_for_all_dense) {
     compare(gf::layer<config{.hidden = 37,
                              .ffn = 21,
                              .experts = 6,
                              .top_k = 2,
                              .act = gf::activation::gelu_erf,
                              .bias = true,
-                             .router = {.acts_on = gf::weight_at::input}},
+                             .router = {.acts_on = gf::weight_at::input},
+                             .shared = {.ffn = 21, .act = gf::activation::gelu_erf, .bias = true}},
                       float>{},
             {1, 60});
     compare(gf::layer<config{.hidden = 68, .ffn = 100, .act = gf::activation::clamped_swiglu, .limit = 7, .bias = true},

@@ -64,15 +64,17 @@ void compare(gf::index_t rows, double tolerance) {
 BOOST_AUTO_TEST_SUITE(cuda)
 BOOST_AUTO_TEST_SUITE(warpgroups)
 
-BOOST_AUTO_TEST_CASE(gated_with_biases_and_a_ragged_end) {
-    compare<gf::layer<gf::config{.hidden = 208,
-                                 .ffn = 88,
-                                 .experts = 3,
-                                 .top_k = 2,
-                                 .act = gf::activation::clamped_swiglu,
-                                 .limit = 1,
-                                 .bias = true},
-                      gf::bf16>>(230, 1e-2);
+BOOST_AUTO_TEST_CASE(gated_with_biases_a_ragged_end_and_one_expert_for_all) {
+    compare<
+        gf::layer<gf::config{.hidden = 208,
+                             .ffn = 88,
+                             .experts = 3,
+                             .top_k = 2,
+                             .act = gf::activation::clamped_swiglu,
+                             .limit = 1,
+                             .bias = true,
+                             .shared = {.ffn = 88, .act = gf::activation::clamped_swiglu, .limit = 1, .bias = true}},
+                  gf::bf16>>(230, 1e-2);
 }
 BOOST_AUTO_TEST_CASE(a_dense_layer_wider_than_a_tile) {
     compare<gf::layer<gf::config{.hidden = 320, .ffn = 144, .act = gf::activation::relu_squared}, gf::f16>>(150, 2e-3);

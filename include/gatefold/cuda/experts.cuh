@@ -38,6 +38,15 @@ template <layer_type L>
 using shared_kind = expert_kind<typename L::value_type, L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1),
                                 L::c.shared.act, L::c.shared.bias>;
 
+/// Whether the shared expert's products are those of one more expert: of the routed width, with the same activation and
+/// biases. Not so where experts work on a latent width. Of 16-bit rows that are scaled before only whole vectors are
+/// read, so the shared expert's must have them too.
+template <layer_type L>
+inline constexpr bool shared_rides = (L::shared_ffn == L::ffn) && (L::c.latent == 0) && (L::c.shared.act == L::c.act) &&
+                                     (L::c.shared.bias == L::c.bias) &&
+                                     (L::c.router.acts_on != weight_at::input || sizeof(typename L::value_type) > 2 ||
+                                      L::hidden % 8 == 0);
+
 /// Packed matrices of a layer, in elements: up projections of all experts, then down; then the shared expert's.
 template <layer_type L>
 struct packed_places {
@@ -170,30 +179,56 @@ struct stage_output {
     const std::int32_t* count = nullptr;  ///< number of rows of the plan
 };
 
-/// Both projections of a group of experts over at most `pairs` rows.
-template <class Kind, bool Packed, bool Factor>
+/// The most tiles of rows of a grouped product over at most `pairs` rows of a plan, or exactly as many without one.
+template <bool WithShared, class T>
+index_t row_tiles_of(const grouped_product<T>& p, index_t pairs, int experts, int tile_rows) {
+    return (p.tiles ? most_tiles(pairs, experts, tile_rows) : ceil_div(pairs, index_t{tile_rows})) +
+           (WithShared ? ceil_div(p.rows, tile_rows) : 0);
+}
+/// The first projection to `activated`, rows of Ffn elements.
+template <int Ffn, class T>
+grouped_product<T> first_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
+                                 T* activated) {
+    p.weights = w.up;
+    p.bias = w.up_bias;
+    p.shared.weights = shared.up;
+    p.shared.bias = shared.up_bias;
+    p.out = activated;
+    p.out_stride = row_pitch(Ffn);
+    return p;
+}
+/// The second projection, of what the first one made.
+template <class T>
+grouped_product<T> second_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
+                                  T* out, index_t out_stride) {
+    p.in = p.out;
+    p.in_stride = p.out_stride;
+    p.pairs = nullptr;
+    p.pre = nullptr;
+    p.weights = w.down;
+    p.bias = w.down_bias;
+    p.shared.in = p.in + p.shared.row * p.in_stride;
+    p.shared.in_stride = p.in_stride;
+    p.shared.pre = nullptr;
+    p.shared.weights = shared.down;
+    p.shared.bias = shared.down_bias;
+    p.out = out;
+    p.out_stride = out_stride;
+    return p;
+}
+
+/// Both projections of a group of experts over at most `pairs` rows, and of the shared expert over tokens.rows more,
+/// which are never the caller's.
+template <class Kind, bool Packed, bool Factor, bool WithShared = false>
 void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& w,
-                 grouped_product<typename Kind::value_type> p, index_t pairs, int experts, int tile_rows,
-                 const stage_output<typename Kind::value_type>& to) {
+                 const grouped_product<typename Kind::value_type>& tokens, index_t pairs, int experts, int tile_rows,
+                 const stage_output<typename Kind::value_type>& to,
+                 const expert_matrices<typename Kind::value_type>& shared = {}) {
     using T = typename Kind::value_type;
     constexpr int W = Kind::width, F = Kind::ffn;
     constexpr bool bias = Kind::bias;
-    const index_t row_tiles = p.tiles ? most_tiles(pairs, experts, tile_rows) : ceil_div(pairs, index_t{tile_rows});
-    const auto second = [&](grouped_product<T> q) {
-        q.in = to.activated;
-        q.in_stride = row_pitch(F);
-        q.pairs = nullptr;
-        q.pre = nullptr;
-        q.weights = w.down;
-        q.bias = w.down_bias;
-        q.out = to.out;
-        q.out_stride = to.out_stride;
-        return q;
-    };
-    p.weights = w.up;
-    p.bias = w.up_bias;
-    p.out = to.activated;
-    p.out_stride = row_pitch(F);
+    const index_t row_tiles = row_tiles_of<WithShared>(tokens, pairs, experts, tile_rows);
+    auto p = first_product<F>(tokens, w, shared, to.activated);
     if constexpr (Kind::matrix_cores) {
         if constexpr (Factor) {
             scale_rows<T, W>
@@ -203,26 +238,26 @@ void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_
             p.in_stride = row_pitch(W);
             p.pairs = nullptr;
         }
-        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false > {}, p,
-                       row_tiles, tile_rows, "forward: first projection");
-        const auto q = second(p);
+        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false,
+                       WithShared > {}, p, row_tiles, tile_rows, "forward: first projection");
+        const auto q = second_product(p, w, shared, to.out, to.out_stride);
         constexpr auto none = activation::identity;
         const auto down = [&]<bool Edge>() {
-            run_projection(ctx, projection_of<T, W, F, false, none, bias, Packed, true, Edge>{}, q, row_tiles,
-                           tile_rows, "forward: second projection");
+            run_projection(ctx, projection_of<T, W, F, false, none, bias, Packed, true, Edge, WithShared>{}, q,
+                           row_tiles, tile_rows, "forward: second projection");
         };
-        if constexpr (W % 16 != 0) {
+        if constexpr (W % 16 != 0 && !WithShared) {
             if (to.is_y) return down.template operator()<true>();
         }
         down.template operator()<false>();
     } else {
         constexpr int features = Kind::gated ? simt_columns / 2 : simt_columns;
         const auto tiles = static_cast<unsigned>(row_tiles);
-        simt_experts<T, F, W, true, Kind::act, bias, Factor>
+        simt_experts<T, F, W, true, Kind::act, bias, Factor, WithShared>
             <<<dim3(tiles, unsigned{ceil_div(F, features)}), 128, 0, ctx.stream()>>>(p);
         check_launch("forward: first projection");
-        const auto q = second(p);
-        simt_experts<T, W, F, false, activation::identity, bias, false>
+        const auto q = second_product(p, w, shared, to.out, to.out_stride);
+        simt_experts<T, W, F, false, activation::identity, bias, false, WithShared>
             <<<dim3(tiles, unsigned{ceil_div(W, simt_columns)}), 128, 0, ctx.stream()>>>(q);
         check_launch("forward: second projection");
     }

@@ -26,7 +26,8 @@ void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::v
     const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
     stage_output<T> to{memory.activated, c.y, c.y_stride, true};
     if (c.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
-    Stage::template run<routed_kind<L>, is_packed<W>, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+    Stage::template run<routed_kind<L>, is_packed<W>, false, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows,
+                                                                    to);
     if (!c.accumulate) return;
     c.z = memory.returned;
     c.z_stride = row_pitch(L::width);
@@ -71,10 +72,14 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
     const plan_output plan =
         route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
     const token_rows<T> rows = read_rows(ctx, in, o, memory);
-    routed_products<Stage>(ctx, w, rows, plan, routing.weights.data(), tokens, o,
-                           saved ? saved->gate_up().data() : nullptr, memory, memory.returned, row_pitch(L::width),
-                           false);
-    combine_rows<Stage>(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
+    T* shared_pre = nullptr;
+    if constexpr (L::shared_ffn > 0)
+        if (saved) shared_pre = saved->shared_gate_up().data();
+    routed_products<Stage, shared_rides<L>>(ctx, w, rows, plan, routing.weights.data(), tokens, o,
+                                            saved ? saved->gate_up().data() : nullptr, shared_pre, memory,
+                                            memory.returned, row_pitch(L::width), false);
+    if constexpr (forward_memory<L>::apart) shared_products<Stage>(ctx, w, rows, tokens, o, shared_pre, memory);
+    combine_rows(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
 }
 
 /// Rows of a 16-bit layer begin at whole vectors.

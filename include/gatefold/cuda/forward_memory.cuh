@@ -29,6 +29,13 @@ struct forward_memory {
     route_buffers<L> route;
     limit_buffers<L> limit;
     static constexpr bool latent = L::c.latent > 0;
+    static constexpr bool apart = L::shared_ffn > 0 && !shared_rides<L>;  ///< the shared expert has products of its own
+    /// Rows that the products hand on: the plan's, then those of a shared expert that rides along.
+    static constexpr index_t rows_of_products(index_t tokens) {
+        return tokens * (L::slots + (shared_rides<L> ? 1 : 0));
+    }
+    /// Counting has no memory to point to.
+    static constexpr T* behind(T* rows, index_t elements) { return rows ? rows + elements : nullptr; }
     static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
 
     constexpr forward_memory(carver& memory, index_t tokens)
@@ -42,10 +49,12 @@ struct forward_memory {
           logits(memory.take<A>(routed(tokens) * L::choices)),
           tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
           scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
-          activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
-          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
-          shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
-          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)),
+          activated(memory.take<T>(rows_of_products(tokens) * row_pitch(L::ffn))),
+          returned(memory.take<T>(rows_of_products(tokens) * row_pitch(L::width))),
+          shared_activated(apart ? memory.take<T>(tokens * row_pitch(L::shared_ffn))
+                                 : behind(activated, tokens * L::slots * row_pitch(L::ffn))),
+          shared_returned(apart ? memory.take<T>(tokens * row_pitch(L::hidden))
+                                : behind(returned, tokens * L::slots * row_pitch(L::width))),
           given(memory.take<T>(shares_jitter(L::c) ? tokens * row_pitch(L::hidden) : 0)),
           multiplied(memory.take<T>(L::c.router.input_times_k ? tokens * row_pitch(L::hidden) : 0)),
           latent_x(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),

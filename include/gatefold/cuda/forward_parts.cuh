@@ -39,10 +39,10 @@ using combine_for =
 
 /// How experts multiply: in the way of their type. Others bring a stage of their own.
 struct default_stage {
-    template <class Kind, bool Packed, bool Factor, class T>
+    template <class Kind, bool Packed, bool Factor, bool WithShared, class T>
     static void run(context<cuda>& ctx, const expert_matrices<T>& w, const grouped_product<T>& p, index_t pairs,
-                    int experts, int tile_rows, const stage_output<T>& to) {
-        run_experts<Kind, Packed, Factor>(ctx, w, p, pairs, experts, tile_rows, to);
+                    int experts, int tile_rows, const stage_output<T>& to, const expert_matrices<T>& shared = {}) {
+        run_experts<Kind, Packed, Factor, WithShared>(ctx, w, p, pairs, experts, tile_rows, to, shared);
     }
 };
 
@@ -93,12 +93,13 @@ token_rows<typename L::value_type> read_rows(context<cuda>& ctx, const batch<L, 
     return {given.data(), x, x, given.row_stride(), stride, stride};
 }
 
-/// The products of the routed experts: z[r] for every row of the plan.
-template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+/// The products of the routed experts: z[r] for every row of the plan. With the shared expert: behind the most rows
+/// that the plan can have, what that returns for every token.
+template <class Stage = default_stage, bool WithShared = false, class W, layer_type L = typename W::layer_type>
 void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                      const plan_output& plan, const typename L::accumulate_type* weights, index_t tokens,
-                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory,
-                     typename L::value_type* z, index_t z_stride, bool z_ends) {
+                     const options<L>& o, typename L::value_type* pre, typename L::value_type* shared_pre,
+                     const forward_memory<L>& memory, typename L::value_type* z, index_t z_stride, bool z_ends) {
     using T = typename L::value_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
     constexpr int H = L::hidden, D = L::width;
@@ -119,14 +120,40 @@ void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L
     p.pairs = plan.rows;
     p.slots = L::slots;
     if constexpr (on_input) p.factor = weights;
-    Stage::template run<routed_kind<L>, is_packed<W>, on_input>(
+    expert_matrices<T> shared{};
+    if constexpr (WithShared) {
+        shared = shared_matrices(w);
+        p.rows = static_cast<int>(tokens);
+        p.shared.in = rows.given;
+        p.shared.in_stride = rows.given_stride;
+        p.shared.limit = static_cast<typename L::accumulate_type>(o.shared_limit);
+        p.shared.pre = shared_pre;
+        p.shared.row = static_cast<int>(tokens * L::slots);
+    }
+    Stage::template run<routed_kind<L>, is_packed<W>, on_input, WithShared>(
         ctx, routed_matrices(w), p, tokens * L::slots, L::experts, plan.tile_rows,
-        stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts});
+        stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts}, shared);
 }
 
-/// What follows the experts: the shared expert, the weighted sums, and from a latent width back to the hidden one. `c`
-/// says where y is.
+/// The products of the shared expert on their own.
 template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+void shared_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows, index_t tokens,
+                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    grouped_product<T> p;
+    p.in = rows.given;
+    p.in_stride = rows.given_stride;
+    p.rows = static_cast<int>(tokens);
+    p.limit = static_cast<typename L::accumulate_type>(o.shared_limit);
+    p.pre = pre;
+    Stage::template run<shared_kind<L>, is_packed<W>, false, false>(
+        ctx, shared_matrices(w), p, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+        stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
+}
+
+/// What follows the experts: the weighted sums with the shared expert's returns, and from a latent width back to the
+/// hidden one. `c` says where y is.
+template <class W, layer_type L = typename W::layer_type>
 void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                   const routing_view<L, cuda>& routing, const std::int32_t* place, const typename L::value_type* z,
                   index_t z_stride, tape<L, cuda>* saved, const options<L>& o,
@@ -141,15 +168,6 @@ void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::v
     c.gate_x = rows.given;
     c.gate_x_stride = rows.given_stride;
     if constexpr (L::shared_ffn > 0) {
-        grouped_product<T> s;
-        s.in = rows.given;
-        s.in_stride = rows.given_stride;
-        s.rows = static_cast<int>(tokens);
-        s.limit = static_cast<A>(o.shared_limit);
-        if (saved) s.pre = saved->shared_gate_up().data();
-        Stage::template run<shared_kind<L>, is_packed<W>, false>(
-            ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
-            stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(H), false});
         c.shared = memory.shared_returned;
         c.shared_stride = row_pitch(H);
         if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
     extern __shared__ __align__(128) unsigned char ring_memory[];
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * S::stages * S::stage_bytes);
-    const int tiles = tile_count_of(p, S::rows), items = tiles * X::strips;
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * X::strips;
     const int stride = static_cast<int>(gridDim.x) * S::warps;
     const int first_item = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
 
@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<0>(p, load_item, tiles, X::strips, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, 0>(p, load_item, tiles, X::strips, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 if constexpr (P::packed) {
                     const int first = at.piece / block_strips * block_strips;
                     step = live_strips(first, X::strips) * 256;
@@ -62,9 +62,9 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    const T* row = p.in;
+                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
+                    from_rows[i] = row + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
             stage = stage + 1 == S::stages ? 0 : stage + 1;
         }
 
-        const item_place at = item_at<0>(p, item, tiles, X::strips, S::rows);
+        const item_place at = item_at<P, 0>(p, item, tiles, X::strips, S::rows);
         const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
         // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
         constexpr int groups = P::gated ? 1 : 2;

@@ -15,11 +15,13 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 /// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
 /// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
-/// no multiple of 16.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge>
+/// no multiple of 16. `WithShared`: the shared expert rides along.
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge,
+          bool WithShared = false>
 struct projection_of {
     using value_type = T;
-    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge;
+    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge,
+                          with_shared = WithShared;
     static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
     static constexpr activation act = Act;
     static constexpr int outputs = N, depth = K;
@@ -38,11 +40,7 @@ struct item_place {
     tile rows;
     int piece;
 };
-template <class T>
-__device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
-    return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
-}
-template <int Together, class T>
+template <class P, int Together, class T>
 __device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int pieces,
                                               int tile_rows) {
     item_place at;
@@ -56,12 +54,7 @@ __device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int i
         at.piece = inner / count;
         i = first + inner - at.piece * count;
     }
-    if (p.tiles) {
-        const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
-        at.rows = {v.x, v.y, v.z, 0};
-    } else {
-        at.rows = {0, i * tile_rows, p.rows - i * tile_rows < tile_rows ? p.rows - i * tile_rows : tile_rows, 0};
-    }
+    at.rows = tile_at<P::with_shared>(p, i, tile_rows);
     return at;
 }
 
@@ -109,7 +102,7 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
     const int first = output_at(P::gated ? strip : 2 * strip, lane / 4, P::shape::groups);
     [[maybe_unused]] const int second = P::gated ? first : output_at(2 * strip + 1, lane / 4, P::shape::groups);
     if constexpr (P::bias) {
-        const T* bias = p.bias + static_cast<index_t>(expert) * P::weight_rows;
+        const T* bias = bias_of<P::with_shared>(p, expert, P::weight_rows);
         const float b0 = first < P::outputs ? to_accumulate(bias[first]) : 0.0f;
         const float b1 = second < P::outputs ? to_accumulate(bias[P::gated ? P::outputs + second : second]) : 0.0f;
         GATEFOLD_UNROLL
@@ -119,22 +112,23 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
         }
     }
     if constexpr (P::up) {
-        if (p.pre) {
+        if (T* pre = pre_of<P::with_shared>(p, expert, row, P::weight_rows)) {
             GATEFOLD_UNROLL
             for (int i = 0; i < 2; ++i) {
                 if (lane % 4 * 2 + i >= rows) continue;
-                T* to = p.pre + (row + lane % 4 * 2 + i) * P::weight_rows;
+                T* to = pre + (lane % 4 * 2 + i) * P::weight_rows;
                 if (first < P::outputs) to[first] = from_accumulate<T>(out.low[i]);
                 if (second < P::outputs) to[P::gated ? P::outputs + second : second] = from_accumulate<T>(out.high[i]);
             }
         }
+        const float limit = limit_of<P::with_shared>(p, expert);
         GATEFOLD_UNROLL
         for (int i = 0; i < 2; ++i) {
             if constexpr (P::gated) {
-                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], p.limit);
+                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], limit);
             } else {
-                out.low[i] = gatefold::activate<P::act>(out.low[i], p.limit);
-                out.high[i] = gatefold::activate<P::act>(out.high[i], p.limit);
+                out.low[i] = gatefold::activate<P::act>(out.low[i], limit);
+                out.high[i] = gatefold::activate<P::act>(out.high[i], limit);
             }
         }
     }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <gatefold/cuda/device.cuh>
+#include <gatefold/cuda/grouped.cuh>
 #include <gatefold/cuda/ptx.cuh>
 #include <gatefold/ops/activation.hpp>
 
@@ -57,26 +58,6 @@ struct simt_tile {
 
 /// The tile of simt_experts.
 inline constexpr int simt_rows = 32, simt_columns = 64;
-
-/// Arguments of one grouped product.
-template <class T>
-struct grouped_product {
-    using A = accumulate_t<T>;
-    const T* in = nullptr;  ///< rows of tokens, or of activations
-    index_t in_stride = 0;
-    const T* weights = nullptr;  ///< [experts, weight rows, K]
-    const T* bias = nullptr;     ///< [experts, weight rows]
-    T* out = nullptr;            ///< row of the plan, or token where there is no plan
-    index_t out_stride = 0;
-    T* pre = nullptr;  ///< pre-activations for the tape, or null
-    const tile* tiles = nullptr;
-    const std::int32_t* tile_count = nullptr;
-    const std::int32_t* pairs = nullptr;  ///< pair of each row of the plan: the gather
-    const A* factor = nullptr;            ///< by pair, multiplies the input
-    int slots = 1;
-    int rows = 0;  ///< without tiles: all rows, expert 0
-    A limit = 0;
-};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 
@@ -252,7 +233,7 @@ __device__ __forceinline__ void simt_product(Tile& shared,
 
 /// One projection of all experts. Up: N is the inner width F, weight rows are the gate rows before the up rows, and
 /// the activation is applied; else N is the width of the output.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor>
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor, bool WithShared = false>
 __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
     using A = accumulate_t<T>;
     constexpr bool gated = Up && gated_activation<Act>;
@@ -261,15 +242,11 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
     constexpr int features = gated ? tile_columns / 2 : tile_columns;
     __shared__ shape shared;
 
-    tile mine{0, static_cast<std::int32_t>(blockIdx.x) * tile_rows, 0, 0};
-    if (p.tiles) {
-        if (static_cast<int>(blockIdx.x) >= *p.tile_count) return;
-        mine = p.tiles[blockIdx.x];
-    } else {
-        mine.rows = p.rows - mine.row < tile_rows ? p.rows - mine.row : tile_rows;
-    }
+    const int number = static_cast<int>(blockIdx.x);
+    if (p.tiles && number >= tile_count_of<WithShared>(p, tile_rows)) return;
+    const tile mine = tile_at<WithShared>(p, number, tile_rows);
     const int first = static_cast<int>(blockIdx.y) * features;
-    const T* weights = p.weights + static_cast<index_t>(mine.expert) * weight_rows * K;
+    const T* weights = weights_of<WithShared>(p, mine.expert, index_t{weight_rows} * K);
 
     // Column n of the tile: features run inside a half, gate and up of a feature are neighbours in a thread.
     const auto weight_row = [&](int n) {
@@ -281,9 +258,7 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
         }
     };
     const auto row_of = [&](int m) -> const T* {
-        if (m >= mine.rows) return nullptr;
-        const index_t r = mine.row + m;
-        return p.in + (p.pairs ? p.pairs[r] / p.slots : r) * p.in_stride;
+        return m < mine.rows ? input_row<WithShared>(p, mine.expert, index_t{mine.row} + m) : nullptr;
     };
     const auto column_of = [&](int n) -> const T* {
         const int r = weight_row(n);
@@ -291,19 +266,22 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
     };
     A acc[std::size_t{shape::rows_each}][std::size_t{shape::columns_each}];
     if constexpr (Factor)
-        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, [&](int m) {
-            return m < mine.rows ? p.factor[p.pairs ? p.pairs[mine.row + m] : mine.row + m] : A(0);
-        });
+        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of,
+                                          [&](int m) { return factor_of<WithShared>(p, mine, m); });
     else
         simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, no_factor{});
 
     const int thread = static_cast<int>(threadIdx.x);
-    const T* bias = p.bias + (Bias ? static_cast<index_t>(mine.expert) * weight_rows : 0);
+    [[maybe_unused]] const T* bias = nullptr;
+    if constexpr (Bias) bias = bias_of<WithShared>(p, mine.expert, weight_rows);
+    [[maybe_unused]] const A limit = limit_of<WithShared>(p, mine.expert);
     GATEFOLD_UNROLL
     for (int i = 0; i < shape::rows_each; ++i) {
         const int m = thread / shape::columns_apart + i * shape::rows_apart;
         if (m >= mine.rows) continue;
         const index_t r = mine.row + m;
+        [[maybe_unused]] T* pre = nullptr;
+        if constexpr (Up) pre = pre_of<WithShared>(p, mine.expert, r, weight_rows);
         GATEFOLD_UNROLL
         for (int j = 0; j < shape::columns_each; j += gated ? 2 : 1) {
             const int n = thread % shape::columns_apart + (gated ? j / 2 : j) * shape::columns_apart + first;
@@ -313,14 +291,14 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
             if constexpr (gated) {
                 A upper = acc[i][j + 1];
                 if constexpr (Bias) upper = upper + to_accumulate(bias[N + n]);
-                if (p.pre) {
-                    p.pre[r * 2 * N + n] = from_accumulate<T>(value);
-                    p.pre[r * 2 * N + N + n] = from_accumulate<T>(upper);
+                if (pre) {
+                    pre[n] = from_accumulate<T>(value);
+                    pre[N + n] = from_accumulate<T>(upper);
                 }
-                value = gatefold::activate<Act>(value, upper, p.limit);
+                value = gatefold::activate<Act>(value, upper, limit);
             } else if constexpr (Up) {
-                if (p.pre) p.pre[r * N + n] = from_accumulate<T>(value);
-                value = gatefold::activate<Act>(value, p.limit);
+                if (pre) pre[n] = from_accumulate<T>(value);
+                value = gatefold::activate<Act>(value, limit);
             }
             p.out[r * p.out_stride + n] = from_accumulate<T>(value);
         }

@@ -32,22 +32,18 @@ __device__ __forceinline__ void multiply_tf32(float (&sums)[4], const std::uint3
 }
 
 /// One projection of all experts, as simt_experts: the same tiles, the same grid.
-template <int N, int K, bool Up, activation Act, bool Bias, bool Factor>
+template <int N, int K, bool Up, activation Act, bool Bias, bool Factor, bool WithShared>
 __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float> p) {
     constexpr bool gated = Up && gated_activation<Act>;
     constexpr int weight_rows = gated ? 2 * N : N, features = gated ? tf32_tile::weights / 2 : tf32_tile::weights;
     constexpr int depth = tf32_tile::depth, together = 128 / depth, row_tiles = tf32_tile::rows / 8;
     __shared__ tf32_tile shared;
-    tile mine{0, static_cast<std::int32_t>(blockIdx.x) * tf32_tile::rows, 0, 0};
-    if (p.tiles) {
-        if (static_cast<int>(blockIdx.x) >= *p.tile_count) return;
-        mine = p.tiles[blockIdx.x];
-    } else {
-        mine.rows = p.rows - mine.row < tf32_tile::rows ? p.rows - mine.row : tf32_tile::rows;
-    }
+    const int number = static_cast<int>(blockIdx.x);
+    if (p.tiles && number >= tile_count_of<WithShared>(p, tf32_tile::rows)) return;
+    const tile mine = tile_at<WithShared>(p, number, tf32_tile::rows);
     const int first = static_cast<int>(blockIdx.y) * features, thread = static_cast<int>(threadIdx.x);
     const int lane = thread % 32, warp = thread / 32, k_mine = thread % depth, row_mine = thread / depth;
-    const float* weights = p.weights + static_cast<index_t>(mine.expert) * weight_rows * K;
+    const float* weights = weights_of<WithShared>(p, mine.expert, index_t{weight_rows} * K);
 
     // Where the thread's rows begin; null: zeros.
     const float *x_rows[tf32_tile::rows / together], *w_rows[tf32_tile::weights / together];
@@ -55,10 +51,8 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
     GATEFOLD_UNROLL
     for (int i = 0; i < tf32_tile::rows / together; ++i) {
         const int m = row_mine + i * together;
-        const index_t r = mine.row + m;
-        const bool exists = m < mine.rows;
-        x_rows[i] = exists ? p.in + (p.pairs ? p.pairs[r] / p.slots : r) * p.in_stride : nullptr;
-        if constexpr (Factor) factors[i] = exists ? p.factor[p.pairs ? p.pairs[r] : r] : 0.0f;
+        x_rows[i] = m < mine.rows ? input_row<WithShared>(p, mine.expert, index_t{mine.row} + m) : nullptr;
+        if constexpr (Factor) factors[i] = factor_of<WithShared>(p, mine, m);
     }
     GATEFOLD_UNROLL
     for (int j = 0; j < tf32_tile::weights / together; ++j) {
@@ -92,7 +86,9 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
         }
     }
 
-    const float* bias = p.bias + (Bias ? static_cast<index_t>(mine.expert) * weight_rows : 0);
+    [[maybe_unused]] const float* bias = nullptr;
+    if constexpr (Bias) bias = bias_of<WithShared>(p, mine.expert, weight_rows);
+    [[maybe_unused]] const float limit = limit_of<WithShared>(p, mine.expert);
     GATEFOLD_UNROLL
     for (int m = 0; m < row_tiles; ++m) {
         GATEFOLD_UNROLL
@@ -101,19 +97,21 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
             const int f = first + (gated ? warp * 8 : warp * 16 + i / 2 * 8) + lane / 4;
             if (row >= mine.rows || f >= N) continue;
             const index_t r = mine.row + row;
+            [[maybe_unused]] float* pre = nullptr;
+            if constexpr (Up) pre = pre_of<WithShared>(p, mine.expert, r, weight_rows);
             float value = sums[m][i];
             if constexpr (Bias) value = value + bias[f];
             if constexpr (gated) {
                 float upper = sums[m][i + 2];
                 if constexpr (Bias) upper = upper + bias[N + f];
-                if (p.pre) {
-                    p.pre[r * 2 * N + f] = value;
-                    p.pre[r * 2 * N + N + f] = upper;
+                if (pre) {
+                    pre[f] = value;
+                    pre[N + f] = upper;
                 }
-                value = gatefold::activate<Act>(value, upper, p.limit);
+                value = gatefold::activate<Act>(value, upper, limit);
             } else if constexpr (Up) {
-                if (p.pre) p.pre[r * N + f] = value;
-                value = gatefold::activate<Act>(value, p.limit);
+                if (pre) pre[f] = value;
+                value = gatefold::activate<Act>(value, limit);
             }
             p.out[r * p.out_stride + f] = value;
         }
@@ -122,29 +120,19 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
 
 /// The expert stage on these products.
 struct tf32_stage {
-    template <class Kind, bool Packed, bool Factor>
-    static void run(context<cuda>& ctx, const expert_matrices<float>& w, grouped_product<float> p, index_t pairs,
-                    int experts, int tile_rows, const stage_output<float>& to) {
+    template <class Kind, bool Packed, bool Factor, bool WithShared>
+    static void run(context<cuda>& ctx, const expert_matrices<float>& w, const grouped_product<float>& tokens,
+                    index_t pairs, int experts, int tile_rows, const stage_output<float>& to,
+                    const expert_matrices<float>& shared = {}) {
         constexpr int W = Kind::width, F = Kind::ffn, weights = tf32_tile::weights;
-        const auto tiles = static_cast<unsigned>(p.tiles ? most_tiles(pairs, experts, tile_rows)
-                                                         : ceil_div(pairs, index_t{tile_rows}));
-        p.weights = w.up;
-        p.bias = w.up_bias;
-        p.out = to.activated;
-        p.out_stride = row_pitch(F);
-        tf32_experts<F, W, true, Kind::act, Kind::bias, Factor>
+        const auto tiles = static_cast<unsigned>(row_tiles_of<WithShared>(tokens, pairs, experts, tile_rows));
+        const auto p = first_product<F>(tokens, w, shared, to.activated);
+        tf32_experts<F, W, true, Kind::act, Kind::bias, Factor, WithShared>
             <<<dim3(tiles, unsigned{ceil_div(F, Kind::gated ? weights / 2 : weights)}), 128, 0, ctx.stream()>>>(p);
         check_kernel("forward: first projection");
-        p.in = to.activated;
-        p.in_stride = row_pitch(F);
-        p.pairs = nullptr;
-        p.pre = nullptr;
-        p.weights = w.down;
-        p.bias = w.down_bias;
-        p.out = to.out;
-        p.out_stride = to.out_stride;
-        tf32_experts<W, F, false, activation::identity, Kind::bias, false>
-            <<<dim3(tiles, unsigned{ceil_div(W, weights)}), 128, 0, ctx.stream()>>>(p);
+        tf32_experts<W, F, false, activation::identity, Kind::bias, false, WithShared>
+            <<<dim3(tiles, unsigned{ceil_div(W, weights)}), 128, 0, ctx.stream()>>>(
+                second_product(p, w, shared, to.out, to.out_stride));
         check_kernel("forward: second projection");
     }
 };

@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     const std::uint32_t ring_rows = shared_address(ring_memory), ring_weights = ring_rows + S::stages * S::row_bytes;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     const int row_warp = warp / S::weight_warps, weight_warp = warp % S::weight_warps;
-    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * pieces,
+              stride = static_cast<int>(gridDim.x);
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
@@ -61,8 +62,8 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
                 if constexpr (P::packed) {
@@ -78,9 +79,9 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    const T* row = p.in;
+                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
+                    from_rows[i] = row + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }
@@ -149,7 +150,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
 
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
+        const item_place at = item_at<P, S::together>(p, item, tiles, pieces, S::rows);
         const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
         const int my_strip = at.piece * S::strips + warp_strip;
         [[maybe_unused]] const int my_strips = X::strips - my_strip;

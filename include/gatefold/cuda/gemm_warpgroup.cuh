@@ -33,14 +33,16 @@ __device__ __forceinline__ void store_products(const grouped_product<typename P:
     using X = typename P::shape;
     constexpr int groups = P::gated ? 16 : 32, together = 4;
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const T* bias = p.bias + (P::bias ? static_cast<index_t>(at.expert) * P::weight_rows : 0);
+    [[maybe_unused]] const T* bias = nullptr;
+    if constexpr (P::bias) bias = bias_of<P::with_shared>(p, at.expert, P::weight_rows);
+    [[maybe_unused]] const float limit = limit_of<P::with_shared>(p, at.expert);
     GATEFOLD_UNROLL
     for (int half = 0; half < 2; ++half) {
         const int r = first_row + half * 8 + lane / 4;
         if (r >= at.rows) continue;
         const index_t row = index_t{at.row} + r;
         [[maybe_unused]] T* pre = nullptr;
-        if constexpr (P::up) pre = p.pre ? p.pre + row * P::weight_rows : nullptr;
+        if constexpr (P::up) pre = pre_of<P::with_shared>(p, at.expert, row, P::weight_rows);
         GATEFOLD_UNROLL
         for (int g = 0; g < groups; g += together) {
             const int first_group = first_strip * (P::gated ? 1 : 2) + g;
@@ -62,9 +64,9 @@ __device__ __forceinline__ void store_products(const grouped_product<typename P:
                         float upper = sums[(2 * (g + t) + 1) * 4 + half * 2 + i];
                         if constexpr (P::bias) upper += there ? to_accumulate(bias[P::outputs + n]) : 0.0f;
                         if (pre && there) pre[P::outputs + n] = from_accumulate<T>(upper);
-                        v[i] = gatefold::activate<P::act>(v[i], upper, p.limit);
+                        v[i] = gatefold::activate<P::act>(v[i], upper, limit);
                     } else if constexpr (P::up) {
-                        v[i] = gatefold::activate<P::act>(v[i], p.limit);
+                        v[i] = gatefold::activate<P::act>(v[i], limit);
                     }
                 }
                 words[t] = round_two<T>(v[0], v[1]);
@@ -91,7 +93,8 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     const std::uint32_t ring = (shared_address(ring_memory) + (S::alignment - 1)) & ~std::uint32_t{S::alignment - 1};
     const std::uint32_t ring_weights = ring + S::stages * S::row_bytes;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, group = warp / 4;
-    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * pieces,
+              stride = static_cast<int>(gridDim.x);
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
@@ -107,8 +110,8 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < warp_strips; ++i) {
                     const int strip = at.piece * S::strips + warp + i * warps;
@@ -125,9 +128,9 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    const T* row = p.in;
+                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
+                    from_rows[i] = row + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }
@@ -175,7 +178,7 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     const std::uint32_t my_rows_at = ring + static_cast<std::uint32_t>(group * 64 * (BK * 2));
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
+        const item_place at = item_at<P, S::together>(p, item, tiles, pieces, S::rows);
         const bool works = __shfl_sync(all_lanes, at.rows.rows > group * 64 ? 1 : 0, 0) != 0;
         float sums[128];
         GATEFOLD_UNROLL

@@ -35,7 +35,7 @@ void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     list_tiles_of<L::choices><<<1, plan_threads, 0, ctx.stream()>>>(int{L::experts}, to);
     check_kernel("experts: tiles");
     routed_products(ctx, w, read_rows(ctx, in, o, memory), to, routing.weights.data(), tokens, o,
-                    static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
+                    static_cast<T*>(nullptr), static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
 }
 
 template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
@@ -59,7 +59,9 @@ void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     c.y_stride = y.row_stride();
     c.tokens = static_cast<int>(tokens);
     c.accumulate = o.accumulate;
-    combine_rows(ctx, w, read_rows(ctx, in, o, memory), routing, plan.place.data(), z.data(), z.row_stride(),
+    const token_rows<T> rows = read_rows(ctx, in, o, memory);
+    if constexpr (L::shared_ffn > 0) shared_products(ctx, w, rows, tokens, o, static_cast<T*>(nullptr), memory);
+    combine_rows(ctx, w, rows, routing, plan.place.data(), z.data(), z.row_stride(),
                  static_cast<tape<L, cuda>*>(nullptr), o, c, memory);
 }
 
