@@ -206,6 +206,22 @@ BOOST_AUTO_TEST_CASE(packing_checks_its_expert) {
     throws([&] { (void)s.w.expert(-1); }, {"weights::expert", "-1"});
 }
 
+BOOST_AUTO_TEST_CASE(packing_checks_the_shared_expert) {
+    using shared = gf::layer<
+        gf::config{
+            .hidden = 8, .ffn = 12, .experts = 4, .top_k = 2, .router = gf::routers::mixtral, .shared = {.ffn = 20}},
+        float>;
+    gf::context<gf::cpu> ctx(1);
+    const auto w = gf::random_weights<shared>(ctx, gf::seed{1});
+    const auto up = w.shared_gate_up.view();
+    const auto down = w.shared_down.view();
+    auto p = gf::make_packed<shared>(ctx);
+    throws([&] { gf::pack_shared_expert(ctx, p, down, down); }, {"pack_shared_expert: gate_up", "40 rows", "8"});
+    throws([&] { gf::pack_shared_expert(ctx, p, up, up); }, {"pack_shared_expert: down", "8 rows", "40"});
+    gf::packed<shared> empty;
+    throws([&] { gf::pack_shared_expert(ctx, empty, up, down); }, {"pack_shared_expert: p", "make_packed"});
+}
+
 namespace {
 
 /// Fails the n-th allocation from now.

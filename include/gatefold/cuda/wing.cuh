@@ -44,6 +44,15 @@ struct impl<cuda> {
         on_cuda::pack_experts<kind>(ctx, {gate_up, down}, to + e * kind::packed_up,
                                     to + on_cuda::packed_places<L>::down + e * kind::packed_down, 1);
     }
+    template <layer_type L>
+    static void pack_shared_expert(context<cuda>& ctx, packed<L, cuda>& p, const typename L::value_type* gate_up,
+                                   const typename L::value_type* down) {
+        const device_scope scope(ctx.device());
+        using places = on_cuda::packed_places<L>;
+        auto* to = reinterpret_cast<typename L::value_type*>(p.matrices.data());
+        on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, {gate_up, down}, to + places::shared_up,
+                                                       to + places::shared_down, 1);
+    }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
         const device_scope scope(ctx.device());

@@ -1,7 +1,8 @@
 // Weights in the order in which the kernels read them, made once for speed.
 //
 //     weights<L> ── pack(ctx, w) ──> packed<L> ── forward: the same bits as from weights<L>
-//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, expert) while the source is freed
+//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, ...) and pack_shared_expert(ctx, p, ...),
+//     each source freed once it is packed: packed form and one expert are in memory, never all weights
 #pragma once
 
 #include <cstddef>
@@ -58,6 +59,25 @@ void pack_expert(context<B>& ctx, packed<L, B>& p, int e,
     require(gate_up.is_contiguous() && down.is_contiguous(), "pack_expert", "matrices", "rows without gaps", "gaps");
     require(p.matrices.data() != nullptr, "pack_expert", "p", "a layer from make_packed", "an empty one");
     detail::impl<B>::template pack_expert<L>(ctx, p, e, gate_up.data(), down.data());
+}
+
+/// Packs the matrices of the shared expert, after which their source is not needed any more.
+///
+/// Shapes:  gate_up [2F or F, H], down [H, F] for the shared expert's F, rows without gaps.
+/// Throws:  argument_error for views that do not fit; p is untouched then.
+template <layer_type L, backend B>
+    requires(L::shared_ffn > 0)
+void pack_shared_expert(context<B>& ctx, packed<L, B>& p,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
+    constexpr const char* name = "pack_shared_expert";
+    detail::check_view(name, "gate_up", gate_up, L::shared_gate_up_rows);
+    detail::check_view(name, "down", down, L::hidden);
+    require(gate_up.extent(1) == L::hidden, name, "gate_up", L::hidden, gate_up.extent(1));
+    require(down.extent(1) == L::shared_ffn, name, "down", L::shared_ffn, down.extent(1));
+    require(gate_up.is_contiguous() && down.is_contiguous(), name, "matrices", "rows without gaps", "gaps");
+    require(p.matrices.data() != nullptr, name, "p", "a layer from make_packed", "an empty one");
+    detail::impl<B>::template pack_shared_expert<L>(ctx, p, gate_up.data(), down.data());
 }
 
 /// Packs a whole layer. Memory while packing: the weights and their packed form.
