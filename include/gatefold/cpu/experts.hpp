@@ -111,15 +111,31 @@ struct activate_tile {
     T *pre, *activated;  ///< kept for training; of this expert's rows, or null
     [[no_unique_address]] Drop drop;
 
-    GATEFOLD_INLINE void put(index_t r, int height, int i, index_t f, const T* values, int count) const {
-        typename Form::row_type* tile = tiles + r * (padded / Form::step) * step_rows<Form>;
-        if constexpr (Form::by_tiles) {
-            std::memcpy(tile + f / 32 * 32 * height + 32 * i + f % 32, values,
-                        static_cast<std::size_t>(count) * sizeof(T));
-        } else if constexpr (Form::step == 2 && Form::block == 1) {
-            for (int j = 0; j < count; j += 2) std::memcpy(tile + (f + j) / 2 * height + i, values + j, 2 * sizeof(T));
-        } else {
-            for (int j = 0; j < count; ++j) tile[(f + j) * height + i] = static_cast<sum>(values[j]);
+    /// Activations of a tile's rows on their way into the order of the tile.
+    static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
+    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
+    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{W}];
+
+    /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
+    GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
+        return tiles + r * padded + f / 32 * 32 * height + 32 * i + f % 32;
+    }
+    GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
+        return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
+    }
+    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, const T* values) const {
+        if constexpr (Form::by_tiles)
+            std::memcpy(tile_row(r, height, i, f), values, std::size_t{W} * sizeof(T));
+        else if constexpr (numbers == 2)
+            std::memcpy(held[i], values, std::size_t{W} * sizeof(T));
+        else
+            store(held[i], load<sum>(values));
+    }
+    GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
+        if constexpr (!Form::by_tiles) {
+            const index_t count = (padded - f < W ? padded - f : W) / numbers;
+            for (int first = 0; first < height; first += W)
+                interleave_square(column(r, height, f), height, held[0], first, count);
         }
     }
 
@@ -128,6 +144,7 @@ struct activate_tile {
         for (int half = 0; half < (gated ? 1 : 2); ++half) {
             const index_t f = panel * panel_features + half * W, left = ffn - f, there = padded - f;
             if (there <= 0) break;
+            alignas(64) square held;
             for (int i = 0; i < height; ++i) {
                 vec<sum> value = load<sum>(c + i * row + half * W), upper = load<sum>(c + i * row + W);
                 if constexpr (Bias) {
@@ -145,16 +162,23 @@ struct activate_tile {
                 else
                     store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
                 for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
-                put(r, height, i, f, values, static_cast<int>(there < W ? there : W));
+                hold(held, r, height, i, f, values);
                 if (activated)
                     for (index_t j = 0; j < (left < W ? left : W); ++j) activated[(r + i) * ffn + f + j] = values[j];
             }
+            put(held, r, height, f);
         }
         // Behind the last panel the second projection reads zeros up to a whole block of steps.
         if (panel == last_panel) {
-            alignas(64) const T nothing[std::size_t{W}] = {};
-            for (index_t f = (last_panel + 1) * panel_features; f < padded; f += W)
-                for (int i = 0; i < height; ++i) put(r, height, i, f, nothing, W);
+            const index_t f = (last_panel + 1) * panel_features, missing = f < padded ? padded - f : 0;
+            if constexpr (Form::by_tiles) {
+                for (int i = 0; i < height && missing > 0; ++i)
+                    std::memset(static_cast<void*>(tile_row(r, height, i, f)), 0,
+                                static_cast<std::size_t>(missing) * sizeof(T));
+            } else {
+                std::memset(static_cast<void*>(column(r, height, f)), 0,
+                            static_cast<std::size_t>(missing / numbers * height) * sizeof(typename Form::row_type));
+            }
         }
     }
 };

@@ -146,6 +146,26 @@ GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int 
     }
 }
 
+/// Interleaves `count` columns of the rows [first, first + W) of `from` [height][W], those that exist:
+/// to[j · height + i] = from[i][j]. Writes nothing outside [0, height · count).
+template <class A>
+GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int first, index_t count) {
+    constexpr int width = lanes<A>;
+    if (height == 1) return store_first(to, load<A>(from), count);
+    const index_t rows = height - first, total = count * height;
+    vec<A> block[std::size_t{width}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < width; ++i) block[i] = load<A>(from + (first + (i < rows ? i : rows - 1)) * width);
+    transpose(block);
+    // What a full register writes too much is written again by the next one, up to where nothing follows.
+    GATEFOLD_UNROLL
+    for (int j = 0; j < width; ++j) {
+        if (j >= count) break;
+        const index_t at = j * height + first;
+        store_first(to + at, block[j], first == 0 && at + width <= total ? width : rows);
+    }
+}
+
 /// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
 /// zeros, and so is what stands behind `columns`.
 template <class T, int Step, class A = accumulate_t<T>>
