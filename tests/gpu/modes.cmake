@@ -19,3 +19,12 @@ target_link_libraries(gatefold_cuda_no_device PRIVATE gatefold_own gatefold::cud
 add_dependencies(cuda_tests gatefold_cuda_no_device)
 gatefold_test(NAME cuda.no_device COMMAND ${GATEFOLD_CUDA_LAUNCHER} $<TARGET_FILE:gatefold_cuda_no_device>)
 set_tests_properties(cuda.no_device PROPERTIES SKIP_RETURN_CODE 77 ENVIRONMENT "COC_DEVICES=0")
+
+# A kernel fault ends what a process can do with CUDA, and the emulator's launcher answers with a status of its own.
+add_executable(gatefold_cuda_kernel_errors ${CMAKE_CURRENT_SOURCE_DIR}/gpu/kernel_errors.cu)
+target_link_libraries(gatefold_cuda_kernel_errors PRIVATE gatefold_own gatefold::cuda)
+add_dependencies(cuda_tests gatefold_cuda_kernel_errors)
+foreach(mode immediate deferred)
+    gatefold_test(NAME cuda.kernel_errors_${mode} COMMAND ${GATEFOLD_CUDA_LAUNCHER} $<TARGET_FILE:gatefold_cuda_kernel_errors> ${mode})
+    set_tests_properties(cuda.kernel_errors_${mode} PROPERTIES ENVIRONMENT "COC_STREAMS=lazy" PASS_REGULAR_EXPRESSION "ends as documented" SKIP_REGULAR_EXPRESSION "skipped:")
+endforeach()

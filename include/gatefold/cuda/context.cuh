@@ -7,12 +7,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 #include <utility>
 
 #include <cuda_runtime_api.h>
 
 #include <gatefold/core/context.hpp>
+#include <gatefold/cuda/pointer.cuh>
 #include <gatefold/cuda/status.cuh>
 
 namespace gatefold::inline v0 {
@@ -58,18 +60,27 @@ inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &
 /// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
 inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
 
-/// How a context on CUDA is made.
-struct cuda_context_options {
-    cudaStream_t stream = nullptr;        ///< where everything runs; nullptr: the legacy default stream
-    int device = -1;                      ///< -1: the current one
-    allocator memory = device_allocator;  ///< where workspace and tensors come from: device memory
+/// When a call says that a kernel of its own went wrong on the device (what cannot be launched throws at once always).
+enum class kernel_errors {
+    deferred,  ///< whatever notices it first throws: synchronize, report, a copy, a later call; calls return at once
+    immediate  ///< the call waits for its kernels and throws itself, to find the culprit; not while a graph is captured
 };
 
-/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows.
+/// How a context on CUDA is made.
+struct cuda_context_options {
+    cudaStream_t stream = nullptr;                   ///< where everything runs; nullptr: the legacy default stream
+    int device = -1;                                 ///< -1: the current one
+    allocator memory = device_allocator;             ///< where workspace and tensors come from: device memory
+    kernel_errors errors = kernel_errors::deferred;  ///< who reports what kernels do wrong
+};
+
+/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows. Move-only; a context
+/// that was moved from refuses every call.
 template <>
 class context<cuda> {
 public:
-    /// Throws: cuda_error where there is no such device, std::bad_alloc.
+    /// Throws: cuda_error where there is no such device, argument_error where stream or memory belong elsewhere,
+    ///         std::bad_alloc.
     GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
         if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
         if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
@@ -83,6 +94,11 @@ public:
         detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
                       "context<cuda>");
         require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
+        int stream_device = options_.device;
+        if (options_.stream)
+            detail::check(cudaStreamGetDevice(options_.stream, &stream_device), "context<cuda>: stream");
+        require(stream_device == options_.device, "context<cuda>", "stream",
+                "a stream of device " + std::to_string(options_.device), stream_device);
         grow(sizeof(detail::device_control));
     }
     GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
@@ -95,26 +111,41 @@ public:
     GATEFOLD_INLINE int threads() const { return 1; }
     GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
-    /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
+    /// Whether what is enqueued goes into a graph.
+    GATEFOLD_INLINE bool is_captured() const { return is_captured("is_captured"); }
+
+    /// Waits until everything in the stream is done.
+    ///
+    /// Throws: cuda_error for what went wrong in it, argument_error while the stream is captured (the capture goes on).
     GATEFOLD_INLINE void synchronize() const {
         const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
-        detail::check(cudaStreamSynchronize(options_.stream), "synchronize");
+        wait("synchronize");
+    }
+    /// What every call ends with: with kernel_errors::immediate it waits, outside a capture.
+    GATEFOLD_INLINE void end_call(const char* function) const {
+        if (options_.errors == kernel_errors::immediate && !is_captured(function)) wait(function);
     }
 
     /// Counts of unusual input; waits for the stream.
+    ///
+    /// Throws: as synchronize does.
     GATEFOLD_INLINE routing_report report() const {
         const detail::device_scope scope(options_.device);
+        require_memory("report");
+        require_free_stream("report");
         detail::device_control found;
         constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
         detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
                       "report");
-        synchronize();
+        wait("report");
         return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
                 static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
                 static_cast<index_t>(found.dropped)};
     }
+    /// Sets the counts to zero in the order of the stream; captured in a graph, at each launch of it.
     GATEFOLD_INLINE void clear_report() {
         const detail::device_scope scope(options_.device);
+        require_memory("clear_report");
         detail::check(
             cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
             "clear_report");
@@ -124,17 +155,18 @@ public:
     ///
     /// Throws: argument_error where the workspace is fixed or the stream is being captured.
     GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
+        require_memory("context::workspace");
         if (bytes <= workspace_bytes()) return;
         require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
-        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-        detail::check(cudaStreamIsCapturing(options_.stream, &capture), "context::workspace");
-        require(capture == cudaStreamCaptureStatusNone, "context::workspace", "bytes",
+        require(!is_captured("context::workspace"), "context::workspace", "bytes",
                 "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
         grow(sizeof(detail::device_control) + bytes);
     }
     /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
     GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
-    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes() - sizeof(detail::device_control); }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const {
+        return workspace_.data() ? workspace_.bytes() - sizeof(detail::device_control) : 0;
+    }
 
     /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
     GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
@@ -155,10 +187,27 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
 private:
+    GATEFOLD_INLINE bool is_captured(const char* function) const {
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        detail::check(cudaStreamIsCapturing(options_.stream, &capture), function);
+        return capture != cudaStreamCaptureStatusNone;
+    }
+    GATEFOLD_INLINE void require_memory(const char* function) const {
+        require(workspace_.data() != nullptr, function, "ctx", "a context", "one that was moved from");
+    }
+    // CUDA would not only refuse to wait, it would also end the capture.
+    GATEFOLD_INLINE void require_free_stream(const char* function) const {
+        require(!is_captured(function), function, "stream", "a stream that is not being captured", "one that is");
+    }
+    GATEFOLD_INLINE void wait(const char* function) const {
+        require_free_stream(function);
+        detail::check(cudaStreamSynchronize(options_.stream), function);
+    }
     // The stream may still use the old block; cudaFree waits for it.
     GATEFOLD_INLINE void grow(std::size_t bytes) {
         const detail::device_scope scope(options_.device);
         buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
+        detail::on_cuda::check_device_pointer("context<cuda>", "memory", larger.data(), options_.device);
         if (workspace_.data())
             detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
                                           cudaMemcpyDeviceToDevice, options_.stream),
@@ -166,7 +215,7 @@ private:
         else
             detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
                           "context::workspace");
-        synchronize();
+        wait("context::workspace");
         workspace_ = std::move(larger);
     }
 
@@ -180,6 +229,25 @@ private:
 }  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// An error that nobody asked for yet would be taken for that of the next launch.
+inline void check_nothing_failed(const char* function) {
+    if (const cudaError_t status = cudaPeekAtLastError(); status != cudaSuccess) [[unlikely]]
+        check(status, (std::string(function) + ": an earlier CUDA call failed").c_str());
+}
+
+/// One call of a context: its device is the current one, and earlier errors have been thrown.
+class call_scope {
+public:
+    call_scope(const context<cuda>& ctx, const char* function) : device_(ctx.device()) {
+        check_nothing_failed(function);
+    }
+    call_scope(const call_scope&) = delete;
+    call_scope& operator=(const call_scope&) = delete;
+
+private:
+    device_scope device_;
+};
 
 /// Throws what the last launch was refused for.
 inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }

@@ -7,9 +7,9 @@
 // allocated once the workspace is there.
 #pragma once
 
+#include <gatefold/cuda/arguments.cuh>
 #include <gatefold/cuda/forward_parts.cuh>
 #include <gatefold/cuda/limit.cuh>
-#include <gatefold/cuda/pointer.cuh>
 #include <gatefold/cuda/route.cuh>
 #include <gatefold/cuda/support.cuh>
 #include <gatefold/cuda/tensor.cuh>
@@ -96,9 +96,11 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     static_assert(supported<L>::value);
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
-    const device_scope scope(ctx.device());
-    check_device_pointer("forward", "x", in.x.data(), ctx.device());
-    check_device_pointer("forward", "y", y.data(), ctx.device());
+    const call_scope scope(ctx, "forward");
+    check_device_batch("forward", in, ctx.device());
+    check_device_memory("forward", "y", y, ctx.device());
+    check_device_weights("forward", w, ctx.device());
+    if (saved) check_device_memory("forward", "tape", saved->gate_up(), ctx.device());
     const index_t tokens = in.x.extent(0);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
     const forward_memory<L> memory(arrays, tokens);

@@ -147,9 +147,13 @@ void make_plan(context<cuda>& ctx, Method method,
                std::type_identity_t<basic_view<cuda, const std::int32_t, dyn, L::slots>> ids,
                const plan_view<cuda>& out, std::type_identity_t<basic_view<cuda, const std::uint8_t, dyn>> kept = {}) {
     detail::check_plan_call<L>(ids, out, kept);
-    const detail::device_scope scope(ctx.device());
+    const detail::on_cuda::call_scope scope(ctx, "make_plan");
+    detail::on_cuda::check_device_memory("make_plan", "ids", ids, ctx.device());
+    detail::on_cuda::check_device_memory("make_plan", "kept", kept, ctx.device());
+    detail::on_cuda::check_device_plan("make_plan", out, ctx.device());
     detail::on_cuda::make_sorted_plan<L::choices>(ctx, method, {ids.data(), kept.data()}, out.tokens * out.slots,
                                                   {out.offsets.data(), out.rows.data(), out.place.data()});
+    ctx.end_call("make_plan");
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER

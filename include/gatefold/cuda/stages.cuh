@@ -21,10 +21,12 @@ void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
                    const routing_view<L, cuda>& routing, const basic_view<cuda, T, dyn, L::width>& z,
                    const options<L>& o) {
     static_assert(supported<L>::value);
-    const device_scope scope(ctx.device());
-    check_device_pointer("experts", "x", in.x.data(), ctx.device());
-    check_device_pointer("experts", "rows", plan.rows.data(), ctx.device());
-    check_device_pointer("experts", "z", z.data(), ctx.device());
+    const call_scope scope(ctx, "experts");
+    check_device_batch("experts", in, ctx.device());
+    check_device_plan("experts", plan, ctx.device());
+    check_device_routing("experts", routing, ctx.device());
+    check_device_memory("experts", "z", z, ctx.device());
+    check_device_weights("experts", w, ctx.device());
     check_row_starts<T, L::hidden>("experts", "x", in.x);
     check_row_starts<T, L::width>("experts", "z", z);
     const index_t tokens = in.x.extent(0);
@@ -42,10 +44,13 @@ template <class W, layer_type L = typename W::layer_type, class T = typename L::
 void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
                    const routing_view<L, cuda>& routing, const basic_view<cuda, const T, dyn, L::width>& z,
                    const output_of<W>& y, const options<L>& o) {
-    const device_scope scope(ctx.device());
-    check_device_pointer("combine", "x", in.x.data(), ctx.device());
-    check_device_pointer("combine", "z", z.data(), ctx.device());
-    check_device_pointer("combine", "y", y.data(), ctx.device());
+    const call_scope scope(ctx, "combine");
+    check_device_batch("combine", in, ctx.device());
+    check_device_plan("combine", plan, ctx.device());
+    check_device_routing("combine", routing, ctx.device());
+    check_device_memory("combine", "z", z, ctx.device());
+    check_device_memory("combine", "y", y, ctx.device());
+    check_device_weights("combine", w, ctx.device());
     check_row_starts<T, L::hidden>("combine", "x", in.x);
     check_row_starts<T, L::hidden>("combine", "y", y);
     constexpr int wide = static_cast<int>(16 / sizeof(T));

@@ -31,6 +31,7 @@ void forward(context<cuda>& ctx, tf32_t, const W& w,
     if (in.x.extent(0) == 0) return;
     tape<typename W::layer_type, cuda>* none = nullptr;
     detail::on_cuda::layer_forward<detail::on_cuda::tf32_stage>(ctx, w, in, y, none, o);
+    ctx.end_call("forward");
 }
 template <layer_weights W>
 void forward(context<cuda>& ctx, tf32_t tag, const W& w, input_of<W> x, output_of<W> y,

@@ -96,6 +96,11 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
     if (!routes) return;
     if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
     if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
+    // These are read element by element and may begin anywhere, as slices do.
+    if (in.chosen.data() && in.chosen.extent(0) != tokens) [[unlikely]]
+        reject(function, "chosen", std::to_string(tokens) + " rows", in.chosen.extent(0));
+    if (in.previous_logits.data() && in.previous_logits.extent(0) != tokens) [[unlikely]]
+        reject(function, "previous_logits", std::to_string(tokens) + " rows", in.previous_logits.extent(0));
     if constexpr (L::c.router.select == selection::given)
         require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
     if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
