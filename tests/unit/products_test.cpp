@@ -154,6 +154,33 @@ BOOST_AUTO_TEST_CASE(many_columns) {
     check<float, float, float>({0, 3, 120}, 1100, 20, false, false);
     check<float, float, float>({0, 3, 20}, 20, 1100, false, false);
 }
+// Results larger than the caches are written past them, whole tiles and the rest alike.
+BOOST_AUTO_TEST_CASE(large_results) {
+    const std::vector<std::int32_t> offsets{0, 5, 5, 25};
+    constexpr int experts = 3, m = 2100, n = 1520;
+    static_assert(std::size_t{experts} * m * n * sizeof(float) > k::kept_in_caches);
+    numbers next;
+    const auto a = next.many<float>(index_t{offsets.back()} * m), b = next.many<float>(index_t{offsets.back()} * n);
+    for (const int threads : {1, 3}) {
+        gf::context<gf::cpu> ctx(threads);
+        scratch_memory scratch(threads);
+        gf::buffer<float> out(index_t{experts} * m * n);
+        for (index_t i = 0; i < out.size(); ++i) out.data()[i] = -1;
+        k::product_tn(ctx, scratch.aligned, {experts, offsets.data(), 0}, k::rows_of<float>{a.data(), m},
+                      k::rows_of<float>{b.data(), n}, m, n, k::matrix<float>{out.data(), n, index_t{m} * n});
+        index_t wrong = 0;
+        for (int e = 0; e < experts; ++e)
+            for (index_t i = 0; i < m; ++i)
+                for (index_t j = 0; j < n; ++j) {
+                    float s = 0;
+                    for (index_t r = offsets[static_cast<std::size_t>(e)]; r < offsets[static_cast<std::size_t>(e) + 1];
+                         ++r)
+                        s = step(a[static_cast<std::size_t>(r * m + i)], b[static_cast<std::size_t>(r * n + j)], s);
+                    wrong += out.data()[(e * m + i) * n + j] != s;
+                }
+        BOOST_TEST(wrong == 0);
+    }
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()

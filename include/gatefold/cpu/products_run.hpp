@@ -1,0 +1,297 @@
+// How one grouped product is cut into blocks and carried out: what the three products of cpu/products.hpp share.
+//
+//     a ── pack_rows ────> [k][R] ──┐
+//     b ── pack_panels ──> [k][W] ──┴──> tiles of R rows and 2 W columns ──> out
+//
+// Operands are reached through pointers to functions that copy a block each, so that the loops are compiled once per
+// type of sums and results, not once per pair of operand types.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <gatefold/cpu/gemm.hpp>
+#include <gatefold/cpu/simd/around.hpp>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows [offsets[e], offsets[e + 1]) belong to expert e; without offsets all `rows` belong to the one expert.
+struct grouping {
+    int experts = 1;
+    const std::int32_t* offsets = nullptr;
+    index_t rows = 0;
+
+    GATEFOLD_INLINE index_t begin(int e) const { return offsets ? offsets[e] : 0; }
+    GATEFOLD_INLINE index_t end(int e) const { return offsets ? offsets[e + 1] : rows; }
+    GATEFOLD_INLINE index_t count(int e) const { return end(e) - begin(e); }
+};
+
+/// Where results go: row i (of expert e, for product_tn) at data + e · step + i · stride.
+template <class T>
+struct matrix {
+    T* data;
+    index_t stride, step = 0;
+};
+
+/// How a product is cut: what a thread works on stays in its second-level cache.
+struct product_blocks {
+    static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
+    /// Panels packed together, so that what is read of a row of weights is a few lines long.
+    static constexpr int together = 4;
+    static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
+                                                           std::size_t{panel} * together * depth + 64);
+};
+
+/// Scratch of the products, for any extents and types.
+constexpr std::size_t product_scratch_bytes(int threads) {
+    return static_cast<std::size_t>(threads) * product_blocks::bytes;
+}
+
+/// Shares [0, total) of a cost among `parts`; the share of a part begins here.
+GATEFOLD_INLINE index_t share(index_t total, int part, int parts) {
+    return total / parts * part + total % parts * part / parts;
+}
+
+/// What a group of a product amounts to.
+struct product_extent {
+    index_t rows, columns, depth;
+};
+
+/// One product of a call.
+template <class Sum, class Out>
+struct product_call {
+    const grouping& groups;
+    bool over_rows;  ///< sums run over the rows of a group, `rows` is the height of its output; else over `depth`
+    index_t rows, columns, depth;
+    matrix<Out> out;
+    bool accumulate;
+
+    /// Rows [r, r + height) of group e's left operand, k in [k0, k0 + depth), as [depth][height].
+    void (*pack_rows)(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0,
+                      index_t depth, Sum* to);
+    const void* left;
+    /// Columns from n on of group e's right operand, k in [k0, k0 + depth), as the streams [depth][W] of panels; zeros
+    /// from `columns` on.
+    void (*pack_panels)(const void* operand, int e, index_t begin, index_t n, int panels, index_t columns, index_t k0,
+                        index_t depth, Sum* to);
+    const void* right;
+    /// Where the right operand is stored with columns side by side and comes from memory: bytes from one expert, k and
+    /// column to the next. Null elsewhere.
+    const char* weights = nullptr;
+    index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+
+    product_extent extent(int e) const {
+        const index_t count = groups.count(e);
+        if (!over_rows) return {count, columns, depth};
+        return {accumulate && count == 0 ? 0 : rows, columns, count};
+    }
+    Out* target(int e) const { return out.data + (over_rows ? e * out.step : groups.begin(e) * out.stride); }
+    /// Whether results are only written, and more than caches keep: matrices of the size of weights.
+    bool is_large() const {
+        return over_rows && !accumulate &&
+               groups.experts * rows * columns > static_cast<index_t>(kept_in_caches / sizeof(Out));
+    }
+};
+
+/// A rectangle of one group's output.
+struct product_block {
+    int e;
+    index_t r0, rows, c0, columns;
+};
+
+/// A whole tile of outputs, written past the caches: c = Σ rows · streams, as multiply() sums.
+template <class Sum>
+GATEFOLD_NOINLINE void multiply_around(index_t steps, const Sum* a, const Sum* b, index_t stream, Sum* c, index_t row) {
+    constexpr int width = lanes<Sum>, height = chain<Sum>::max_rows;
+    vec<Sum> sums[std::size_t{height}][2];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < height; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) sums[i][j] = zeros<Sum>();
+    }
+    for (index_t k = 0; k < steps; ++k) {
+        vec<Sum> w[2];
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            w[j] = load<Sum>(b + j * stream);
+            keep_apart(w[j].raw);
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < height; ++i) {
+            vec<Sum> x = broadcast(a[i]);
+            keep_apart(x.raw);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) sums[i][j] = fma(x, w[j], sums[i][j]);
+        }
+        a += height;
+        b += width;
+    }
+    forget(c);
+    GATEFOLD_UNROLL
+    for (int i = 0; i < height; ++i, c += row) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) store_around(c + j * width, sums[i][j]);
+    }
+}
+
+/// Writes zeros to a block without a sum.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void clear_block(Out* to, index_t stride, const product_block& b, bool around) {
+    for (index_t r = 0; r < b.rows; ++r, to += stride)
+        for (index_t j = 0; j < b.columns; j += lanes<Sum>)
+            if (around && j + lanes<Sum> <= b.columns)
+                store_around(to + j, zeros<Sum>());
+            else
+                store_first(to + j, zeros<Sum>(), b.columns - j);
+}
+
+/// The outputs of one block; `memory` holds product_blocks::bytes.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_block& block, bool large,
+                                 std::byte* memory) {
+    using form = chain<Sum>;
+    using blocks = product_blocks;
+    constexpr int width = lanes<Sum>, panel = 2 * width, tallest = form::max_rows;
+    static_assert(panel <= blocks::panel);
+    constexpr bool in_place = std::is_same_v<Out, Sum>;
+    const int e = block.e;
+    const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
+    const product_extent x = p.extent(e);
+    Out* const out = p.target(e) + block.r0 * stride + block.c0;
+    const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
+    if (x.depth == 0) {
+        if (!p.accumulate) clear_block<Sum>(out, stride, block, around);
+        return;
+    }
+
+    Sum* a = reinterpret_cast<Sum*>(memory);
+    Sum* c = a + index_t{blocks::rows} * blocks::depth;
+    Sum* b = c + index_t{blocks::rows} * blocks::columns;
+    // Sums of whole panels are kept in the output itself where it has their type.
+    const index_t padded = round_up<index_t>(columns, panel), whole = in_place ? columns / panel * panel : 0;
+    if (p.accumulate)
+        for (index_t r = 0; r < block.rows; ++r)
+            for (index_t j = whole; j < padded; j += width)
+                store(c + r * padded + j, load_first<Sum>(out + r * stride + j, columns - j));
+    // Outputs over few rows are mostly written: there a tile is better whole than as high as the others.
+    const row_tiles even(block.rows, tallest);
+    const auto tile_begin = [&](index_t t) {
+        return !p.over_rows ? even.begin(t) : t < even.tiles ? t * tallest : block.rows;
+    };
+    const auto height_of = [&](index_t t) { return static_cast<int>(tile_begin(t + 1) - tile_begin(t)); };
+    const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
+
+    for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
+        const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
+        const bool fresh = k0 == 0 && !p.accumulate;
+        for (index_t t = 0; t < even.tiles; ++t)
+            p.pack_rows(p.left, begin, block.r0 + tile_begin(t), height_of(t), x.rows, k0, depth,
+                        a + tile_begin(t) * depth);
+        for (index_t j = 0; j < padded; j += panel) {
+            const index_t q = j / panel % blocks::together;
+            if (q == 0) {
+                const index_t left = (padded - j) / panel;
+                p.pack_panels(p.right, e, begin, block.c0 + j,
+                              left < blocks::together ? static_cast<int>(left) : blocks::together, x.columns, k0, depth,
+                              b);
+            }
+            // The panels that are packed next are fetched while the first tile is multiplied.
+            lookahead ahead = nothing;
+            if (p.weights) {
+                const bool wraps = j + blocks::together * panel >= padded;
+                const index_t n = j + blocks::together * panel - (wraps ? padded : 0), k = k0 + (wraps ? depth : 0);
+                if (k < x.depth)
+                    ahead = {0, p.weights + e * p.expert_bytes + k * p.row_bytes + (block.c0 + n) * p.column_bytes,
+                             width * p.column_bytes, p.row_bytes};
+            }
+            for (index_t t = 0; t < even.tiles; ++t, ahead = nothing) {
+                const index_t r = tile_begin(t);
+                const int height = height_of(t);
+                const Sum *rows = a + r * depth, *streams = b + q * panel * depth;
+                if constexpr (in_place) {
+                    if (j < whole) {
+                        Sum* tile = out + r * stride + j;
+                        if (p.over_rows && !around) {
+                            const Sum* next = t + 1 < even.tiles ? tile + height * stride : out + j + panel;
+                            for (int i = 0; i < height; ++i, next += stride) {
+                                prefetch<false>(next);
+                                prefetch<false>(next + width);
+                            }
+                        }
+                        if (around && height == tallest)
+                            multiply_around(depth, rows, streams, width * depth, tile, stride);
+                        else
+                            kernel_for<form, 2>(height)(depth, rows, streams, width * depth, tile, stride, fresh,
+                                                        ahead);
+                        continue;
+                    }
+                }
+                kernel_for<form, 2>(height)(depth, rows, streams, width * depth, c + r * padded + j, padded, fresh,
+                                            ahead);
+            }
+        }
+    }
+    for (index_t r = 0; r < block.rows; ++r)
+        for (index_t j = whole; j < columns; j += width)
+            store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
+}
+
+/// Runs a product: threads share its blocks by what they cost.
+template <class Context, class Sum, class Out>
+void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
+    using blocks = product_blocks;
+    const int parts = ctx.threads(), groups = p.groups.experts;
+    const bool large = p.is_large();
+
+    // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
+    index_t all = 0;
+    for (int e = 0; e < groups; ++e) {
+        const product_extent x = p.extent(e);
+        all += ceil_div<index_t>(x.rows, blocks::rows) * ceil_div<index_t>(x.columns, blocks::columns);
+    }
+    index_t block_columns = blocks::columns;
+    while (all < 4 * parts && block_columns > 2 * blocks::panel && parts > 1) block_columns /= 2, all *= 2;
+    struct block_grid {
+        index_t row_blocks, column_blocks;
+        index_t tasks() const { return row_blocks * column_blocks; }
+    };
+    const auto grid = [&](const product_extent& x) {
+        return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
+    };
+    // A task costs its arithmetic and, per output, about what eight rows would for packing.
+    const auto cost = [&](const product_extent& x) {
+        const block_grid g = grid(x);
+        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
+    };
+    index_t total = 0;
+    for (int e = 0; e < groups; ++e) total += grid(p.extent(e)).tasks() * cost(p.extent(e));
+
+    ctx.parallel(parts, [&](int part) {
+        std::byte* memory = scratch + static_cast<std::size_t>(part) * blocks::bytes;
+        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
+        index_t before = 0;
+        for (int e = 0; e < groups; ++e) {
+            const product_extent x = p.extent(e);
+            const block_grid g = grid(x);
+            const index_t each = cost(x), first = before;
+            before += each * g.tasks();
+            if (g.tasks() == 0 || before <= low || first >= high) continue;
+            for (index_t task = 0; task < g.tasks(); ++task) {
+                const index_t begins = first + task * each;
+                if (begins < low || begins >= high) continue;
+                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns;
+                const auto row = [&](index_t i) {
+                    if (!p.over_rows) return x.rows * i / g.row_blocks;
+                    return i < g.row_blocks ? i * blocks::rows : x.rows;
+                };
+                const index_t left = x.columns - c0;
+                run_block(p, {e, row(m), row(m + 1) - row(m), c0, left < block_columns ? left : block_columns}, large,
+                          memory);
+            }
+        }
+        if (large) finish_stores_around();
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
