@@ -59,13 +59,31 @@ set(cross)
 if(GATEFOLD_AARCH64_COMPILER AND GATEFOLD_AARCH64_EMULATOR)
     set(cross --cross ${GATEFOLD_AARCH64_COMPILER} ${GATEFOLD_AARCH64_EMULATOR})
 endif()
+# A program with a committed list of hashes beside it needs no other compiler to compare with: one test for each.
 file(GLOB files CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/property/*_bits.cpp)
+set(bits_command ${python} ${tools}/bits.py --include ${include_dir} --include ${PROJECT_SOURCE_DIR})
 foreach(file IN LISTS files)
     get_filename_component(area ${file} NAME_WE)
-    gatefold_test(NAME property.${area}.every_compiler TIMEOUT 900 LABELS slow
-        COMMAND ${python} ${tools}/bits.py --include ${include_dir} --include ${PROJECT_SOURCE_DIR} ${cross}
-                ${file} ${GATEFOLD_COMPILERS})
+    string(REGEX REPLACE "cpp$" "json" committed ${file})
+    if(NOT EXISTS ${committed})
+        gatefold_test(NAME property.${area}.every_compiler TIMEOUT 900 LABELS slow
+            COMMAND ${bits_command} ${cross} ${file} ${GATEFOLD_COMPILERS})
+    else()
+        set(other_target ${cross})
+        foreach(compiler IN LISTS GATEFOLD_COMPILERS)
+            gatefold_compiler_name(tag ${compiler})
+            gatefold_test(NAME property.${area}.${tag} TIMEOUT 1200 LABELS slow
+                COMMAND ${bits_command} ${other_target} ${file} ${compiler})
+            set(other_target)
+        endforeach()
+    endif()
 endforeach()
+# A matrix unit that the system refuses.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    gatefold_test(NAME property.tile_permission
+        COMMAND ${bits_command} "--variant=-O1 -march=native -mamx-tile -mamx-bf16"
+                ${CMAKE_CURRENT_SOURCE_DIR}/property/tile_permission.cpp ${CMAKE_CXX_COMPILER})
+endif()
 
 # ---- static.micro_kernels: what the compiler made of the main loops ---------------------------------------------------
 find_program(GATEFOLD_OBJDUMP objdump)

@@ -82,7 +82,11 @@
 #define GATEFOLD_HARDWARE_FMA 0
 #endif
 
-#if GATEFOLD_AMX
+// GATEFOLD_SOFTWARE_TILES (a build definition) replaces the matrix unit of the AMX tier by its twin in plain code, which
+// any machine with the tier's vectors runs.
+#if GATEFOLD_AMX && defined(GATEFOLD_SOFTWARE_TILES)
+#define GATEFOLD_TIER_ISA amx_in_software
+#elif GATEFOLD_AMX
 #define GATEFOLD_TIER_ISA amx
 #elif GATEFOLD_AVX512_BF16
 #define GATEFOLD_TIER_ISA avx512_bf16

@@ -88,7 +88,7 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
                                    expert_scratch_bytes_for<E, form_for<T, order::dot>>(threads, rows));
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>)
-        bytes = (std::max)(bytes, expert_scratch_bytes_for<E, tile_form<hardware_tiles>>(threads, rows));
+        bytes = (std::max)(bytes, expert_scratch_bytes_for<E, tile_form<machine_tiles>>(threads, rows));
 #endif
     return bytes;
 }
@@ -419,7 +419,7 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
-            return run_stage<tile_form<hardware_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
+            return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
                                                                             limit, keep, target, drop);
     }
 #endif

@@ -62,20 +62,10 @@ struct page_lookahead {
     }
 };
 
-/// One tile of rows × NV streams (2 or 4). `distance`: bytes ahead in the streams.
+/// Adds one tile of rows × NV streams (2 or 4) to tiles 0 .. NV - 1. `distance`: bytes ahead in the streams.
 template <int NV, class Unit>
-GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
-                                   float* c, index_t row, bool fresh, index_t distance, page_lookahead ahead) {
-    const index_t bytes = row * static_cast<index_t>(sizeof(float));
-    if (fresh) {
-        unit.template zero<0>();
-        unit.template zero<1>();
-        if constexpr (NV == 4) unit.template zero<2>(), unit.template zero<3>();
-    } else {
-        unit.template load<0>(c, bytes);
-        unit.template load<1>(c + 16, bytes);
-        if constexpr (NV == 4) unit.template load<2>(c + 32, bytes), unit.template load<3>(c + 48, bytes);
-    }
+GATEFOLD_INLINE void add_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
+                              index_t distance, page_lookahead ahead) {
     for (index_t k = 0; k < steps; k += 16) {
         unit.template load<4>(a, 64);
         unit.template load<5>(b, 64);
@@ -96,29 +86,32 @@ GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int
         a += 32 * height;
         b += 512;
     }
+}
+
+/// One tile of rows × NV streams, sums in memory.
+template <int NV, class Unit>
+GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
+                                   float* c, index_t row, bool fresh, index_t distance, page_lookahead ahead) {
+    const index_t bytes = row * static_cast<index_t>(sizeof(float));
+    if (fresh) {
+        unit.template zero<0>();
+        unit.template zero<1>();
+        if constexpr (NV == 4) unit.template zero<2>(), unit.template zero<3>();
+    } else {
+        unit.template load<0>(c, bytes);
+        unit.template load<1>(c + 16, bytes);
+        if constexpr (NV == 4) unit.template load<2>(c + 32, bytes), unit.template load<3>(c + 48, bytes);
+    }
+    add_tile<NV>(unit, steps, a, height, b, stream, distance, ahead);
     unit.template store<0>(c, bytes);
     unit.template store<1>(c + 16, bytes);
     if constexpr (NV == 4) unit.template store<2>(c + 32, bytes), unit.template store<3>(c + 48, bytes);
 }
 
-/// Two tiles of rows × two streams; the first tile has 16 rows, the second `height`.
+/// Adds two tiles of rows × two streams to tiles 0 .. 3; the first tile has 16 rows, the second `height`.
 template <class Unit>
-GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height,
-                                        const bf16* b, index_t stream, float* c, index_t row, bool fresh,
-                                        index_t distance, page_lookahead ahead) {
-    const index_t bytes = row * static_cast<index_t>(sizeof(float));
-    float* d = c + 16 * row;
-    if (fresh) {
-        unit.template zero<0>();
-        unit.template zero<1>();
-        unit.template zero<2>();
-        unit.template zero<3>();
-    } else {
-        unit.template load<0>(c, bytes);
-        unit.template load<1>(c + 16, bytes);
-        unit.template load<2>(d, bytes);
-        unit.template load<3>(d + 16, bytes);
-    }
+GATEFOLD_INLINE void add_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height, const bf16* b,
+                                   index_t stream, index_t distance, page_lookahead ahead) {
     for (index_t k = 0; k < steps; k += 16) {
         if (distance != 0)
             for (int j = 0; j < 2; ++j)
@@ -137,6 +130,27 @@ GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a
         a1 += 32 * height;
         b += 512;
     }
+}
+
+/// The same, sums in memory.
+template <class Unit>
+GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height,
+                                        const bf16* b, index_t stream, float* c, index_t row, bool fresh,
+                                        index_t distance, page_lookahead ahead) {
+    const index_t bytes = row * static_cast<index_t>(sizeof(float));
+    float* d = c + 16 * row;
+    if (fresh) {
+        unit.template zero<0>();
+        unit.template zero<1>();
+        unit.template zero<2>();
+        unit.template zero<3>();
+    } else {
+        unit.template load<0>(c, bytes);
+        unit.template load<1>(c + 16, bytes);
+        unit.template load<2>(d, bytes);
+        unit.template load<3>(d + 16, bytes);
+    }
+    add_two_tiles(unit, steps, a0, a1, height, b, stream, distance, ahead);
     unit.template store<0>(c, bytes);
     unit.template store<1>(c + 16, bytes);
     unit.template store<2>(d, bytes);

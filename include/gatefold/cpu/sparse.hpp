@@ -1,19 +1,26 @@
 // Block-sparse experts in the expert stage: cpu/experts.hpp's run_stage with panels that are stored in runs.
 //
-// On a machine with a matrix unit too, the vector kernels of the same order do the work.
+// A matrix unit multiplies calls that bring some expert more rows than the kernels for few rows take; those, which
+// memory limits, stay with the vectors of the same order, where activations that are zero spare weights too.
 #pragma once
 
 #include <gatefold/cpu/experts.hpp>
 #include <gatefold/cpu/sparse_sweep.hpp>
+#include <gatefold/cpu/sparse_tiles.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// Found from run_stage by its arguments.
 template <class Form, class T, bool Skips, class Done>
-GATEFOLD_INLINE void sweep_with(const row_tiles& tiles, const typename Form::row_type* rows, index_t steps,
-                                const sparse_source<T, Skips>& source, index_t p0, index_t p1, std::byte* scratch,
-                                const Done& done) {
-    sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+GATEFOLD_INLINE void sweep_with(const typename Form::tiles_type& tiles, const typename Form::row_type* rows,
+                                index_t steps, const sparse_source<T, Skips>& source, index_t p0, index_t p1,
+                                std::byte* scratch, const Done& done) {
+    if constexpr (Form::by_tiles) {
+        typename Form::unit_type unit;
+        sweep_sparse_tiles(unit, tiles, rows, steps, source, p0, p1, scratch, done);
+    } else {
+        sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+    }
 }
 
 /// Zero is a value of its own for these: the second projection looks for it.
@@ -61,6 +68,15 @@ struct sparse_weights {
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                target, drop);
         }
+#if GATEFOLD_AMX
+        if constexpr (std::is_same_v<T, bf16>) {
+            index_t most = 0;
+            for (int e = 0; e < in.groups.experts; ++e) most = (std::max)(most, in.groups.count(e));
+            if (most > sparse_rows<portable_form> && may_use_tiles())
+                return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
+                                                                               limit, keep, target, drop);
+        }
+#endif
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                     target, drop);
     }

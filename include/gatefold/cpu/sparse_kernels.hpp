@@ -13,6 +13,32 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class Form>
 inline constexpr int sparse_rows = few_rows < Form::max_rows ? few_rows : Form::max_rows;
 
+/// The sums of R rows of a panel in registers.
+template <class A, int R>
+struct panel_sums {
+    vec<A> at[std::size_t{R}][2];
+
+    GATEFOLD_INLINE panel_sums() {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) at[i][0] = at[i][1] = zeros<A>();
+    }
+    /// Ends a block of order::portable: even + odd, then added.
+    GATEFOLD_INLINE void add_chains(const panel_sums& even, const panel_sums& odd) {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) at[i][j] = add(at[i][j], add(even.at[i][j], odd.at[i][j]));
+        }
+    }
+    GATEFOLD_INLINE void write(A* c, index_t row) const {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) store(c + i * row + j * lanes<A>, at[i][j]);
+        }
+    }
+};
+
 /// c[i, :] = Σ row i · the runs of one panel, for few rows: no sum leaves its register, and both streams are fetched
 /// `ahead` bytes ahead.
 template <class Form, int R>
@@ -20,22 +46,16 @@ GATEFOLD_NOINLINE void multiply_runs(const sparse_run* runs, index_t count, cons
                                      const typename Form::stream_type* data, typename Form::sum_type* c, index_t row) {
     using T = typename Form::stream_type;
     using sum = typename Form::sum_type;
-    constexpr index_t width = lanes<sum>, element = width * Form::step, row_elements = Form::block > 1 ? 2 : 1;
+    constexpr index_t element = lanes<sum> * Form::step, row_elements = Form::block > 1 ? 2 : 1;
     constexpr index_t ahead = 1024;
     const index_t stream = stream_of(runs, count, element);
-    vec<sum> sums[std::size_t{R}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    panel_sums<sum, R> sums;
     for (; count > 0; --count, ++runs) {
         const index_t steps = runs->steps;
         const T* b = data + runs->offset;
         const auto* x = a + runs->step * row_elements * R;
         for (index_t k = 0; k < steps; k += Form::block) {
-            [[maybe_unused]] vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
-            if constexpr (Form::block > 1) {
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
-            }
+            [[maybe_unused]] panel_sums<sum, R> even, odd;
             for (int s = 0; s < Form::block; ++s) {
                 GATEFOLD_UNROLL
                 for (int j = 0; j < 2; ++j) {
@@ -45,33 +65,24 @@ GATEFOLD_NOINLINE void multiply_runs(const sparse_run* runs, index_t count, cons
                         keep_apart(w.raw);
                         GATEFOLD_UNROLL
                         for (int i = 0; i < R; ++i) {
-                            even[i][j] = fma(broadcast_word(x + i), even_of(w), even[i][j]);
-                            odd[i][j] = fma(broadcast_word(x + R + i), odd_of(w), odd[i][j]);
+                            even.at[i][j] = fma(broadcast_word(x + i), even_of(w), even.at[i][j]);
+                            odd.at[i][j] = fma(broadcast_word(x + R + i), odd_of(w), odd.at[i][j]);
                         }
                     } else {
                         vec<sum> w = Form::weights(b + j * stream);
                         keep_apart(w.raw);
                         GATEFOLD_UNROLL
-                        for (int i = 0; i < R; ++i) sums[i][j] = Form::multiply_add(Form::row(x + i), w, sums[i][j]);
+                        for (int i = 0; i < R; ++i)
+                            sums.at[i][j] = Form::multiply_add(Form::row(x + i), w, sums.at[i][j]);
                     }
                 }
                 b += element;
                 x += row_elements * R;
             }
-            if constexpr (Form::block > 1) {
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) {
-                    GATEFOLD_UNROLL
-                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
-                }
-            }
+            if constexpr (Form::block > 1) sums.add_chains(even, odd);
         }
     }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
-    }
+    sums.write(c, row);
 }
 
 template <class Form>
@@ -99,11 +110,9 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                                        typename Form::sum_type* c, index_t row) {
     using T = typename Form::stream_type;
     using sum = typename Form::sum_type;
-    constexpr index_t width = lanes<sum>, depth = sparse_depth / Form::step, element = width * Form::step;
+    constexpr index_t depth = sparse_depth / Form::step, element = lanes<sum> * Form::step;
     const index_t stream = stream_of(runs, count, element);
-    vec<sum> sums[std::size_t{R}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    panel_sums<sum, R> sums;
     for (; count > 0; --count, ++runs) {
         const index_t base = runs->step, first = base / depth;
         const index_t blocks = ceil_div(index_t{runs->steps}, depth);
@@ -116,8 +125,8 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     const vec<sum> x = Form::row(a + index_t{*at} * R + i);
-                    sums[i][0] = Form::multiply_add(x, w0, sums[i][0]);
-                    sums[i][1] = Form::multiply_add(x, w1, sums[i][1]);
+                    sums.at[i][0] = Form::multiply_add(x, w0, sums.at[i][0]);
+                    sums.at[i][1] = Form::multiply_add(x, w1, sums.at[i][1]);
                 }
             }
         } else {
@@ -125,9 +134,7 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
             for (index_t k = first; k < first + blocks; ++k) {
                 const std::uint16_t *at = list.steps + list.first[k], *end = list.steps + list.first[k + 1];
                 if (at == end) continue;
-                vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
+                panel_sums<sum, R> even, odd;
                 for (; at != end; ++at) {
                     const T* p = b + (*at - base) * element;
                     const vec<sum> w[2] = {load<sum>(reinterpret_cast<const sum*>(p)),
@@ -138,24 +145,16 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                         const vec<sum> x = broadcast_word(rows), y = broadcast_word(rows + R);
                         GATEFOLD_UNROLL
                         for (int j = 0; j < 2; ++j) {
-                            even[i][j] = fma(x, even_of(w[j]), even[i][j]);
-                            odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
+                            even.at[i][j] = fma(x, even_of(w[j]), even.at[i][j]);
+                            odd.at[i][j] = fma(y, odd_of(w[j]), odd.at[i][j]);
                         }
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) {
-                    GATEFOLD_UNROLL
-                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
-                }
+                sums.add_chains(even, odd);
             }
         }
     }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
-    }
+    sums.write(c, row);
 }
 
 template <class Form>

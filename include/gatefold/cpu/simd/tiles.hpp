@@ -15,7 +15,7 @@
 #include <gatefold/core/math.hpp>
 #include <gatefold/cpu/simd/denormals.hpp>
 
-#if GATEFOLD_AMX && defined(__linux__)
+#if GATEFOLD_AMX && !defined(GATEFOLD_SOFTWARE_TILES) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -79,7 +79,10 @@ private:
     int rows_[8];
 };
 
-#if GATEFOLD_AMX
+#if GATEFOLD_AMX && defined(GATEFOLD_SOFTWARE_TILES)
+using machine_tiles = software_tiles;
+inline bool may_use_tiles() { return true; }
+#elif GATEFOLD_AMX
 /// The unit of the machine. Inline assembly: the intrinsics of g++ 12 tell the compiler nothing about memory.
 class hardware_tiles {
 public:
@@ -112,6 +115,9 @@ public:
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
     }
 };
+
+/// What the tier multiplies on.
+using machine_tiles = hardware_tiles;
 
 /// Whether this process may use the unit: the system is asked once. Where it refuses, the vector kernels of the same
 /// order take over.
