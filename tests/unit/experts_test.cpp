@@ -158,6 +158,9 @@ void check(const std::vector<std::int32_t>& offsets, order sums, bool input_weig
     for (int e = 0; e < experts; ++e)
         k::pack_expert<E>(up.data() + index_t{e} * E::up_rows * H, down.data() + index_t{e} * H * F,
                           packed.data() + static_cast<std::size_t>(e) * k::packed_bytes<E>());
+    aligned_bytes around(k::packed_bytes<E>());
+    k::pack_expert<E, true>(up.data(), down.data(), around.data());
+    BOOST_TEST(std::memcmp(around.data(), packed.data(), k::packed_bytes<E>()) == 0);
     for (const int threads : {1, 3}) {
         gf::context<gf::cpu> ctx(threads);
         aligned_bytes scratch(k::expert_scratch_bytes<E>(threads, rows));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <gatefold/cpu/simd/around.hpp>
 #include <gatefold/cpu/simd/transpose.hpp>
 #include <gatefold/cpu/simd/vec.hpp>
 
@@ -97,10 +98,12 @@ struct rounding_reader {
     GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
 };
 
-/// Writes one step of a stream: W numbers in storage type, or W words of two bf16.
-template <class T, class A>
+/// Writes one step of a stream: W numbers in storage type, or W words of two bf16; past the caches if Around.
+template <class T, bool Around = false, class A>
 GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
-    if constexpr (std::is_same_v<T, bf16>)
+    if constexpr (Around && (std::is_same_v<T, bf16> || std::is_same_v<T, A>))
+        store_around(reinterpret_cast<A*>(to), x);
+    else if constexpr (std::is_same_v<T, bf16>)
         std::memcpy(to, &x.raw, sizeof x.raw);
     else
         store(to, x);
@@ -167,8 +170,8 @@ GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int f
 }
 
 /// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
-/// zeros, and so is what stands behind `columns`.
-template <class T, int Step, class A = accumulate_t<T>>
+/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register.
+template <class T, int Step, bool Around = false, class A = accumulate_t<T>>
 GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
     constexpr int width = lanes<A>;
     bool whole = true;
@@ -187,7 +190,7 @@ GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t st
             }
             transpose(x);
             GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
+            for (int j = 0; j < width; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
         }
     for (; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width, k = s * Step;
@@ -201,7 +204,7 @@ GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t st
                 x[i] = load_first<A>(rows[i] + k, columns - k);
         }
         transpose(x);
-        for (index_t j = 0; j < n; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
+        for (index_t j = 0; j < n; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
     }
 }
 

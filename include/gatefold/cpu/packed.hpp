@@ -21,6 +21,9 @@ constexpr std::size_t packed_layer_bytes() {
     if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
     return bytes;
 }
+/// Whether a layer's packed form is larger than what caches keep.
+template <layer_type L>
+inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches;
 template <layer_type L>
 std::byte* packed_at(std::byte* matrices, int e) {
     return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
@@ -40,11 +43,11 @@ void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
     const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
     ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
         if (e < L::local_experts)
-            pack_expert<routed_expert<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
-                                          packed_at<L>(p.matrices.data(), e));
+            pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
+                                                            packed_at<L>(p.matrices.data(), e));
         else if constexpr (L::shared_ffn > 0)
-            pack_expert<shared_expert<L>>(w.shared_gate_up.data(), w.shared_down.data(),
-                                          packed_at<L>(p.matrices.data(), e));
+            pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(),
+                                                            packed_at<L>(p.matrices.data(), e));
     });
 }
 

@@ -61,13 +61,14 @@ struct impl<cpu> {
     template <layer_type L>
     static void pack_expert(context<cpu>&, packed<L>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
-        on_cpu::pack_expert<on_cpu::routed_expert<L>>(gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), e));
+        on_cpu::pack_expert<on_cpu::routed_expert<L>, on_cpu::packed_around<L>>(
+            gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), e));
     }
     template <layer_type L>
     static void pack_shared_expert(context<cpu>&, packed<L>& p, const typename L::value_type* gate_up,
                                    const typename L::value_type* down) {
-        on_cpu::pack_expert<on_cpu::shared_expert<L>>(gate_up, down,
-                                                      on_cpu::packed_at<L>(p.matrices.data(), L::local_experts));
+        on_cpu::pack_expert<on_cpu::shared_expert<L>, on_cpu::packed_around<L>>(
+            gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), L::local_experts));
     }
     template <layer_type L, class W>
     static void pack_all(context<cpu>& ctx, packed<L>& p, const W& w) {
