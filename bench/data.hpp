@@ -72,9 +72,11 @@ void make_layer(context<cpu>& ctx, double skew, weights<L>& w) {
     w = make_weights<L>(ctx);
     fill_parameters(w, skew);
 }
-/// Packed expert by expert, so that the weights are in memory once.
-template <layer_type L>
-void make_layer(context<cpu>& ctx, double skew, packed<L>& p) {
+/// Packed expert by expert, so that the weights are in memory once. each(e, gate_up, down) sees them before they are
+/// gone; a shared expert is not shown.
+template <layer_type L, class Each = void (*)(int, const void*, const void*)>
+void make_layer(
+    context<cpu>& ctx, double skew, packed<L>& p, Each each = [](int, const void*, const void*) {}) {
     if constexpr (L::shared_ffn > 0) {
         weights<L> w;
         make_layer(ctx, skew, w);
@@ -89,6 +91,7 @@ void make_layer(context<cpu>& ctx, double skew, packed<L>& p) {
             fill(up.data(), up.size(), 1 / std::sqrt(L::width), stream);
             fill(down.data(), down.size(), 1 / std::sqrt(L::ffn), stream + 1);
             pack_expert(ctx, p, e, std::as_const(up).view(), std::as_const(down).view());
+            each(e, up.data(), down.data());
         }
     }
 }

@@ -17,6 +17,8 @@ void register_gptoss();
 void register_mixtral();
 void register_blocking();
 void register_sparse();
+void register_pack();
+void register_realtime();
 void register_custom();
 
 }  // namespace bench
@@ -54,6 +56,8 @@ int main(int argc, char** argv) {
     bench::register_mixtral();
     bench::register_blocking();
     bench::register_sparse();
+    bench::register_pack();
+    bench::register_realtime();
 #if defined(GATEFOLD_BENCH_CONFIG)
     bench::register_custom();
 #endif

@@ -1,8 +1,13 @@
+#include "scaling.hpp"
 #include "shapes.hpp"
-#include "stages.hpp"
+#include "versus.hpp"
 
 namespace bench {
 
-void register_olmoe() { register_model<shapes::olmoe>("olmoe"); }
+void register_olmoe() {
+    register_model<shapes::olmoe>("olmoe");
+    register_scaling<shapes::olmoe>("olmoe");
+    register_versus<shapes::olmoe>("olmoe");
+}
 
 }  // namespace bench

@@ -1,8 +1,13 @@
+#include "scaling.hpp"
 #include "shapes.hpp"
-#include "stages.hpp"
+#include "versus.hpp"
 
 namespace bench {
 
-void register_tiny() { register_model<shapes::tiny>("tiny"); }
+void register_tiny() {
+    register_model<shapes::tiny>("tiny");
+    register_scaling<shapes::tiny>("tiny");
+    register_versus<shapes::tiny>("tiny");
+}
 
 }  // namespace bench

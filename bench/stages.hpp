@@ -40,6 +40,7 @@ constexpr config dense_twin(const config& c) {
 
 template <layer_type L>
 class stages {
+protected:
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     using state = benchmark::State;
@@ -274,7 +275,8 @@ public:
         model_ = model;
         type_ = name_of<T>;
     }
-    static void add_stage(const std::string& stage, const variant& v, void (*run)(state&, const variant&)) {
+    template <class Run>
+    static void add_stage(const std::string& stage, const variant& v, Run run) {
         const std::string name = stage + "/" + model_ + "/" + type_ + "/tokens:" + std::to_string(v.tokens) +
                                  "/threads:" + std::to_string(v.threads) + (v.skew > 0 ? "/skew:1" : "");
         add(name, [=](state& s) { run(s, v); });

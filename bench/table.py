@@ -4,6 +4,8 @@
     gatefold_bench --benchmark_filter='^layer_forward/' --benchmark_out=run.json --benchmark_out_format=json
     table.py run.json [more.json ...] > results/KIND.md
 
+Benchmarks that run several things in turn (versus, realtime, pack_*, scaling) have tables of their own: turns_table.py.
+
 One table per stage and number of threads: model and type down, tokens across; then, for whole packed layers, the range of every
 regime (tokens, or rows per expert). A cell is the best call over the floor, and the mean in brackets. For a CUDA device a cell is the
 mean time in microseconds and, in brackets, the best replay over the floor.
@@ -74,7 +76,7 @@ def main():
         contents.append(content)
         for line in content["benchmarks"]:
             match = NAME.match(line["name"])
-            if match and not line.get("error_occurred"):
+            if match and not line.get("error_occurred") and "of_floor" in line:
                 stage, model, type_, tokens, threads, skew = match.groups()
                 tables[stage, int(threads)][model, type_, bool(skew), int(tokens)] = line
 
