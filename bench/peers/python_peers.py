@@ -97,8 +97,10 @@ def vllm(layer):
 def gatefold(program, name):
     """The line of one benchmark, and the context."""
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        subprocess.run([program, f"--benchmark_filter=^{name}$", "--benchmark_min_time=0.3", f"--benchmark_out={out.name}",
-                        "--benchmark_out_format=json"], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([program, f"--benchmark_filter=^{name}$", "--benchmark_min_time=0.3", f"--benchmark_out={out.name}",
+                               "--benchmark_out_format=json"], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{program}: {name} failed\n{done.stderr}")
         content = json.load(out)
     return content["benchmarks"][0], content["context"]
 

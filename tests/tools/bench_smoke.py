@@ -53,7 +53,7 @@ def in_turn(program):
             if abs(line["pack_us"] / line["copy_us"] / line["to_copy"] - 1) > 1e-3 or line["mb"] <= 0:
                 faults.append(f"{name}: to_copy is not pack over copy")
         elif stage == "scaling":
-            if not (line["possible_gain"] > 0.5 and math.isfinite(line["of_possible"]) and line["of_possible"] > 0):
+            if not (line["possible_gain"] > 0 and math.isfinite(line["of_possible"]) and line["of_possible"] > 0):
                 faults.append(f"{name}: a gain of {line['gain']} where {line['possible_gain']} is possible")
         elif not (line["ours_of_floor"] > 0 and line["to_best_peer"] > 0):
             faults.append(f"{name}: no ratio to the best peer")
