@@ -108,7 +108,8 @@ bool is_off(index_t f) { return f % 16 >= 2; }
 template <class L>
 index_t stored_steps(const gf::sparse<L>& s) {
     index_t steps = 0;
-    for (index_t i = 0; i < s.runs.size(); ++i) steps += s.runs.data()[i].steps;
+    for (const auto& e : s.experts)
+        for (index_t i = 0; i < e.runs.size(); ++i) steps += e.runs.data()[i].steps;
     return steps;
 }
 
@@ -139,8 +140,8 @@ BOOST_AUTO_TEST_CASE(one_expert_of_zeros_and_one_of_a_single_block) {
         s.w.expert(1).down.data()[69 * 131 + 89] = 3;
         s.check("single block");
         const auto p = gf::pack_sparse(s.ctx, s.w);
-        BOOST_TEST(p.summary.data()[0].stored == 0);
-        BOOST_TEST(p.summary.data()[1].stored == 0);
+        BOOST_TEST(p.experts[0].summary[0].stored == 0);
+        BOOST_TEST(p.experts[0].summary[1].stored == 0);
         BOOST_TEST(p.bytes(0) < 1000);
         BOOST_TEST(p.bytes(1) > p.bytes(0));
         BOOST_TEST(p.bytes(2) >= 2 * 131 * 70 * index_t{sizeof(float)});
@@ -238,14 +239,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_of_zero_activations_are_not_read, T, types
             auto p = gf::pack_sparse(s.ctx, s.w);
             const auto expected = s.forward(gf::pack(s.ctx, s.w), 1);
             BOOST_TEST((s.forward(p, 1) == expected));
-            T* weights = reinterpret_cast<T*>(p.matrices.data());
             constexpr int W = gf::detail::on_cpu::lanes<float>, step = sizeof(T) == 2 ? 2 : 1;
-            for (int e = 0; e < 4; ++e) {
-                const auto* first = p.panels.data() + p.summary.data()[2 * e + 1].panel;
+            for (const auto& e : p.experts) {
+                T* weights = reinterpret_cast<T*>(e.matrices.data());
+                const auto* first = e.panels.data() + e.summary[1].panel;
                 for (index_t panel = 0; panel < (L::width + 2 * W - 1) / (2 * W); ++panel)
                     for (index_t r = first[panel]; r < first[panel + 1]; ++r) {
-                        const auto run = p.runs.data()[r];
-                        const index_t stream = gf::detail::on_cpu::stream_of(p.runs.data() + first[panel],
+                        const auto run = e.runs.data()[r];
+                        const index_t stream = gf::detail::on_cpu::stream_of(e.runs.data() + first[panel],
                                                                              first[panel + 1] - first[panel], W * step);
                         for (int half = 0; half < 2; ++half)
                             for (index_t k = 0; k < run.steps; ++k)
@@ -257,6 +258,52 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(weights_of_zero_activations_are_not_read, T, types
             for (const int threads : {1, 2}) BOOST_TEST((s.forward(p, threads) == expected), threads);
         }
     }
+}
+
+BOOST_AUTO_TEST_CASE(experts_can_be_handed_over_one_by_one) {
+    using L = shared;
+    subject<L> s(20);
+    gf::prune_blocks(s.ctx, s.w, 0.5);
+    const auto whole = gf::pack_sparse(s.ctx, s.w);
+    auto p = gf::make_sparse<L>(s.ctx);
+    BOOST_TEST(stored_steps(p) == 0);
+    // The small parameters come from the weights; an expert that is not packed is one of zeros.
+    gf::for_each_parameter(
+        [](const char*, auto& to, const auto& from) {
+            std::memcpy(to.data(), from.data(), static_cast<std::size_t>(to.size()) * sizeof(*to.data()));
+        },
+        p, s.w);
+    auto without = s.w.expert(7);
+    const auto copy = [](const auto& view) { return std::vector<float>(view.data(), view.data() + view.size()); };
+    const std::vector<float> up = copy(without.gate_up), down = copy(without.down);
+    for (index_t i = 0; i < without.gate_up.size(); ++i) without.gate_up.data()[i] = 0;
+    for (index_t i = 0; i < without.down.size(); ++i) without.down.data()[i] = 0;
+    const auto hand_over = [&](int e) {
+        const auto one = s.w.expert(e);
+        gf::pack_expert(s.ctx, p, e, one.gate_up, one.down);
+    };
+    const gf::view<float, gf::dyn, gf::dyn> shared_up{s.w.shared_gate_up.data(), {90, 70}},
+        shared_down{s.w.shared_down.data(), {70, 90}};
+    gf::pack_shared_expert(s.ctx, p, shared_up, shared_down);
+    for (const int e : {6, 0, 3, 1, 5, 2, 4}) hand_over(e);
+    BOOST_TEST((s.forward(p, 2) == s.forward(gf::pack(s.ctx, s.w), 1)));
+    std::memcpy(without.gate_up.data(), up.data(), up.size() * sizeof(float));
+    std::memcpy(without.down.data(), down.data(), down.size() * sizeof(float));
+    hand_over(7);
+    BOOST_TEST((s.forward(p, 2) == s.forward(whole, 1)));
+    for (int e = 0; e <= 8; ++e) BOOST_TEST(p.bytes(e) == whole.bytes(e));
+    hand_over(7);  // again, in place of what was there
+    BOOST_TEST(p.bytes() == whole.bytes());
+
+    const auto one = s.w.expert(0);
+    BOOST_CHECK_THROW(gf::pack_expert(s.ctx, p, 8, one.gate_up, one.down), gf::argument_error);
+    BOOST_CHECK_THROW(gf::pack_expert(s.ctx, p, -1, one.gate_up, one.down), gf::argument_error);
+    BOOST_CHECK_THROW(gf::pack_expert(s.ctx, p, 0, one.down, one.gate_up), gf::argument_error);
+    BOOST_CHECK_THROW(gf::pack_shared_expert(s.ctx, p, one.gate_up, one.down), gf::argument_error);
+    gf::sparse<L> empty;
+    BOOST_CHECK_THROW(gf::pack_expert(s.ctx, empty, 0, one.gate_up, one.down), gf::argument_error);
+    BOOST_CHECK_THROW(gf::pack_shared_expert(s.ctx, empty, shared_up, shared_down), gf::argument_error);
+    BOOST_TEST((s.forward(p, 1) == s.forward(whole, 1)));
 }
 
 BOOST_AUTO_TEST_CASE(stages_and_tape) {

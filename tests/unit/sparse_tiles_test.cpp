@@ -53,13 +53,8 @@ struct subject {
                                                    w.gate_up_bias.data(),
                                                    w.down_bias.data(),
                                                    k::shape_of<E>};
-            const k::sparse_panels<bf16, k::yields_zeros(E::act)> stored{
-                reinterpret_cast<const bf16*>(sparse.matrices.data()),
-                sparse.runs.data(),
-                sparse.panels.data(),
-                sparse.summary.data(),
-                w.gate_up_bias.data(),
-                w.down_bias.data()};
+            const k::sparse_panels<bf16, k::yields_zeros(E::act)> stored{sparse.experts.data(), w.gate_up_bias.data(),
+                                                                         w.down_bias.data()};
             using tiles = k::tile_form<k::software_tiles>;
             for (const int threads : {1, 3}) {
                 gf::context<gf::cpu> own(threads);

@@ -82,8 +82,8 @@
 #define GATEFOLD_HARDWARE_FMA 0
 #endif
 
-// GATEFOLD_SOFTWARE_TILES (a build definition) replaces the matrix unit of the AMX tier by its twin in plain code, which
-// any machine with the tier's vectors runs.
+// GATEFOLD_SOFTWARE_TILES (a build definition) replaces the matrix unit of the AMX tier by its twin in plain code,
+// which any machine with the tier's vectors runs.
 #if GATEFOLD_AMX && defined(GATEFOLD_SOFTWARE_TILES)
 #define GATEFOLD_TIER_ISA amx_in_software
 #elif GATEFOLD_AMX

@@ -419,8 +419,8 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
-            return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                            limit, keep, target, drop);
+            return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit,
+                                                                           keep, target, drop);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,

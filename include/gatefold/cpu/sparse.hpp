@@ -29,22 +29,22 @@ constexpr bool yields_zeros(activation a) { return a == activation::relu || a ==
 /// What run_stage asks for panels.
 template <class T, bool Skips>
 struct sparse_panels {
-    const T* data;
-    const sparse_run* runs;
-    const index_t* first;
-    const sparse_matrix* summary;  ///< of expert 0
+    const sparse_blocks* experts;
     const T *up_bias, *down_bias;
 
+    /// The panels of projection j of expert e; `then` is the expert that is read after it.
     template <bool S>
-    GATEFOLD_INLINE sparse_source<T, S> source(index_t matrix, index_t then) const {
-        const sparse_matrix& m = summary[matrix];
-        return {data, runs, first + m.panel, &m, data + summary[then].begin};
+    GATEFOLD_INLINE sparse_source<T, S> source(index_t e, index_t then, int j) const {
+        const sparse_blocks &one = experts[e], &next = experts[then];
+        return {reinterpret_cast<const T*>(one.matrices.data()), one.runs.data(),
+                one.panels.data() + one.summary[j].panel, &one.summary[j],
+                reinterpret_cast<const T*>(next.matrices.data()) + next.summary[j].begin};
     }
     GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
-        return source<false>(2 * e, 2 * then);
+        return source<false>(e, then, 0);
     }
     GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
-        return source<Skips>(2 * e + 1, 2 * then + 1);
+        return source<Skips>(e, then, 1);
     }
 };
 
@@ -52,17 +52,13 @@ struct sparse_panels {
 template <class T>
 struct sparse_weights {
     static constexpr bool own_stage = true;
-    const std::byte* data;
-    const sparse_run* runs;
-    const index_t* first;
-    const sparse_matrix* summary;
+    const sparse_blocks* experts;
     const T *up_bias, *down_bias;
 
     template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
              const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
-        const sparse_panels<T, yields_zeros(E::act)> panels{
-            reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
+        const sparse_panels<T, yields_zeros(E::act)> panels{experts, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
@@ -89,7 +85,7 @@ struct own_form<sparse<L>> {
 
     /// From expert `e` on.
     GATEFOLD_INLINE static sparse_weights<T> weights(const sparse<L>& s, int e, const T* up_bias, const T* down_bias) {
-        return {s.matrices.data(), s.runs.data(), s.panels.data(), s.summary.data() + 2 * e, up_bias, down_bias};
+        return {s.experts.data() + e, up_bias, down_bias};
     }
 };
 

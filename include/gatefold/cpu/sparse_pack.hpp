@@ -1,11 +1,12 @@
 // Packing experts without their blocks of zeros: which blocks are stored, as runs of neighbours, and the copy.
 //
-//     panel: [2 streams][stored step][W]     panels one after another
+//     panel: [2 streams][stored step][W]     panels one after another, experts in memory of their own
 //
 // So however the blocks lie, a panel is read as two streams without gaps, which the hardware's prefetch can follow.
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include <gatefold/cpu/packed.hpp>
 #include <gatefold/cpu/simd/number.hpp>
@@ -159,7 +160,65 @@ struct sparse_expert {
     }
 };
 
-/// Calls f(number, expert) for a routed or the shared expert.
+/// What is known of an expert's blocks before there is memory for them.
+struct sparse_extent {
+    index_t runs[2] = {}, panels = 0, elements = 0;
+};
+
+/// Fills in the summary of an expert.
+template <class E>
+sparse_extent examine_expert(const sparse_expert<E>& from, sparse_matrix (&summary)[2]) {
+    sparse_extent all;
+    for (int j = 0; j < 2; ++j) {
+        all.runs[j] = from.examine(j, summary[j]);
+        summary[j].panel = all.panels;
+        summary[j].begin = all.elements;
+        all.panels += from.panels(j);
+        all.elements += summary[j].stored;
+    }
+    return all;
+}
+
+/// Memory for what was found.
+template <class T>
+void allocate_blocks(sparse_blocks& to, const sparse_extent& all, const allocator& memory) {
+    to.panels = buffer<index_t>(all.panels + 1, memory);
+    to.runs = buffer<sparse_run>(all.runs[0] + all.runs[1], memory);
+    to.matrices = buffer<std::byte>(all.elements * static_cast<index_t>(sizeof(T)), memory);
+}
+
+/// Copies the blocks of both projections.
+template <class E>
+void copy_blocks(const sparse_expert<E>& from, const sparse_extent& all, sparse_blocks& to) {
+    for (int j = 0; j < 2; ++j)
+        from.pack(j, to.summary[j], j == 0 ? 0 : all.runs[0], to.runs.data(), to.panels.data() + to.summary[j].panel,
+                  reinterpret_cast<typename E::value_type*>(to.matrices.data()));
+    to.panels.data()[all.panels] = all.runs[0] + all.runs[1];
+}
+
+/// One expert by itself; `to` is replaced when everything is done.
+template <class E>
+void pack_sparse_expert(context<cpu>& ctx, sparse_blocks& to, const sparse_expert<E>& from) {
+    sparse_blocks fresh;
+    const sparse_extent all = examine_expert(from, fresh.summary);
+    allocate_blocks<typename E::value_type>(fresh, all, ctx.memory());
+    copy_blocks(from, all, fresh);
+    to = std::move(fresh);
+}
+
+/// An expert whose matrices are zero.
+template <class E>
+void clear_sparse_expert(context<cpu>& ctx, sparse_blocks& to) {
+    sparse_extent all;
+    for (int j = 0; j < 2; ++j) {
+        to.summary[j] = {all.panels, 0, 0, magnitudes<typename E::sum_type>{}.exponent(), true};
+        all.panels += sparse_expert<E>::panels(j);
+    }
+    allocate_blocks<typename E::value_type>(to, all, ctx.memory());
+    for (index_t i = 0; i <= all.panels; ++i) to.panels.data()[i] = 0;
+}
+
+/// Calls f(expert) for a routed or the shared expert.
 template <layer_type L, class W, class F>
 void with_sparse_expert(const W& w, int e, const F& f) {
     const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
@@ -172,37 +231,19 @@ void with_sparse_expert(const W& w, int e, const F& f) {
 /// Threads share the experts: first they find out what is stored, then they copy it.
 template <layer_type L, class W>
 void pack_sparse_layer(context<cpu>& ctx, sparse<L>& s, const W& w) {
-    using T = typename L::value_type;
-    const int experts = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
-    s.summary = buffer<sparse_matrix>(2 * experts, ctx.memory());
-    buffer<index_t> runs(2 * experts, ctx.memory());
-    sparse_matrix* m = s.summary.data();
+    const int experts = static_cast<int>(s.experts.size());
+    buffer<sparse_extent> extents(experts, ctx.memory());
     ctx.parallel(experts, [&](int e) {
         with_sparse_expert<L>(w, e, [&](const auto& one) {
-            for (int j = 0; j < 2; ++j) runs.data()[2 * e + j] = one.examine(j, m[2 * e + j]);
+            extents.data()[e] = examine_expert(one, s.experts[static_cast<std::size_t>(e)].summary);
         });
     });
-    index_t panels = 0, all_runs = 0, elements = 0;
-    for (int i = 0; i < 2 * experts; ++i) {
-        with_sparse_expert<L>(w, i / 2, [&](const auto& one) {
-            m[i].panel = panels;
-            panels += one.panels(i % 2);
-        });
-        m[i].begin = elements;
-        elements += m[i].stored;
-        const index_t here = runs.data()[i];
-        runs.data()[i] = all_runs;
-        all_runs += here;
-    }
-    s.panels = buffer<index_t>(panels + 1, ctx.memory());
-    s.runs = buffer<sparse_run>(all_runs, ctx.memory());
-    s.matrices = make_tensor<std::byte, dyn>(ctx, elements * static_cast<index_t>(sizeof(T)));
-    s.panels.data()[panels] = all_runs;
+    for (int e = 0; e < experts; ++e)
+        allocate_blocks<typename L::value_type>(s.experts[static_cast<std::size_t>(e)], extents.data()[e],
+                                                ctx.memory());
     ctx.parallel(experts, [&](int e) {
         with_sparse_expert<L>(w, e, [&](const auto& one) {
-            for (int j = 0; j < 2; ++j)
-                one.pack(j, m[2 * e + j], runs.data()[2 * e + j], s.runs.data(), s.panels.data() + m[2 * e + j].panel,
-                         reinterpret_cast<T*>(s.matrices.data()));
+            copy_blocks(one, extents.data()[e], s.experts[static_cast<std::size_t>(e)]);
         });
     });
 }

@@ -31,6 +31,20 @@ inline constexpr bool is_packed<packed<L, B, Element>> = true;
 
 }  // namespace gatefold::inline v0
 
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Throws unless these are the matrices of one expert, rows without gaps.
+template <class View>
+void check_matrices(const char* function, const View& gate_up, const View& down, int rows, int width, int ffn) {
+    check_view(function, "gate_up", gate_up, rows);
+    check_view(function, "down", down, width);
+    require(gate_up.extent(1) == width, function, "gate_up", width, gate_up.extent(1));
+    require(down.extent(1) == ffn, function, "down", ffn, down.extent(1));
+    require(gate_up.is_contiguous() && down.is_contiguous(), function, "matrices", "rows without gaps", "gaps");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
 /// A packed layer with room for every expert and none in it yet; its other parameters are zero.
@@ -52,11 +66,7 @@ void pack_expert(context<B>& ctx, packed<L, B>& p, int e,
                  std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
                  std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
     require(e >= 0 && e < L::local_experts, "pack_expert", "e", "an index below the number of experts", e);
-    detail::check_view("pack_expert", "gate_up", gate_up, L::gate_up_rows);
-    detail::check_view("pack_expert", "down", down, L::width);
-    require(gate_up.extent(1) == L::width, "pack_expert", "gate_up", L::width, gate_up.extent(1));
-    require(down.extent(1) == L::ffn, "pack_expert", "down", L::ffn, down.extent(1));
-    require(gate_up.is_contiguous() && down.is_contiguous(), "pack_expert", "matrices", "rows without gaps", "gaps");
+    detail::check_matrices("pack_expert", gate_up, down, L::gate_up_rows, L::width, L::ffn);
     require(p.matrices.data() != nullptr, "pack_expert", "p", "a layer from make_packed", "an empty one");
     detail::impl<B>::template pack_expert<L>(ctx, p, e, gate_up.data(), down.data());
 }
@@ -70,13 +80,8 @@ template <layer_type L, backend B>
 void pack_shared_expert(context<B>& ctx, packed<L, B>& p,
                         std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
                         std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
-    constexpr const char* name = "pack_shared_expert";
-    detail::check_view(name, "gate_up", gate_up, L::shared_gate_up_rows);
-    detail::check_view(name, "down", down, L::hidden);
-    require(gate_up.extent(1) == L::hidden, name, "gate_up", L::hidden, gate_up.extent(1));
-    require(down.extent(1) == L::shared_ffn, name, "down", L::shared_ffn, down.extent(1));
-    require(gate_up.is_contiguous() && down.is_contiguous(), name, "matrices", "rows without gaps", "gaps");
-    require(p.matrices.data() != nullptr, name, "p", "a layer from make_packed", "an empty one");
+    detail::check_matrices("pack_shared_expert", gate_up, down, L::shared_gate_up_rows, L::hidden, L::shared_ffn);
+    require(p.matrices.data() != nullptr, "pack_shared_expert", "p", "a layer from make_packed", "an empty one");
     detail::impl<B>::template pack_shared_expert<L>(ctx, p, gate_up.data(), down.data());
 }
 
