@@ -36,7 +36,7 @@ set_tests_properties(cuda.ptxas PROPERTIES FIXTURES_REQUIRED cuda_launches)
 
 # Widths that no tile divides make the copies conditional; at full width they are whole but for gpt-oss.
 gatefold_test(NAME cuda.sass COMMAND ${python} ${tools}/cuda_sass.py --nvcc ${CMAKE_CUDA_COMPILER} --ragged qwen3 --ragged deepseek_v3
-              --ragged gpt_oss --ragged qwen2 ${objects})
+              --ragged gpt_oss --ragged gpt_oss_whole --ragged qwen2 ${objects})
 set_tests_properties(cuda.sass PROPERTIES SKIP_RETURN_CODE 77)
 
 gatefold_test(NAME budget.cuda_layer TIMEOUT 900 LABELS cuda slow

@@ -16,6 +16,7 @@ facts mixtral(std::int64_t tokens, bool calls);
 facts qwen3(std::int64_t tokens, bool calls);
 facts deepseek_v3(std::int64_t tokens, bool calls);
 facts gpt_oss(std::int64_t tokens, bool calls);
+facts gpt_oss_whole(std::int64_t tokens, bool calls);
 facts olmoe(std::int64_t tokens, bool calls);
 facts olmoe_whole(std::int64_t tokens, bool calls);
 facts qwen2(std::int64_t tokens, bool calls);
