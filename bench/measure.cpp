@@ -12,10 +12,11 @@ floor_of floor_seconds(const work& w, const rates& r, const sample& s) {
 
 void report(benchmark::State& state, const work& w, const rates& r, const std::vector<sample>& samples) {
     sample all;
-    double floor = 0, best = std::numeric_limits<double>::infinity(), arithmetic = 0;
+    double floor = 0, best = std::numeric_limits<double>::infinity(), arithmetic = 0, used = 0;
     for (const sample& s : samples) {
         const floor_of least = floor_seconds(w, r, s);
         arithmetic += least.compute;
+        used = (std::max)(used, least.compute / s.seconds);
         floor += least.seconds;
         best = (std::min)(best, s.seconds / least.seconds);
         all = {all.seconds + s.seconds, all.calls + s.calls, all.experts + s.experts};
@@ -23,6 +24,7 @@ void report(benchmark::State& state, const work& w, const rates& r, const std::v
     state.counters["floor_us"] = 1e6 * floor / all.calls;
     state.counters["of_floor"] = all.seconds / floor;
     state.counters["best_of_floor"] = best;
+    state.counters["of_peak"] = used;
     state.counters["gflops_peak"] = r.gflops;
     state.counters["dram_gbs"] = r.dram_gbs;
     state.counters["distinct_experts"] = all.experts / all.calls;

@@ -1,6 +1,7 @@
 // Every stage of a layer as a benchmark, for one configuration: register_model<config{...}>("name").
 //
-//     router plan thrust_plan experts combine layer_forward layer_forward_hub layer_backward dense_ffn adamw
+//     router plan thrust_plan experts combine layer_forward layer_forward_hub layer_backward backward_dx backward_dw
+//     dense_ffn adamw
 //
 // Names are stage/model/type/tokens:N/threads:N, with /skew:1 after it where experts are unequally popular.
 #pragma once
@@ -240,6 +241,54 @@ public:
         });
     }
 
+    /// The two products of backward that lead to the input's gradient: dy · down and [dg|du] · gate_up.
+    static void backward_dx(state& s, const variant& v) {
+        inputs<L>& in = inputs_of(v);
+        context<cpu> ctx(with_threads(v));
+        auto* layers = layers_of<weights<L>>(s, v, ctx, in.turn.copies);
+        if (!layers) return;
+        const backward_rows rows(ctx, v);
+        const auto n = static_cast<double>(v.tokens * S);
+        const work w = product_work(v, n * (2 * L::width + L::ffn + L::gate_up_rows) * sum_size, each_expert);
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
+            const plan_view<cpu> plan = in.plan_of(call);
+            const kernels::grouping groups{L::experts, plan.offsets.data(), 0};
+            const auto& from = (*layers)[static_cast<std::size_t>(in.turn.copy(call))];
+            kernels::product_nn(ctx, rows.scratch.data(), groups,
+                                kernels::rows_of<T>{in.batch_of(call).x.data(), H, plan.rows.data(), S},
+                                kernels::weights_of<T>{from.down.data(), L::ffn, index_t{L::width} * L::ffn}, L::ffn,
+                                L::width, kernels::matrix<A>{rows.d_activation.data(), L::ffn});
+            kernels::product_nn(
+                ctx, rows.scratch.data(), groups, kernels::rows_of<A>{rows.d_pre.data(), L::gate_up_rows},
+                kernels::weights_of<T>{kernels::gate_up_of(from), L::width, index_t{L::gate_up_rows} * L::width},
+                L::width, L::gate_up_rows, kernels::matrix<A>{rows.dx.data(), L::width});
+        });
+    }
+
+    /// The two products of backward that give the gradients of the experts: dyᵀ · activations and [dg|du]ᵀ · x.
+    static void backward_dw(state& s, const variant& v) {
+        inputs<L>& in = inputs_of(v);
+        context<cpu> ctx(with_threads(v));
+        const double written = L::experts * static_cast<double>(expert_parameters(L::c)) * sum_size;
+        if (lacks_memory(s, written)) return;
+        const gradients<L> g = make_gradients<L>(ctx);
+        const backward_rows rows(ctx, v);
+        const auto n = static_cast<double>(v.tokens * S);
+        const work w = product_work(v, written + n * ((2 * L::width + L::ffn) * size + L::gate_up_rows * sum_size), 0);
+        measure(s, v.threads, w, visits(in), [&](index_t call) {
+            const plan_view<cpu> plan = in.plan_of(call);
+            const kernels::grouping groups{L::experts, plan.offsets.data(), 0};
+            const kernels::rows_of<T> x{in.batch_of(call).x.data(), H, plan.rows.data(), S};
+            kernels::product_tn(ctx, rows.scratch.data(), groups, x,
+                                kernels::rows_of<T>{rows.activations.data(), L::ffn}, L::width, L::ffn,
+                                kernels::matrix<A>{g.down.data(), L::ffn, index_t{L::width} * L::ffn});
+            kernels::product_tn(
+                ctx, rows.scratch.data(), groups, kernels::rows_of<A>{rows.d_pre.data(), L::gate_up_rows}, x,
+                L::gate_up_rows, L::width,
+                kernels::matrix<A>{kernels::gate_up_of(g), L::width, index_t{L::gate_up_rows} * L::width});
+        });
+    }
+
     /// One step on every parameter.
     static void adamw(state& s, const variant& v) {
         struct model {
@@ -291,6 +340,30 @@ private:
         c.router.logits = projection::none;
         c.router.transform = logit_transform::none;
         return gatefold::flops(c);
+    }
+    /// What the products of backward read and write beside weights.
+    struct backward_rows {
+        tensor<A, dyn, L::ffn> d_activation;
+        tensor<A, dyn, L::gate_up_rows> d_pre;
+        tensor<A, dyn, L::width> dx;
+        tensor<T, dyn, L::ffn> activations;
+        buffer<std::byte> scratch;
+
+        backward_rows(context<cpu>& ctx, const variant& v)
+            : d_activation(make_tensor<A, dyn, L::ffn>(ctx, v.tokens * S)),
+              d_pre(make_tensor<A, dyn, L::gate_up_rows>(ctx, v.tokens * S)),
+              dx(make_tensor<A, dyn, L::width>(ctx, v.tokens * S)),
+              activations(make_tensor<T, dyn, L::ffn>(ctx, v.tokens * S)),
+              scratch(static_cast<index_t>(kernels::product_scratch_bytes(v.threads))) {
+            fill(d_pre.data(), d_pre.size(), 1, input_streams - 2);
+            fill(activations.data(), activations.size(), 1, input_streams - 3);
+        }
+    };
+    /// Backward sums in float whatever the type: the rate is that of float multiply-adds.
+    static work product_work(const variant& v, double bytes, double expert_bytes) {
+        work w = work_of(v, static_cast<double>(v.tokens) * static_cast<double>(expert_flops()), bytes, expert_bytes);
+        w.arithmetic = unit::f32;
+        return w;
     }
     static work plan_work(const variant& v) {
         const auto pairs = static_cast<double>(v.tokens * S);
@@ -345,6 +418,8 @@ void register_type(const char* model) {
         each([](const variant& v) {
             own::add_stage("layer_forward_hub", v, &own::template forward<weights<L>>);
             own::add_stage("layer_backward", v, &own::backward);
+            own::add_stage("backward_dx", v, &own::backward_dx);
+            own::add_stage("backward_dw", v, &own::backward_dw);
         });
     }
     each([](const variant& v) { dense::add_stage("dense_ffn", v, &dense::template forward<packed<D>>); });

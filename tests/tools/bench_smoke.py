@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 
-STAGES = ["router", "plan", "experts", "combine", "layer_forward", "layer_forward_hub", "layer_backward", "dense_ffn"]
+STAGES = ["router", "plan", "experts", "combine", "layer_forward", "layer_forward_hub", "layer_backward",
+          "backward_dx", "backward_dw", "dense_ffn"]
 SKEWED = ["experts", "layer_forward"]
 ZEROS = {"sparse_forward": [1, 16, 64, 256], "relu_forward": [1, 4]}  # stage: tokens
 BLOCKING = ["blocking", "blocking_hub"]
@@ -24,7 +25,8 @@ SMALL = [f"{kind}_h{width}{k}" for width in (16, 32, 64) for kind, k in (("ffn",
 PACKED = ["tiny", "olmoe", "qwen3"]
 SCALED = ["tiny", "olmoe", "qwen3", "mixtral"]
 PEERS = re.compile("versus/|layer_forward_(onednn|libxsmm|ggml)/")  # where the build found them
-COUNTERS = ["floor_us", "of_floor", "best_of_floor", "gflops_peak", "dram_gbs", "distinct_experts", "tokens_per_second"]
+COUNTERS = ["floor_us", "of_floor", "best_of_floor", "of_peak", "gflops_peak", "dram_gbs", "distinct_experts",
+            "tokens_per_second"]
 EXPERTS, TOP_K = 8, 2  # of model tiny
 
 
