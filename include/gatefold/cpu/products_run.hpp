@@ -241,8 +241,17 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
 template <class Context, class Sum, class Out>
 void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
     using blocks = product_blocks;
-    const int parts = ctx.threads(), groups = p.groups.experts;
+    const int groups = p.groups.experts;
     const bool large = p.is_large();
+
+    // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
+    constexpr index_t least = 65536;
+    index_t work = 0;
+    for (int e = 0; e < groups; ++e) {
+        const product_extent x = p.extent(e);
+        work += x.rows * x.columns * (x.depth + 8);
+    }
+    const int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
 
     // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
     index_t all = 0;
