@@ -25,8 +25,7 @@ SMALL = [f"{kind}_h{width}{k}" for width in (16, 32, 64) for kind, k in (("ffn",
 PACKED = ["tiny", "olmoe", "qwen3"]
 SCALED = ["tiny", "olmoe", "qwen3", "mixtral"]
 PEERS = re.compile("versus/|layer_forward_(onednn|libxsmm|ggml)/")  # where the build found them
-COUNTERS = ["floor_us", "of_floor", "best_of_floor", "of_peak", "gflops_peak", "dram_gbs", "distinct_experts",
-            "tokens_per_second"]
+COUNTERS = ["floor_us", "of_floor", "best_of_floor", "gflops_peak", "dram_gbs", "distinct_experts", "tokens_per_second"]
 EXPERTS, TOP_K = 8, 2  # of model tiny
 
 
@@ -115,6 +114,8 @@ def main():
                 faults.append(f"{name}: {counter} is {value}")
                 break
         else:
+            if name.startswith("backward_d") and not 0 < line.get("of_peak", 0) < 1.2:
+                faults.append(f"{name}: of_peak is {line.get('of_peak')}")
             experts = line["distinct_experts"]
             single = name.startswith(("dense_ffn", "adamw"))
             if not (experts == 1 if single else TOP_K <= experts <= EXPERTS):
