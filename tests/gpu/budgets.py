@@ -41,7 +41,8 @@ def count(program, launcher, layer, tokens, folder, launches):
         return None
     for match in LAUNCH.finditer(trace):
         x, y, z, dynamic = map(int, match.groups()[4:])
-        launches[family(match[1])] = {"threads": x * y * z, "dynamic_bytes": dynamic}
+        threads = max(x * y * z, launches.get(family(match[1]), {}).get("threads", 0))
+        launches[family(match[1])] = {"threads": threads, "dynamic_bytes": dynamic}
     facts = json.loads(run([*command, "facts"], COC_COUNT="0").stdout)
     kernels = [k for k in json.loads(path.read_text())["kernels"] if ONCE not in k["full_name"]]
     for k in kernels:

@@ -7,7 +7,7 @@ function(gatefold_cuda_mode name suites)
 endfunction()
 
 gatefold_cuda_mode(initcheck cuda COC_INITCHECK=1)
-gatefold_cuda_mode(racecheck cuda/layer,experts,narrow_shapes,capacity,inputs,plan_by,tf32,sixteen_bit,stages,shared COC_RACECHECK=1)
+gatefold_cuda_mode(racecheck cuda/layer,experts,narrow_shapes,capacity,inputs,plan_by,tf32,sixteen_bit,stages,shared,cuts COC_RACECHECK=1)
 # Work runs as late as CUDA allows, warps and blocks in two other orders, on the model of either card.
 set(late COC_STREAMS=lazy COC_LEAKCHECK=1)
 gatefold_cuda_mode(late_a100 cuda/layer,experts,graph,shapes,narrow_shapes ${late} COC_DEVICE=a100 COC_SCHED_SEED=7)

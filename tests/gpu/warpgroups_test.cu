@@ -76,8 +76,41 @@ BOOST_AUTO_TEST_CASE(gated_with_biases_a_ragged_end_and_one_expert_for_all) {
                              .shared = {.ffn = 88, .act = gf::activation::clamped_swiglu, .limit = 1, .bias = true}},
                   gf::bf16>>(230, 1e-2);
 }
-BOOST_AUTO_TEST_CASE(a_dense_layer_wider_than_a_tile) {
-    compare<gf::layer<gf::config{.hidden = 320, .ffn = 144, .act = gf::activation::relu_squared}, gf::f16>>(150, 2e-3);
+BOOST_AUTO_TEST_CASE(wider_than_a_tile) {
+    compare<gf::layer<
+        gf::config{.hidden = 320, .ffn = 144, .experts = 2, .top_k = 1, .act = gf::activation::relu_squared}, gf::f16>>(
+        150, 2e-3);
+}
+// Without a list of tiles, as dense layers of many rows are multiplied.
+BOOST_AUTO_TEST_CASE(a_single_expert) {
+    namespace kernels = gf::detail::on_cuda;
+    using L = gf::layer<gf::config{.hidden = 320, .ffn = 144, .act = gf::activation::relu_squared}, gf::f16>;
+    using P = kernels::projection_of<gf::f16, 144, 320, true, L::c.act, false, false, true, false, false>;
+    constexpr int rows = 150;
+    gf::context<gf::cpu> cpu(1);
+    gf::context<gf::cuda> gpu;
+    if (!has_warpgroups(gpu)) return;
+    const auto w = make_weights<L>(cpu, 22);
+    auto dw = gf::make_weights<L>(gpu);
+    gf::copy(gpu, dw, w);
+    tokens<gf::f16, 320> x(cpu, gpu, rows);
+    x.fill(gpu, 23);
+    auto out = gf::make_tensor<gf::f16, gf::dyn, 144>(gpu, rows);
+    kernels::grouped_product<gf::f16> p;
+    p.in = x.on_device.data();
+    p.in_stride = 320;
+    p.weights = dw.up.data();
+    p.out = out.data();
+    p.out_stride = 144;
+    p.rows = rows;
+    kernels::run_arrangement(gpu, P{}, p, gf::ceil_div(rows, 64), kernels::arrangement::tiles_of_64x64, "test");
+    const auto expected = fetch(gpu, out);
+    const bool agree = kernels::products_agree<gf::f16>(gpu);
+    const forced<gf::f16> now(gpu.device());
+    kernels::run_arrangement(gpu, P{}, p, gf::ceil_div(rows, 128), kernels::arrangement::tiles_of_128x256, "test");
+    const auto mine = fetch(gpu, out);
+    BOOST_TEST(distance(mine.data(), expected.data(), out.size()) < 2e-3);
+    if (agree) BOOST_TEST(differences(mine.data(), expected.data(), out.size()) == 0);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

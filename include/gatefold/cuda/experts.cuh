@@ -19,24 +19,24 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 /// Elements from one row of activations or of expert outputs to the next.
 constexpr index_t row_pitch(int columns) { return round_up(index_t{columns}, index_t{16}); }
 
-/// The matrices of one kind of expert as the kernels know it: widths, activation, storage.
-template <class T, int Width, int Ffn, activation Act, bool Bias>
+/// The matrices of one kind of expert as the kernels know it: widths, activation, storage; `Listed`: there are several.
+template <class T, int Width, int Ffn, activation Act, bool Bias, bool Listed>
 struct expert_kind {
     using value_type = T;
     using A = accumulate_t<T>;
     static constexpr bool matrix_cores = sizeof(T) == 2, gated = is_gated(Act);
     static constexpr int width = Width, ffn = Ffn;
     static constexpr activation act = Act;
-    static constexpr bool bias = Bias;
+    static constexpr bool bias = Bias, listed = Listed;
     static constexpr index_t hub_up = index_t{gated ? 2 * Ffn : Ffn} * Width, hub_down = index_t{Width} * Ffn;
     static constexpr index_t packed_up = matrix_cores ? projection_shape<gated, Ffn, Width>::elements : hub_up;
     static constexpr index_t packed_down = matrix_cores ? projection_shape<false, Width, Ffn>::elements : hub_down;
 };
 template <layer_type L>
-using routed_kind = expert_kind<typename L::value_type, L::width, L::ffn, L::c.act, L::c.bias>;
+using routed_kind = expert_kind<typename L::value_type, L::width, L::ffn, L::c.act, L::c.bias, !L::is_dense>;
 template <layer_type L>
 using shared_kind = expert_kind<typename L::value_type, L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1),
-                                L::c.shared.act, L::c.shared.bias>;
+                                L::c.shared.act, L::c.shared.bias, false>;
 
 /// Whether the shared expert's products are those of one more expert: of the routed width, with the same activation and
 /// biases. Not so where experts work on a latent width. Of 16-bit rows that are scaled before only whole vectors are
@@ -127,32 +127,47 @@ void launch_persistent(context<cuda>& ctx, void (*kernel)(Arguments), const Argu
     check_launch(name);
 }
 
-/// One projection of 16-bit experts; P is deduced, see route().
+inline device_extents extents_of(const context<cuda>& ctx) { return {ctx.multiprocessors(), ctx.shared_bytes()}; }
+
+/// One projection of 16-bit experts over at most `row_tiles` tiles, cut in a given way; P is deduced, see route().
 template <class P>
-void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
-                    int tile_rows, const char* name) {
-    // Without a tile list a projection may be cut as it likes: few rows of a single expert fill the device with strips
-    // only, although their weights are then read once for every eight rows.
-    const bool narrow =
-        !p.tiles && p.rows <= 32 && ceil_div(P::shape::strips, int{tiles_of_64::strips}) < ctx.multiprocessors();
-    if (narrow) row_tiles = ceil_div(p.rows, few_rows_shape::rows);
-    if (tile_rows == 8 || narrow) {
-        launch_persistent(ctx, &multiply_few<P>, p, ceil_div(row_tiles * P::shape::strips, index_t{4}), 2,
-                          32 * few_rows_shape::warps, few_rows_shape::shared_bytes, name);
-        return;
-    }
+void run_arrangement(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
+                     arrangement cut, const char* name) {
     const auto launch = [&]<class S>(S) {
-        launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}), 1,
-                          S::threads, S::shared_bytes, name);
+        static_assert(S::shared_bytes == extents_of(S::cut).shared_bytes && S::rows == extents_of(S::cut).rows);
+        launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}),
+                          resident_blocks(S::shared_bytes, ctx.shared_bytes()), S::threads, S::shared_bytes, name);
     };
-    if (tile_rows == 64)
-        launch(tiles_of_64{});
+    if (cut == arrangement::strips) {
+        const index_t items = row_tiles * P::shape::strips;
+        const int warps = few_rows_warps(items, extents_of(ctx));
+        launch_persistent(ctx, &multiply_few<P>, p, ceil_div(items, index_t{warps}),
+                          resident_blocks(few_rows_shape::shared_bytes, ctx.shared_bytes()), 32 * warps,
+                          few_rows_shape::shared_bytes, name);
+    } else if (cut == (P::listed ? arrangement::tiles_of_64x256 : arrangement::tiles_of_64x64))
+        launch(std::conditional_t<P::listed, tiles_of_64, narrow_tiles>{});
     else if (products_agree<typename P::value_type>(ctx))
         launch_persistent(ctx, &multiply_by_warpgroups<P>, p,
                           row_tiles * ceil_div(P::shape::strips, int{warpgroup_shape::strips}), 1,
                           warpgroup_shape::threads, warpgroup_shape::shared_bytes, name);
     else
         launch(tiles_of_128{});
+}
+
+/// The same, cut as the call's list of tiles is. Without a list every projection is cut as suits it.
+template <class P>
+void run_projection(context<cuda>& ctx, P projection, const grouped_product<typename P::value_type>& p,
+                    index_t row_tiles, int tile_rows, const char* name) {
+    if constexpr (P::listed) {
+        const arrangement cut = tile_rows == few_rows_shape::rows ? arrangement::strips
+                                : tile_rows == tiles_of_64::rows  ? arrangement::tiles_of_64x256
+                                                                  : arrangement::tiles_of_128x256;
+        run_arrangement(ctx, projection, p, row_tiles, cut, name);
+    } else {
+        const arrangement cut =
+            arrangement_of({p.rows, 1, 1, P::shape::strips * 16, P::shape::padded}, extents_of(ctx));
+        run_arrangement(ctx, projection, p, ceil_div(p.rows, extents_of(cut).rows), cut, name);
+    }
 }
 
 /// x times the weight of its pair, rounded, in the order of the plan; zero up to a whole vector.
@@ -239,11 +254,12 @@ void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_
             p.pairs = nullptr;
         }
         run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false,
-                       WithShared > {}, p, row_tiles, tile_rows, "forward: first projection");
+                       Kind::listed, WithShared > {}, p, row_tiles, tile_rows, "forward: first projection");
         const auto q = second_product(p, w, shared, to.out, to.out_stride);
         constexpr auto none = activation::identity;
         const auto down = [&]<bool Edge>() {
-            run_projection(ctx, projection_of<T, W, F, false, none, bias, Packed, true, Edge, WithShared>{}, q,
+            run_projection(ctx,
+                           projection_of<T, W, F, false, none, bias, Packed, true, Edge, Kind::listed, WithShared>{}, q,
                            row_tiles, tile_rows, "forward: second projection");
         };
         if constexpr (W % 16 != 0 && !WithShared) {

@@ -3,21 +3,18 @@
 //     item = (tile of 8 rows, strip of 16 weight rows): one warp, all of k, its own ring of asynchronous copies
 //
 // The ring never drains: the copies of a warp's next item begin while the current one is multiplied, across strips and
-// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads.
+// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads. Blocks have as many
+// warps as there are items for them (few_rows_warps), and the ring of a block is theirs: what is on its way does not
+// depend on the number of strips, and no sum has to be cut to keep memory busy.
 #pragma once
 
 #include <gatefold/cuda/gemm_mma.cuh>
+#include <gatefold/cuda/wave_model.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
-struct few_rows_shape {
-    static constexpr int warps = 4, stages = 4, depth = 128, rows = 8;
-    static constexpr int weight_bytes = depth * 32, row_bytes = rows * depth * 2;
-    static constexpr int stage_bytes = weight_bytes + row_bytes, shared_bytes = warps * stages * stage_bytes;
-};
-
 template <class P>
-__global__ void __launch_bounds__(32 * few_rows_shape::warps)
+__global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
     multiply_few(const grouped_product<typename P::value_type> p) {
     using T = typename P::value_type;
     using S = few_rows_shape;
@@ -29,13 +26,15 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
 
     extern __shared__ __align__(128) unsigned char ring_memory[];
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * S::stages * S::stage_bytes);
+    const int warps = static_cast<int>(blockDim.x) / 32, together = S::most_warps / warps,
+              places = together * S::stages;
+    const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * places * S::place_bytes);
     const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * X::strips;
-    const int stride = static_cast<int>(gridDim.x) * S::warps;
+    const int stride = static_cast<int>(gridDim.x) * warps;
     const int first_item = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
 
     // The cursor of the copies.
-    int load_item = first_item, load_k = 0, load_stage = 0;
+    int load_item = first_item, load_k = 0, load_place = 0;
     [[maybe_unused]] int step = 0;
     const T* from_weights = p.weights;
     hub_lane<P> from_hub(p.weights, X::strips, lane);
@@ -68,21 +67,22 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }
-            const std::uint32_t to = ring + static_cast<std::uint32_t>(load_stage * S::stage_bytes);
+            const std::uint32_t to = ring + static_cast<std::uint32_t>(load_place * S::place_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
             GATEFOLD_UNROLL
             for (int i = 0; i < weight_copies; ++i) {
                 if (ragged_k && last && i >= k_last) break;
-                const std::uint32_t place = to + static_cast<std::uint32_t>(i * 512 + lane * 16);
+                const std::uint32_t there = to + static_cast<std::uint32_t>(i * 512 + lane * 16);
                 if constexpr (P::packed)
-                    copy_streamed(place, from_weights + i * step);
+                    copy_streamed(there, from_weights + i * step);
                 else
-                    from_hub.copy(place, load_k * BK + i * 16, p.weights);
+                    from_hub.copy(there, load_k * BK + i * 16, p.weights);
             }
             GATEFOLD_UNROLL
             for (int i = 0; i < row_copies; ++i) {
-                const int valid = readable[i] - load_k * BK;
-                copy_row_chunk<P>(to + row_place(my_row + i * rows_at_once), from_rows[i], p.in, valid < 8 ? valid : 8);
+                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                copy_row_chunk<P, BK>(to + row_place(my_row + i * rows_at_once), from_rows[i], p.in,
+                                      valid < 8 ? valid : 8);
                 from_rows[i] += BK;
             }
             from_weights += BK / 16 * step;
@@ -90,20 +90,24 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
                 load_k = 0;
                 load_item += stride;
             }
-            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+            load_place = load_place + 1 == places ? 0 : load_place + 1;
         }
+    };
+    const auto load_stage = [&] {
+        GATEFOLD_PRAGMA(unroll 1)
+        for (int i = 0; i < together; ++i) load();
         copy_commit();
     };
     GATEFOLD_PRAGMA(unroll 1)
-    for (int s = 0; s < S::stages - 1; ++s) load();
+    for (int s = 0; s < S::stages - 1; ++s) load_stage();
 
     // Lane bits 3 and 4 trade places: the matrices arrive in the order of operand A.
     const auto weight_lane = static_cast<std::uint32_t>(((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
-    int stage = 0;
+    int place = 0, ready = 0;
     for (int item = first_item; item < items; item += stride) {
         float sums[4] = {};
         const auto multiply = [&]<int Steps>(constant_of<Steps>) {
-            const std::uint32_t at = ring + static_cast<std::uint32_t>(stage * S::stage_bytes);
+            const std::uint32_t at = ring + static_cast<std::uint32_t>(place * S::place_bytes);
             GATEFOLD_UNROLL
             for (int kk = 0; kk < Steps; kk += 2) {
                 std::uint32_t x[4];  // (b0, b1) of step kk, then of step kk + 1
@@ -119,14 +123,18 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
             }
         };
         for (int kb = 0; kb < k_blocks; ++kb) {
-            copy_wait<S::stages - 2>();
-            __syncwarp();  // the copies of all lanes are there, and the stage to be filled next has been read
-            load();
+            if (ready == 0) {
+                copy_wait<S::stages - 2>();
+                __syncwarp();  // the copies of all lanes are there, and the stage to be filled next has been read
+                load_stage();
+                ready = together;
+            }
+            --ready;
             if (!ragged_k || kb < k_blocks - 1)
                 multiply(constant_of<BK / 16>{});
             else
                 multiply(constant_of<k_last>{});
-            stage = stage + 1 == S::stages ? 0 : stage + 1;
+            place = place + 1 == places ? 0 : place + 1;
         }
 
         const item_place at = item_at<P, 0>(p, item, tiles, X::strips, S::rows);

@@ -15,13 +15,14 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 /// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
 /// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
-/// no multiple of 16. `WithShared`: the shared expert rides along.
+/// no multiple of 16. `Listed`: rows belong to several experts, a list has their tiles. `WithShared`: the shared expert
+/// rides along.
 template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge,
-          bool WithShared = false>
+          bool Listed, bool WithShared = false>
 struct projection_of {
     using value_type = T;
     static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge,
-                          with_shared = WithShared;
+                          listed = Listed, with_shared = WithShared;
     static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
     static constexpr activation act = Act;
     static constexpr int outputs = N, depth = K;
@@ -58,11 +59,13 @@ __device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int i
     return at;
 }
 
-/// A chunk of 8 elements of an input row, `valid` of which may be read.
-template <class P, class T>
+/// A chunk of 8 elements of an input row, `valid` of which may be read. Where rows are whole stages of `Depth`
+/// elements, `from` lies within one also if nothing is read: choosing another address would be a tenth of the main
+/// loop.
+template <class P, int Depth, class T>
 __device__ __forceinline__ void copy_row_chunk(std::uint32_t to, const T* from, const T* anywhere, int valid) {
     if constexpr (P::input_aligned)
-        copy_or_zero(to, valid > 0 ? from : anywhere, valid <= 0);
+        copy_or_zero(to, P::readable % Depth == 0 || valid > 0 ? from : anywhere, valid <= 0);
     else
         copy_elements(to, from, valid);
 }

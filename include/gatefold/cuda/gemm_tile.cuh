@@ -1,11 +1,13 @@
-// The grouped product for many rows per expert: a block multiplies a tile of up to 128 rows with 256 weight rows.
+// The grouped product for many rows: a block multiplies a tile of up to 128 rows with 256 weight rows, or, where these
+// would be too few tiles for the device, 64 rows with 64 weight rows.
 //
-//     ring of stages [rows x 64][256 weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 32 x 64
+//     ring of stages [rows x 64][weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 16 x 64
 //
 // Persistent: the copies run across tiles and experts. Rows of a tile that do not exist are skipped by eights.
 #pragma once
 
 #include <gatefold/cuda/gemm_mma.cuh>
+#include <gatefold/cuda/wave_model.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
@@ -14,15 +16,22 @@ template <int Rows, int WeightRows, int Depth, int Stages, int RowWarps, int Wei
 struct tile_shape {
     static constexpr int rows = Rows, weight_rows = WeightRows, depth = Depth, stages = Stages, row_warps = RowWarps,
                          weight_warps = WeightWarps, threads = 32 * RowWarps * WeightWarps;
-    static constexpr int strips = WeightRows / 16, blocks = strips / block_strips;
+    static constexpr int strips = WeightRows / 16;
+    /// Less than a block of packed strips: a warp copies one strip.
+    static constexpr bool narrow = strips < block_strips;
+    static constexpr int blocks = narrow ? 1 : strips / block_strips;
     static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
     static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
     static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
     static constexpr int together = 16;  ///< tiles before the next piece
+    static constexpr arrangement cut = narrow       ? arrangement::tiles_of_64x64
+                                       : Rows == 64 ? arrangement::tiles_of_64x256
+                                                    : arrangement::tiles_of_128x256;
     static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
-    static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
-    static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
+    static_assert(warp_strips == 4 && (narrow ? strips * 32 == threads : WeightRows % (16 * block_strips) == 0));
+    static_assert(warp_groups == 8 || warp_groups == 2, "the ladder of row counts has these heights");
 };
+using narrow_tiles = tile_shape<64, 64, 64, 6, 4, 1>;
 using tiles_of_64 = tile_shape<64, 256, 64, 3, 1, 4>;
 using tiles_of_128 = tile_shape<128, 256, 64, 3, 2, 4>;
 
@@ -33,8 +42,9 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
     constexpr int pieces = (X::strips + S::strips - 1) / S::strips;
     constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
-    constexpr int block_bytes = BK / 16 * block_strips * 512, block_copies = block_bytes / 16 / S::threads;
-    constexpr int warps = S::threads / 32, hub_lanes = block_strips / warps > 0 ? block_strips / warps : 1;
+    constexpr int neighbours = S::narrow ? S::strips : block_strips;  // strips side by side in a stage
+    constexpr int block_bytes = BK / 16 * neighbours * 512, block_copies = block_bytes / 16 / S::threads;
+    constexpr int warps = S::threads / 32, hub_lanes = neighbours / warps > 0 ? neighbours / warps : 1;
     constexpr bool ragged_k = k_last * 16 != BK, ragged_strips = X::strips % S::strips != 0;
     static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
     static_assert(warps <= block_strips);
@@ -48,7 +58,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
-    [[maybe_unused]] int load_strips = 0;
+    [[maybe_unused]] int load_strips = 0;  // of this piece; of the block of packed strips where the tile is narrow
     const T* from_rows[std::size_t{row_copies}];
     int readable[std::size_t{row_copies}];
     const T* from_weights = p.weights;
@@ -66,7 +76,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
-                if constexpr (P::packed) {
+                if constexpr (P::packed && S::narrow) {
+                    const int mine = strip + warp, first = strip / block_strips * block_strips;
+                    load_strips = mine < X::strips ? live_strips(first, X::strips) : 0;
+                    from_weights =
+                        expert + static_cast<index_t>(first) * 16 * X::padded + (mine - first) * 256 + lane * 8;
+                } else if constexpr (P::packed) {
                     from_weights = expert + static_cast<index_t>(strip) * 16 * X::padded + thread * 8;
                 } else {
                     GATEFOLD_UNROLL
@@ -90,17 +105,22 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
             GATEFOLD_UNROLL
             for (int i = 0; i < row_copies; ++i) {
-                if (!ragged_k || !last || my_chunk < 2 * k_last) {
-                    const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                    copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
-                                      p.in, valid < 8 ? valid : 8);
-                }
-                from_rows[i] += BK;
+                if (ragged_k && last && my_chunk >= 2 * k_last) break;
+                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                copy_row_chunk<P, BK>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)),
+                                      from_rows[i] + load_k * BK, p.in, valid < 8 ? valid : 8);
             }
             GATEFOLD_UNROLL
             for (int b = 0; b < S::blocks; ++b) {
                 const std::uint32_t to = to_weights + static_cast<std::uint32_t>(b * block_bytes);
-                if constexpr (P::packed) {
+                if constexpr (P::packed && S::narrow) {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i)
+                        if ((!ragged_strips || load_strips > 0) && (!(ragged_k && last) || i < k_last))
+                            copy_streamed(to + static_cast<std::uint32_t>(i * S::threads * 16),
+                                          from_weights + i * load_strips * 256);
+                    from_weights += BK / 16 * load_strips * 256;
+                } else if constexpr (P::packed) {
                     // The k of a block are one contiguous piece; a short last block makes it shorter, not sparser.
                     const int there = load_strips - b * block_strips;
                     const int live = !ragged_strips || there > block_strips ? block_strips : there > 0 ? there : 0;
@@ -115,7 +135,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 } else {
                     GATEFOLD_UNROLL
                     for (int i = 0; i < block_copies; ++i) {
-                        const int k16 = (i * warps + warp) / block_strips;
+                        const int k16 = (i * warps + warp) / neighbours;
                         if (ragged_k && last && k16 >= k_last) break;
                         const T* row = hub[b][i % hub_lanes];
                         const int k = load_k * BK + k16 * 16, valid = row ? P::depth - k - hub_offset : 0;
@@ -156,9 +176,9 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         [[maybe_unused]] const int my_strips = X::strips - my_strip;
         const int my_groups = !ragged_strips || my_strips > 0 ? (my_rows + 7) / 8 : 0;
         const auto step_bytes =
-            static_cast<std::uint32_t>((P::packed && ragged_strips && my_strips > 0
+            static_cast<std::uint32_t>((P::packed && !S::narrow && ragged_strips && my_strips > 0
                                             ? live_strips(my_strip / block_strips * block_strips, X::strips)
-                                            : block_strips) *
+                                            : neighbours) *
                                        512);
 
         float sums[std::size_t{S::warp_strips}][std::size_t{S::warp_groups}][4] = {};
@@ -185,7 +205,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         // Which rungs of the ladder there are decides how much is multiplied for nothing; that there is one loop around
         // them, how much code there is.
         const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
-            if (my_groups > 6)
+            if constexpr (S::warp_groups == 2) {
+                if (my_groups > 1)
+                    multiply(constant_of<2>{}, steps);
+                else if (my_groups == 1)
+                    multiply(constant_of<1>{}, steps);
+            } else if (my_groups > 6)
                 multiply(constant_of<8>{}, steps);
             else if (my_groups == 6)
                 multiply(constant_of<6>{}, steps);

@@ -140,8 +140,8 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
             GATEFOLD_UNROLL
             for (int i = 0; i < row_copies; ++i) {
                 const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i], p.in,
-                                  valid < 8 ? valid : 8);
+                copy_row_chunk<P, BK>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
+                                      p.in, valid < 8 ? valid : 8);
                 from_rows[i] += BK;
             }
             GATEFOLD_UNROLL

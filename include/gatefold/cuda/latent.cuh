@@ -60,8 +60,8 @@ void run_dense(context<cuda>& ctx, const T* in, index_t in_stride, const T* w, T
     const index_t row_tiles = ceil_div(rows, index_t{tile_rows});
     if constexpr (sizeof(T) == 2) {
         // As a first projection where rows are the caller's: what lies behind them must not be read.
-        run_projection(ctx, projection_of<T, N, K, !Own, none, false, false, (Own || K % 8 == 0), Edge>{}, p, row_tiles,
-                       tile_rows, name);
+        run_projection(ctx, projection_of<T, N, K, !Own, none, false, false, (Own || K % 8 == 0), Edge, false>{}, p,
+                       row_tiles, tile_rows, name);
     } else {
         simt_experts<T, N, K, true, none, false, false>
             <<<dim3(static_cast<unsigned>(row_tiles), unsigned{ceil_div(N, simt_columns)}), 128, 0, ctx.stream()>>>(p);
