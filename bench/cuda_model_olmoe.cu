@@ -1,4 +1,4 @@
-#include "cuda_stages.cuh"
+#include "cuda_register.cuh"
 
 namespace bench {
 
