@@ -19,7 +19,7 @@ LAUNCH = re.compile(r"cuda-on-cpu: void (.*)<<<\((\d+),(\d+),(\d+)\), \((\d+),(\
 
 # Kernels that move less than this share of a call's bytes have no limit of their own,
 SMALL = 1e-4
-# nor has the one that misses it: a scatter of 4-byte places, under half a per cent of the bytes (docs/cuda.md).
+# nor has the one that misses it: a scatter of 4-byte rows by expert. Limited is what its half-used sectors add to the call's.
 SCATTER = "scatter_pairs"
 # What the first call of a process asks the device, once.
 ONCE = "compare_products"
@@ -48,6 +48,7 @@ def count(program, launcher, layer, tokens, folder, launches):
     for k in kernels:
         k["moved"] = k["global_load_distinct_bytes"] + k["global_store_distinct_bytes"]
         k["touched"] = 32 * (k["global_load_sectors"] + k["global_store_sectors"])
+    scattered = [k for k in kernels if SCATTER in k["full_name"]]
     moved, dram = sum(k["moved"] for k in kernels), sum(k["global_unique_bytes"] for k in kernels)
     products = [k for k in kernels if k["mma_flops"] > 0]
     mma = sum(k["mma_flops"] for k in products)
@@ -61,6 +62,7 @@ def count(program, launcher, layer, tokens, folder, launches):
         "sector_efficiency": round(moved / sum(k["touched"] for k in kernels), 4),
         "worst_sector_efficiency": min(k["sector_efficiency"] for k in kernels
                                        if k["moved"] > SMALL * moved and SCATTER not in k["full_name"]),
+        "scatter_waste": round(sum(k["touched"] - k["moved"] for k in scattered) / sum(k["touched"] for k in kernels), 6),
         "products_sector_efficiency": min(k["sector_efficiency"] for k in products),
         "bank_conflict_factor": max(k["bank_conflict_factor"] for k in products),
         "mma_flops": mma,

@@ -20,7 +20,8 @@ struct combine_arguments {
     const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
     const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
-    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of the shared expert's gate, [H], and what it reads
+    const A* gates = nullptr;                    ///< of the shared expert, by token; null: they are computed
+    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of that gate, [H], and what it reads
     index_t gate_x_stride = 0;
     const T* x = nullptr;  ///< what experts that compute nothing return
     index_t x_stride = 0;
@@ -43,17 +44,6 @@ inline constexpr int combine_vectors = (Hidden + Vector - 1) / Vector;
 /// Tokens of a block of 256 threads.
 template <int Hidden, int Vector>
 inline constexpr int combine_tokens = larger<1, 256 / combine_vectors<Hidden, Vector>>;
-
-/// x · g in the order of the CPU's dot product: 16 partial sums, added in halves. Lane 0 has the result.
-template <class A, class T, class U>
-__device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    A sum = 0;
-    for (int i = lane; lane < 16 && i < n; i += 16) sum = gatefold::fma(to_accumulate(a[i]), to_accumulate(b[i]), sum);
-    GATEFOLD_UNROLL
-    for (int half = 8; half > 0; half /= 2) sum += __shfl_down_sync(all_lanes, sum, static_cast<unsigned>(half));
-    return sum;
-}
 
 /// What a sum is made of: choices from Constants on return a mix of x and a learned vector, from Copies on x, from
 /// Zeros on nothing. Blend: (1 - weight) x is added to what the one expert returns.
@@ -120,8 +110,9 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a
     }
     if constexpr (What::gate) {
         for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
-            const A z = dot_by_warp<A>(a.gate_x + (first + m) * a.gate_x_stride, a.gate, Hidden);
-            if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
+            const index_t t = first + m;
+            const A gate = a.gates ? a.gates[t] : gate_by_warp(a.gate_x + t * a.gate_x_stride, a.gate, Hidden);
+            if (thread % 32 == 0) gates[m] = gate;
         }
     }
     __syncthreads();

@@ -75,6 +75,26 @@ __device__ __forceinline__ int block_exclusive(int v, int* scratch, int& total) 
     return before + sum - v;
 }
 
+/// x · g in the order of the CPU's dot product: 16 partial sums, added in halves. Lane 0 has the result.
+template <class A, class T, class U>
+__device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    A sum = 0;
+    if (lane < 16) {
+        // What the chain waits for is memory: several elements are on their way at once.
+        GATEFOLD_PRAGMA(unroll 8)
+        for (int i = lane; i < n; i += 16) sum = gatefold::fma(to_accumulate(a[i]), to_accumulate(b[i]), sum);
+    }
+    GATEFOLD_UNROLL
+    for (int half = 8; half > 0; half /= 2) sum += __shfl_down_sync(all_lanes, sum, static_cast<unsigned>(half));
+    return sum;
+}
+/// The gate of the shared expert for one token, in lane 0.
+template <class T>
+__device__ __forceinline__ accumulate_t<T> gate_by_warp(const T* x, const T* weights, int n) {
+    return gatefold::sigmoid(dot_by_warp<accumulate_t<T>>(x, weights, n));
+}
+
 /// Whether this block is the last of `count` to arrive: then everything the others wrote before is visible to it. The
 /// counter is zero again afterwards, so that a graph can be replayed.
 __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count, int* shared_flag) {

@@ -37,8 +37,8 @@ void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::v
 /// The routing and the plan of its kept pairs, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
 plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
-                           const routing_view<L, cuda>& routing, tape<L, cuda>* saved, const forward_memory<L>& memory,
-                           int tile_rows) {
+                           const token_rows<typename L::value_type>& rows, const routing_view<L, cuda>& routing,
+                           tape<L, cuda>* saved, const forward_memory<L>& memory, int tile_rows) {
     plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
     if (saved) {
         const plan_view<cuda> kept = saved->plan();
@@ -49,13 +49,16 @@ plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>&
     typename L::accumulate_type* deviations = nullptr;
     if constexpr (L::c.router.transform == logit_transform::noisy_top_k)
         if (saved) deviations = saved->deviations().data();
+    shared_gate<typename L::value_type> gate;
+    if constexpr (L::c.shared.gate)
+        gate = {rows.given, w.shared_gate.data(), rows.given_stride, L::hidden, memory.gates};
     if constexpr (drops(L::c)) {
         const plan_output all{memory.limit.offsets, memory.limit.rows, plan.place};
-        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations});
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations, gate});
         limit_pairs(ctx, policy_of<L>{}, in, o, routing, memory.limit,
                     limit_buffers<L>::settles ? memory.limit.kept : nullptr, &plan);
     } else {
-        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations});
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations, gate});
     }
     return plan;
 }
@@ -69,9 +72,9 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
                                                 : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
                                                                         {memory.weights, {tokens, L::slots}},
                                                                         {memory.logits, {tokens, L::choices}}};
-    const plan_output plan =
-        route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
     const token_rows<T> rows = read_rows(ctx, in, o, memory);
+    const plan_output plan = route_and_plan(ctx, w, in, o, rows, routing, saved, memory,
+                                            tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
     T* shared_pre = nullptr;
     if constexpr (L::shared_ffn > 0)
         if (saved) shared_pre = saved->shared_gate_up().data();
@@ -79,7 +82,8 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
                                             saved ? saved->gate_up().data() : nullptr, shared_pre, memory,
                                             memory.returned, row_pitch(L::width), false);
     if constexpr (forward_memory<L>::apart) shared_products<Stage>(ctx, w, rows, tokens, o, shared_pre, memory);
-    combine_rows(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
+    combine_rows(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), memory.gates, saved, o, c,
+                 memory);
 }
 
 /// Rows of a 16-bit layer begin at whole vectors.

@@ -21,7 +21,7 @@ struct forward_memory {
     static constexpr int least_tile = 8;
 
     std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
-    A *weights, *logits;
+    A *weights, *logits, *gates;
     tile* tiles;
     T *scaled, *activated, *returned, *shared_activated, *shared_returned;
     T *given, *multiplied, *latent_x, *latent_normal, *widened;
@@ -47,6 +47,7 @@ struct forward_memory {
           tile_count(memory.take<std::int32_t>(1)),
           weights(memory.take<A>(routed(tokens) * L::slots)),
           logits(memory.take<A>(routed(tokens) * L::choices)),
+          gates(memory.take<A>(L::c.shared.gate ? tokens : 0)),
           tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
           scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
           activated(memory.take<T>(rows_of_products(tokens) * row_pitch(L::ffn))),

@@ -152,11 +152,11 @@ void shared_products(context<cuda>& ctx, const W& w, const token_rows<typename L
 }
 
 /// What follows the experts: the weighted sums with the shared expert's returns, and from a latent width back to the
-/// hidden one. `c` says where y is.
+/// hidden one. `gates` are the shared expert's, or null where nothing computed them before; `c` says where y is.
 template <class W, layer_type L = typename W::layer_type>
 void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                   const routing_view<L, cuda>& routing, const std::int32_t* place, const typename L::value_type* z,
-                  index_t z_stride, tape<L, cuda>* saved, const options<L>& o,
+                  index_t z_stride, const typename L::accumulate_type* gates, tape<L, cuda>* saved, const options<L>& o,
                   combine_arguments<typename L::value_type> c, const forward_memory<L>& memory) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
@@ -170,7 +170,10 @@ void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::v
     if constexpr (L::shared_ffn > 0) {
         c.shared = memory.shared_returned;
         c.shared_stride = row_pitch(H);
-        if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+        if constexpr (L::c.shared.gate) {
+            c.gates = gates;
+            c.gate = w.shared_gate.data();
+        }
     }
     if constexpr (L::c.free.constant > 0) {
         c.constant_gate = w.constant_gate.data();

@@ -50,6 +50,8 @@ __global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
             if (load_k == 0) {
                 const item_place at = item_at<P, 0>(p, load_item, tiles, X::strips, S::rows);
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
+                const T* in = input_of<P::with_shared>(p, at.rows.expert);
+                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 if constexpr (P::packed) {
                     const int first = at.piece / block_strips * block_strips;
                     step = live_strips(first, X::strips) * 256;
@@ -61,9 +63,9 @@ __global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    const T* row = p.in;
-                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
-                    from_rows[i] = row + my_chunk * 8;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
+                    from_rows[i] = in + source * in_stride + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }

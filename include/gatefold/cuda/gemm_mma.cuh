@@ -115,11 +115,11 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
         }
     }
     if constexpr (P::up) {
-        if (T* pre = pre_of<P::with_shared>(p, expert, row, P::weight_rows)) {
+        if (p.pre) {
             GATEFOLD_UNROLL
             for (int i = 0; i < 2; ++i) {
                 if (lane % 4 * 2 + i >= rows) continue;
-                T* to = pre + (lane % 4 * 2 + i) * P::weight_rows;
+                T* to = pre_of<P::with_shared>(p, expert, row + lane % 4 * 2 + i, P::weight_rows);
                 if (first < P::outputs) to[first] = from_accumulate<T>(out.low[i]);
                 if (second < P::outputs) to[P::gated ? P::outputs + second : second] = from_accumulate<T>(out.high[i]);
             }

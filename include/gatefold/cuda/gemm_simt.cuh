@@ -248,6 +248,9 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
     const int first = static_cast<int>(blockIdx.y) * features;
     const T* weights = weights_of<WithShared>(p, mine.expert, index_t{weight_rows} * K);
 
+    const T* in = input_of<WithShared>(p, mine.expert);
+    const index_t in_stride = stride_of<WithShared>(p, mine.expert);
+
     // Column n of the tile: features run inside a half, gate and up of a feature are neighbours in a thread.
     const auto weight_row = [&](int n) {
         if constexpr (gated) {
@@ -258,7 +261,8 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
         }
     };
     const auto row_of = [&](int m) -> const T* {
-        return m < mine.rows ? input_row<WithShared>(p, mine.expert, index_t{mine.row} + m) : nullptr;
+        if (m >= mine.rows) return nullptr;
+        return in + source_of<WithShared>(p, mine.expert, mine.row + m) * in_stride;
     };
     const auto column_of = [&](int n) -> const T* {
         const int r = weight_row(n);
@@ -281,7 +285,7 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
         if (m >= mine.rows) continue;
         const index_t r = mine.row + m;
         [[maybe_unused]] T* pre = nullptr;
-        if constexpr (Up) pre = pre_of<WithShared>(p, mine.expert, r, weight_rows);
+        if constexpr (Up) pre = p.pre ? pre_of<WithShared>(p, mine.expert, r, weight_rows) : nullptr;
         GATEFOLD_UNROLL
         for (int j = 0; j < shape::columns_each; j += gated ? 2 : 1) {
             const int n = thread % shape::columns_apart + (gated ? j / 2 : j) * shape::columns_apart + first;

@@ -45,13 +45,16 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
     const int lane = thread % 32, warp = thread / 32, k_mine = thread % depth, row_mine = thread / depth;
     const float* weights = weights_of<WithShared>(p, mine.expert, index_t{weight_rows} * K);
 
+    const float* in = input_of<WithShared>(p, mine.expert);
+    const index_t in_stride = stride_of<WithShared>(p, mine.expert);
+
     // Where the thread's rows begin; null: zeros.
     const float *x_rows[tf32_tile::rows / together], *w_rows[tf32_tile::weights / together];
     [[maybe_unused]] float factors[tf32_tile::rows / together];
     GATEFOLD_UNROLL
     for (int i = 0; i < tf32_tile::rows / together; ++i) {
         const int m = row_mine + i * together;
-        x_rows[i] = m < mine.rows ? input_row<WithShared>(p, mine.expert, index_t{mine.row} + m) : nullptr;
+        x_rows[i] = m < mine.rows ? in + source_of<WithShared>(p, mine.expert, mine.row + m) * in_stride : nullptr;
         if constexpr (Factor) factors[i] = factor_of<WithShared>(p, mine, m);
     }
     GATEFOLD_UNROLL
@@ -98,7 +101,7 @@ __global__ void __launch_bounds__(128) tf32_experts(const grouped_product<float>
             if (row >= mine.rows || f >= N) continue;
             const index_t r = mine.row + row;
             [[maybe_unused]] float* pre = nullptr;
-            if constexpr (Up) pre = pre_of<WithShared>(p, mine.expert, r, weight_rows);
+            if constexpr (Up) pre = p.pre ? pre_of<WithShared>(p, mine.expert, r, weight_rows) : nullptr;
             float value = sums[m][i];
             if constexpr (Bias) value = value + bias[f];
             if constexpr (gated) {

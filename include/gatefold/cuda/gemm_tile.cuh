@@ -74,6 +74,8 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (load_k == 0) {
                 const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
+                const T* in = input_of<P::with_shared>(p, at.rows.expert);
+                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
                 if constexpr (P::packed && S::narrow) {
@@ -94,9 +96,9 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    const T* row = p.in;
-                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
-                    from_rows[i] = row + my_chunk * 8;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
+                    from_rows[i] = in + source * in_stride + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }

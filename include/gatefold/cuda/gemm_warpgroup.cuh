@@ -42,7 +42,7 @@ __device__ __forceinline__ void store_products(const grouped_product<typename P:
         if (r >= at.rows) continue;
         const index_t row = index_t{at.row} + r;
         [[maybe_unused]] T* pre = nullptr;
-        if constexpr (P::up) pre = pre_of<P::with_shared>(p, at.expert, row, P::weight_rows);
+        if constexpr (P::up) pre = p.pre ? pre_of<P::with_shared>(p, at.expert, row, P::weight_rows) : nullptr;
         GATEFOLD_UNROLL
         for (int g = 0; g < groups; g += together) {
             const int first_group = first_strip * (P::gated ? 1 : 2) + g;
@@ -112,6 +112,8 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
             if (load_k == 0) {
                 const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
+                const T* in = input_of<P::with_shared>(p, at.rows.expert);
+                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < warp_strips; ++i) {
                     const int strip = at.piece * S::strips + warp + i * warps;
@@ -128,9 +130,9 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
                 GATEFOLD_UNROLL
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
-                    const T* row = p.in;
-                    if (r < at.rows.rows) row = input_row<P::with_shared>(p, at.rows.expert, index_t{at.rows.row} + r);
-                    from_rows[i] = row + my_chunk * 8;
+                    index_t source = 0;
+                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
+                    from_rows[i] = in + source * in_stride + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }

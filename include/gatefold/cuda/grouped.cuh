@@ -64,12 +64,24 @@ __device__ __forceinline__ tile tile_at(const grouped_product<T>& p, int i, int 
     return {WithShared ? shared_expert : 0, (WithShared ? p.shared.row : 0) + first, rows, 0};
 }
 
-/// The input behind output row `row` of an expert.
+/// Number of the input row behind output row `row`, of those that begin at input_of() and are stride_of() apart.
 template <bool WithShared, class T>
-__device__ __forceinline__ const T* input_row(const grouped_product<T>& p, int expert, index_t row) {
+__device__ __forceinline__ index_t source_of(const grouped_product<T>& p, int expert, index_t row) {
     if constexpr (WithShared)
-        if (expert == shared_expert) return p.shared.in + (row - p.shared.row) * p.shared.in_stride;
-    return p.in + (p.pairs ? p.pairs[row] / p.slots : row) * p.in_stride;
+        if (expert == shared_expert) return row - p.shared.row;
+    return p.pairs ? p.pairs[row] / p.slots : row;
+}
+template <bool WithShared, class T>
+__device__ __forceinline__ const T* input_of(const grouped_product<T>& p, int expert) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.in;
+    return p.in;
+}
+template <bool WithShared, class T>
+__device__ __forceinline__ index_t stride_of(const grouped_product<T>& p, int expert) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.in_stride;
+    return p.in_stride;
 }
 /// The matrix of an expert, of `elements` elements each.
 template <bool WithShared, class T>
@@ -85,12 +97,12 @@ __device__ __forceinline__ const T* bias_of(const grouped_product<T>& p, int exp
         if (expert == shared_expert) return p.shared.bias;
     return p.bias + index_t{expert} * weight_rows;
 }
-/// Where the pre-activations of output row `row` go, or null.
+/// Where the pre-activations of output row `row` go, if any are kept: if p.pre is there.
 template <bool WithShared, class T>
 __device__ __forceinline__ T* pre_of(const grouped_product<T>& p, int expert, index_t row, int weight_rows) {
     if constexpr (WithShared)
-        if (expert == shared_expert) return p.shared.pre ? p.shared.pre + (row - p.shared.row) * weight_rows : nullptr;
-    return p.pre ? p.pre + row * weight_rows : nullptr;
+        if (expert == shared_expert) return p.shared.pre + (row - p.shared.row) * weight_rows;
+    return p.pre + row * weight_rows;
 }
 /// What multiplies the input of row m of a tile.
 template <bool WithShared, class T>

@@ -43,7 +43,7 @@ void route_rows(context<cuda>& ctx, route_arguments<P> a, index_t tokens, int ex
             a.first = static_cast<int>(first);
             a.tokens = static_cast<int>(tokens - first < most ? tokens : first + most);
             const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens - a.first, int{Shape::tokens})),
-                            unsigned{ceil_div(N, int{Shape::experts})});
+                            unsigned{ceil_div(N, int{Shape::experts})} + (a.gate.out ? 1u : 0u));
             route_tokens<P, Shape><<<grid, plan_threads, 0, ctx.stream()>>>(a);
             check_kernel("route");
         }
@@ -89,6 +89,7 @@ void route_ready(context<cuda>& ctx, P, const route_call<W>& call, const typenam
     a.ids_stride = ids.row_stride();
     a.weights_stride = weights.row_stride();
     a.logits_stride = logits.row_stride();
+    a.gate = call.gate;
     const options<L>& o = call.o;
     a.numbers = {o.scale, o.epsilon, o.noise, o.threshold, r.power, o.training, draws_of(o), call.in.first_token};
     if constexpr (route_buffers<L>::assigns) {

@@ -64,6 +64,7 @@ struct route_call {
     const plan_output* plan;  ///< where the plan goes, or null
     std::int32_t* counts;     ///< scratch of the plan
     A* deviations;            ///< where the tape keeps those of learned noise, or null
+    shared_gate<typename L::value_type> gate = {};
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda

@@ -4,6 +4,8 @@
 //     x[T,H] · router[N,H]^T ──> logits ── last block of the tokens ──> ids, weights ── last of all ──> plan
 //                                                              └──> pairs per expert of the group (scatter's input)
 //
+// Where a shared expert has a gate, a block more per group of tokens computes it from the rows the others read.
+//
 // Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
 // as on the CPU: a function of H alone, whatever the batch.
 #pragma once
@@ -40,6 +42,7 @@ struct route_arguments {
     bool plans = false;              ///< the last block makes the plan
     A* scores = nullptr;             ///< [T, N] for assignment over the batch: logits and scores only, no routing
     plan_output plan = {};
+    shared_gate<typename P::value_type> gate = {};
 };
 
 /// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom. `from` is
@@ -83,6 +86,16 @@ __device__ __forceinline__ void score_token(const token_state<P>& s, typename P:
             else
                 scores[e] = score_of<from>(s.z[i]);
         }
+    }
+}
+
+/// The gates of the tokens [first, first + tokens), by a block that does nothing else: their chains are as long as
+/// those of the logits.
+template <class T>
+__device__ __forceinline__ void gate_tokens(const shared_gate<T>& g, index_t first, int tokens) {
+    for (int m = static_cast<int>(threadIdx.x) / 32; m < tokens; m += plan_threads / 32) {
+        const accumulate_t<T> gate = gate_by_warp(g.x + (first + m) * g.x_stride, g.weights, g.width);
+        if (threadIdx.x % 32 == 0) g.out[first + m] = gate;
     }
 }
 
@@ -194,6 +207,10 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     const int first = a.first + static_cast<int>(blockIdx.x) * Shape::tokens;
     const int tokens = a.tokens - first < Shape::tokens ? a.tokens - first : Shape::tokens;
     const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
+    unsigned shares = gridDim.y;
+    if constexpr (P::gates) {
+        if (a.gate.out && blockIdx.y == --shares) return gate_tokens(a.gate, first, tokens);
+    }
 
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
     if constexpr (P::c.router.logits != projection::none) {
@@ -227,7 +244,7 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
             a.logits[(first + m) * a.logits_stride + e] = z;
         }
     }
-    if (!last_to_arrive(&a.control->arrived[blockIdx.x], gridDim.y, &flag)) return;
+    if (!last_to_arrive(&a.control->arrived[blockIdx.x], shares, &flag)) return;
 
     unsigned found[3] = {};
     for (int m = thread / 32; m < tokens; m += plan_threads / 32) route_token<P>(a, first + m, found);

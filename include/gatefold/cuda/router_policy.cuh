@@ -14,7 +14,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <class T, class X, class R, int Depth, int Experts, int Constants, int Copies, int Zeros, int TopK, int Slots,
           projection Logits, bool LogitBias, bool LogitsStored, logit_transform Transform, selection Select, score From,
           bool ScoresStored, key_bias SelectionBias, int Groups, int KeptGroups, group_key GroupBy, group_mask Masked,
-          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones>
+          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones,
+          bool Gates>
 struct router_policy {
     using value_type = T;
     using input_type = X;
@@ -24,6 +25,7 @@ struct router_policy {
     using matrix_type = std::conditional_t<Logits == projection::cosine, accumulate_type, R>;
     static constexpr int depth = Depth, experts = Experts, top_k = TopK, slots = Slots;
     static constexpr int choices = Experts + Constants + Copies + Zeros;
+    static constexpr bool gates = Gates;  ///< the shared expert has a gate
     static constexpr config c = {.hidden = Depth,
                                  .experts = Experts,
                                  .top_k = TopK,
@@ -69,7 +71,16 @@ using policy_of = router_policy<
     L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
     L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second, L::c.router.renorm,
     L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept,
-    L::c.router.learns_from == estimator::straight_through>;
+    L::c.router.learns_from == estimator::straight_through, L::c.shared.gate>;
+
+/// The gate of the shared expert, which reads the tokens while they are in the cache for the router.
+template <class T>
+struct shared_gate {
+    const T *x = nullptr, *weights = nullptr;
+    index_t x_stride = 0;
+    int width = 0;
+    accumulate_t<T>* out = nullptr;  ///< by token; null: not asked for
+};
 
 /// Numbers of a call that routing reads.
 struct route_numbers {

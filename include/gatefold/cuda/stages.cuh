@@ -66,7 +66,7 @@ void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     c.accumulate = o.accumulate;
     const token_rows<T> rows = read_rows(ctx, in, o, memory);
     if constexpr (L::shared_ffn > 0) shared_products(ctx, w, rows, tokens, o, static_cast<T*>(nullptr), memory);
-    combine_rows(ctx, w, rows, routing, plan.place.data(), z.data(), z.row_stride(),
+    combine_rows(ctx, w, rows, routing, plan.place.data(), z.data(), z.row_stride(), nullptr,
                  static_cast<tape<L, cuda>*>(nullptr), o, c, memory);
 }
 
