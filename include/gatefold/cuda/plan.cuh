@@ -4,8 +4,9 @@
 //
 // Ranks come from cub::BlockRadixRankMatch: equal ids of a block in the order of their pairs. n <= 1024: one block,
 // which is the router's last one where there is a router. Beyond: `scatter_pairs`, one launch, from counts per group of
-// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits
-// do not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
+// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Rows are written in the
+// order of ranks, in which those of an expert are neighbours. Integers only, so the bits do not depend on the order of
+// blocks. Pairs with id -1 sort behind all experts and get no row.
 //
 // N up to 1023 reaches CUB's ranks (its counters take 36 of 48 KB then); beyond, warps take turns on one counter per
 // expert.
@@ -43,7 +44,15 @@ struct plan_memory {
     struct counters {
         std::int32_t next[std::size_t{N}];
     };
-    std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
+    /// Pairs in the order of their ranks, with their rows: neighbours there have neighbouring rows.
+    struct sorted_pairs {
+        std::int32_t row[std::size_t{pairs_at_once}];
+        std::uint16_t pair[std::size_t{pairs_at_once}];
+    };
+    union {
+        std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
+        std::conditional_t<ranked_by_cub<N>, sorted_pairs, counters> sorted;
+    };
     std::int32_t start[std::size_t{N + 1}];  ///< first row of each expert, or of this block's part of it
     alignas(16) std::int32_t scratch[36];
     std::int32_t classes[32];
@@ -85,32 +94,30 @@ __device__ __forceinline__ void place_pairs(plan_memory<N>& shared, index_t begi
             GATEFOLD_UNROLL
             for (int b = 0; b < bins; ++b)
                 if (const int e = thread * bins + b; e <= N) shared.start[e] = starts[b];
-            __syncthreads();
-            GATEFOLD_UNROLL
-            for (int j = 0; j < each; ++j) {
-                if (first + 32 * j >= count) continue;
-                const index_t pair = begin + first + 32 * j;
-                const std::int32_t row = ids[j] < 0 ? -1 : rank[j];
-                out.place[pair] = row;
-                if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
-            }
         } else {
             GATEFOLD_UNROLL
             for (int b = 0; b < bins; ++b)
                 if (const int e = thread * bins + b; e <= N) shared.tiles_before[e] = starts[b];
-            __syncthreads();
-            GATEFOLD_UNROLL
-            for (int j = 0; j < each; ++j) {
-                if (first + 32 * j >= count) continue;
-                const index_t pair = begin + first + 32 * j;
-                const std::int32_t row = ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
-                out.place[pair] = row;
-                if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
+        }
+        __syncthreads();
+        GATEFOLD_UNROLL
+        for (int j = 0; j < each; ++j) {
+            if (first + 32 * j >= count) continue;
+            std::int32_t row = -1;
+            if (ids[j] >= 0) {
+                row = fresh ? rank[j] : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
+                if (!fresh) shared.sorted.row[rank[j]] = row;
+                shared.sorted.pair[rank[j]] = static_cast<std::uint16_t>(first + 32 * j);
             }
-            __syncthreads();
+            out.place[begin + first + 32 * j] = row;
+        }
+        __syncthreads();
+        const int kept = fresh ? shared.start[N] : shared.tiles_before[N];
+        for (int r = thread; r < kept; r += plan_threads)
+            out.rows[fresh ? r : shared.sorted.row[r]] = static_cast<std::int32_t>(begin + shared.sorted.pair[r]);
+        if (!fresh)
             for (int e = thread; e < N; e += plan_threads)
                 shared.start[e] += shared.tiles_before[e + 1] - shared.tiles_before[e];
-        }
         __syncthreads();
     } else {
         // Warps in turn; within one, lanes of equal id by their number.

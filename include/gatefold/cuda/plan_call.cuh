@@ -9,7 +9,9 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <int N>
 void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
              const std::int32_t* counts, const plan_output& out) {
-    const int each = ceil_div(groups, most_scatter_blocks), blocks = ceil_div(groups, each);
+    // A block ranks pairs_at_once pairs in the time of one, and the more it has, the longer are the runs it writes.
+    const int at_once = pairs_at_once / group_pairs, least = ceil_div(groups, most_scatter_blocks);
+    const int each = at_once > least ? at_once : least, blocks = ceil_div(groups, each);
     scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
         id_of, pairs, group_pairs, groups, each, experts, counts, out);
 }
