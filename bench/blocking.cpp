@@ -30,7 +30,7 @@ struct cut {
     index_t piece;  ///< bytes of a panel between two visits; 0: the model's
     index_t hub;    ///< bytes of a stream that is packed at a time from hub layout
     int panels;     ///< side by side where a block is one tile, if the model takes as many
-    index_t ahead;  ///< bytes that are fetched ahead in packed streams
+    index_t ahead;  ///< bytes that are fetched ahead in packed streams; 0: the model's
     bool operator==(const cut&) const = default;
 };
 inline cut chosen_cut;
@@ -67,10 +67,9 @@ struct sweep_blocks<bench::varied<Form>> {
         operator index_t() const { return bench::chosen_cut.tiles; }
     };
     static constexpr chosen_tiles tiles{};
-    struct chosen_distance {
-        operator index_t() const { return bench::chosen_cut.ahead; }
-    };
-    static constexpr chosen_distance ahead{};
+    static index_t ahead(int height) {
+        return bench::chosen_cut.ahead == 0 ? model::ahead(height) : bench::chosen_cut.ahead;
+    }
     struct chosen_steps {
         operator index_t() const { return bench::chosen_cut.hub / model::step_bytes; }
     };
@@ -88,7 +87,7 @@ struct blocking {
     using E = k::routed_expert<L>;
     using blocks = k::sweep_blocks<Form>;
     static constexpr index_t hub = blocks::hub_steps * blocks::step_bytes;
-    static constexpr cut model{Form::max_rows, blocks::tiles, 0, hub, 2, blocks::ahead};
+    static constexpr cut model{Form::max_rows, blocks::tiles, 0, hub, 2, 0};
 
     /// The model, and what differs from it in one choice; ways that cut these rows alike stand there once.
     static std::vector<cut> ways(index_t rows) {
@@ -104,7 +103,7 @@ struct blocking {
                 together,
                 depth(E::up_steps),
                 depth(E::down_steps),
-                Hub ? c.hub : c.ahead,
+                Hub ? c.hub : k::sweep_blocks<varied<Form>>::ahead(static_cast<int>(ceil_div(rows, tiles))),
                 Hub || !alone ? 1 : k::sweep_blocks<varied<Form>>::panels(static_cast<int>(rows))};
         };
         std::vector<cut> all{model};
@@ -130,7 +129,7 @@ struct blocking {
             c.hub = (std::min)(model.hub * times / 4, k::sweep_blocks<varied<Form>>::most_hub);
             offer(c);
         }
-        for (const index_t distance : {512, 2048, 4096}) {
+        for (const index_t distance : {512, 1024, 2048, 4096}) {
             cut c = model;
             c.ahead = distance;
             offer(c);
@@ -207,9 +206,10 @@ struct blocking {
         s.counters["model_us"] = 1e6 * best[0];
         s.counters["best_us"] = 1e6 * best[winner];
         s.counters["ways"] = static_cast<double>(all.size());
-        s.SetLabel("best: " + std::to_string(all[winner].rows) + " rows, " + std::to_string(all[winner].tiles) +
-                   " tiles, " + std::to_string(all[winner].panels) + " panels, " +
-                   std::to_string((Hub ? all[winner].hub : all[winner].piece) >> 10) + " KiB");
+        const cut& won = all[winner];
+        s.SetLabel("best: " + std::to_string(won.rows) + " rows, " + std::to_string(won.tiles) + " tiles, " +
+                   std::to_string(won.panels) + " panels, " + std::to_string((Hub ? won.hub : won.piece) >> 10) +
+                   " KiB, " + std::to_string(won.ahead) + " ahead");
     }
 };
 

@@ -81,7 +81,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = blocks::ahead;
+                    ahead.distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
                     if (panels == 1) {
                         // The rest of this panel, or what comes after it; each tile fetches its share.
                         const T* next = s0 + steps < all_steps ? b + steps * step_elements
