@@ -90,6 +90,19 @@ void other_work() {
     benchmark::DoNotOptimize(sum);
 }
 
+/// Loads `bytes` once, as a call must load the weights that it uses.
+void load_all(const std::byte* from, index_t bytes) {
+    namespace simd = gatefold::detail::on_cpu;
+    constexpr int chains = 4;
+    constexpr index_t width = simd::lanes<float>, step = chains * width;
+    const auto* numbers = reinterpret_cast<const float*>(from);
+    simd::vec<float> sums[chains];
+    for (auto& sum : sums) sum = simd::zeros<float>();
+    for (index_t i = 0; i + step <= bytes / index_t{sizeof(float)}; i += step)
+        for (int c = 0; c < chains; ++c) sums[c] = sums[c] + simd::load<float>(numbers + i + c * width);
+    for (auto& sum : sums) benchmark::DoNotOptimize(sum.raw);
+}
+
 template <config C>
 void run(benchmark::State& state) {
     using L = layer<C, float>;
@@ -116,9 +129,9 @@ void run(benchmark::State& state) {
         }
     }
 
-    latencies own, theirs, nothing;
+    latencies own, theirs, loads, nothing;
     constexpr auto room = static_cast<std::size_t>(period) * (1 << 16);
-    for (latencies* l : {&own, &theirs, &nothing}) l->calls.reserve(room), l->periods.reserve(1 << 16);
+    for (latencies* l : {&own, &theirs, &loads, &nothing}) l->calls.reserve(room), l->periods.reserve(1 << 16);
     const rates before = probe(unit::f32, 1);
     long allocated = 0;
     const auto once = [&] {
@@ -128,6 +141,8 @@ void run(benchmark::State& state) {
         allocated += allocations.load(std::memory_order_relaxed) - begun;
         other_work();
         if (other) run_period(theirs, [&](int i) { benchmark::DoNotOptimize(other->run(x.view().row(i))); });
+        other_work();
+        run_period(loads, [&](int) { load_all(p.matrices.data(), p.matrices.size() / L::experts * L::slots); });
         run_period(nothing, [](int) {});
     };
     for ([[maybe_unused]] auto turn : state) once();
@@ -139,6 +154,7 @@ void run(benchmark::State& state) {
     const double floor = static_cast<double>(L::flops) / r.gflops, clock_ns = median(nothing.calls);
     state.counters["floor_ns"] = floor;
     state.counters["clock_ns"] = clock_ns;
+    state.counters["loads_ns"] = median(loads.calls) - clock_ns;
     state.counters["over_floor_ns"] = state.counters["median_ns"] - clock_ns - floor;
     state.counters["allocations"] = static_cast<double>(allocated);
     state.counters["calls"] = static_cast<double>(own.calls.size());
