@@ -25,7 +25,6 @@ VARIANTS = [
     ["-O2", "-march=native", "-mno-fma"],
     ["-O2", "-march=native", "-DGATEFOLD_PORTABLE"],
     ["-O2", "-march=native", "-mno-avx512bf16"],
-    ["-O2", "-march=native", "-DGATEFOLD_COMMON_ORDER"],
     ["-O2", "-march=native", "-mamx-tile", "-mamx-bf16"],  # the matrix unit, or where it is refused, vectors
     ["-O2", "-march=native", "-mamx-tile", "-mamx-bf16", "-DGATEFOLD_SOFTWARE_TILES"],
 ]
