@@ -42,13 +42,11 @@ struct packing {
         const weights<L>& w = kept.front();
         const index_t bytes = (w.gate_up.size() + w.down.size()) * static_cast<index_t>(sizeof(T));
 
-        packed<L> there;
-        buffer<std::byte> copied;
-        if (!fresh) {
-            there = pack(ctx, w);
-            copied = buffer<std::byte>(bytes);
-            copy(ctx, w, copied.data());
-        }
+        // Even for fresh memory: pages that a virtual machine uses for the first time cost its host's time.
+        packed<L> there = pack(ctx, w);
+        buffer<std::byte> copied(bytes);
+        copy(ctx, w, copied.data());
+        if (fresh) there = {}, copied = {};
         std::vector<double> packs, copies;
         const auto timed = [&](std::vector<double>& to, auto call) {
             const double begin = seconds(threads);
