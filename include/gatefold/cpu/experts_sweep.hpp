@@ -83,13 +83,14 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                     b = source.packed + 2 * p * stream + s0 * step_elements;
                     ahead.distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
                     if (panels == 1) {
-                        // The rest of this panel, or what comes after it; each tile fetches its share.
+                        // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
+                        // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
                         const T* next = s0 + steps < all_steps ? b + steps * step_elements
                                         : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
                                                                : source.then;
                         ahead.next = reinterpret_cast<const char*>(next);
-                        ahead.half = stream * static_cast<index_t>(sizeof(T));
-                        ahead.advance = step_bytes / (t1 - t0);
+                        ahead.half = alone ? 64 : stream * static_cast<index_t>(sizeof(T));
+                        ahead.advance = (alone ? 2 : 1) * step_bytes / (t1 - t0);
                     }
                 } else {
                     const auto& from = source.rows;

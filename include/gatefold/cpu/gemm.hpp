@@ -247,13 +247,14 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                     w[j] = load<sum>(reinterpret_cast<const sum*>(p));
                 else
                     w[j] = load<sum>(p);
-                prefetch<false>(ahead + j * vector_bytes);
+                if (R <= 2) prefetch<false>(ahead + j * vector_bytes);
             }
             matrix += width * Form::step;
-            ahead += width * vector_bytes;
             transpose(w);
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
+                // Among many multiply-adds, so that the loads of a square need not queue behind its requests.
+                if (R > 2) prefetch<false>(ahead + j * vector_bytes);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     if constexpr (Form::block > 1) {
@@ -265,6 +266,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 }
                 a += (Form::block > 1 ? 2 : 1) * R;
             }
+            ahead += width * vector_bytes;
         }
         if constexpr (Form::block > 1) {
             GATEFOLD_UNROLL

@@ -74,8 +74,19 @@ struct pair_reader {
         std::memcpy(&result.raw, pairs, sizeof result.raw);
         return result;
     }
-    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
-    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns / 2 ? steps : columns / 2;
+        return factor || !std::is_same_v<T, bf16> ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const {
+        if constexpr (std::is_same_v<T, bf16>) {
+            vec<float> result;
+            std::memcpy(&result.raw, data + 2 * step, sizeof result.raw);
+            return result;
+        } else {
+            return (*this)(step);
+        }
+    }
 };
 
 /// A stretch of one row rounded to bf16, as floats; zeros behind its end.
@@ -120,15 +131,15 @@ GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int 
     }
     const index_t total = steps * height;
     index_t done = 0;
-    if (rows == width && height == width) {
+    if (rows == height && height <= width) {
         const index_t whole = readers[0].whole(steps);
-        for (; done + width <= whole; done += width) {
+        for (; done + width <= whole && (done + width) * height + width <= total + height; done += width) {
             vec<A> block[std::size_t{width}];
             GATEFOLD_UNROLL
-            for (int i = 0; i < width; ++i) block[i] = readers[i].inside(done);
+            for (int i = 0; i < width; ++i) block[i] = readers[i < height ? i : height - 1].inside(done);
             transpose(block);
             GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store(to + (done + j) * width, block[j]);
+            for (int j = 0; j < width; ++j) store(to + (done + j) * height, block[j]);
         }
     }
     for (index_t s = done; s < steps; s += width) {
