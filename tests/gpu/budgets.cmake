@@ -8,6 +8,7 @@ if(NOT Python3_Interpreter_FOUND)
 endif()
 set(budgets ${CMAKE_CURRENT_SOURCE_DIR}/gpu/budgets)
 file(GLOB layers CONFIGURE_DEPENDS ${budgets}/*.cu)
+list(FILTER layers EXCLUDE REGEX "_unordered\\.cu$")
 
 # PTX to be executed and machine code to be looked at; ptxas's words stay beside the objects.
 function(gatefold_budget_layers target architectures)
@@ -20,7 +21,9 @@ function(gatefold_budget_layers target architectures)
 endfunction()
 gatefold_budget_layers(gatefold_cuda_budget_layers 80 ${layers})  # PTX of sm_80 serves the models of all cards
 gatefold_budget_layers(gatefold_cuda_budget_layers_sm90 90a-real ${budgets}/mixtral.cu ${budgets}/qwen3.cu)
-add_executable(gatefold_cuda_budgets ${budgets}/main.cpp $<TARGET_OBJECTS:gatefold_cuda_budget_layers>)
+gatefold_budget_layers(gatefold_cuda_budget_unordered 80 ${budgets}/qwen3_unordered.cu)  # counted, and no kernel of a usual call
+add_executable(gatefold_cuda_budgets ${budgets}/main.cpp $<TARGET_OBJECTS:gatefold_cuda_budget_layers>
+               $<TARGET_OBJECTS:gatefold_cuda_budget_unordered>)
 target_link_libraries(gatefold_cuda_budgets PRIVATE gatefold_own gatefold::cuda)
 add_dependencies(cuda_tests gatefold_cuda_budgets)
 

@@ -7,11 +7,11 @@ function(gatefold_cuda_mode name suites)
 endfunction()
 
 gatefold_cuda_mode(initcheck cuda COC_INITCHECK=1)
-gatefold_cuda_mode(racecheck cuda/layer,experts,narrow_shapes,capacity,inputs,plan_by,tf32,sixteen_bit,stages,shared,cuts COC_RACECHECK=1)
+gatefold_cuda_mode(racecheck cuda/layer,experts,narrow_shapes,capacity,inputs,plan_by,tf32,sixteen_bit,stages,shared,cuts,unordered COC_RACECHECK=1)
 # Work runs as late as CUDA allows, warps and blocks in two other orders, on the model of either card.
 set(late COC_STREAMS=lazy COC_LEAKCHECK=1)
-gatefold_cuda_mode(late_a100 cuda/layer,experts,graph,shapes,narrow_shapes ${late} COC_DEVICE=a100 COC_SCHED_SEED=7)
-gatefold_cuda_mode(late_h100 cuda/layer,experts,graph,shapes,narrow_shapes ${late} COC_DEVICE=h100 COC_SCHED_SEED=11)
+gatefold_cuda_mode(late_a100 cuda/layer,experts,graph,shapes,narrow_shapes,copies,unordered ${late} COC_DEVICE=a100 COC_SCHED_SEED=7)
+gatefold_cuda_mode(late_h100 cuda/layer,experts,graph,shapes,narrow_shapes,copies,unordered ${late} COC_DEVICE=h100 COC_SCHED_SEED=11)
 gatefold_cuda_mode(two_devices cuda/misuse COC_DEVICES=2 COC_LEAKCHECK=1)
 
 add_executable(gatefold_cuda_no_device ${CMAKE_CURRENT_SOURCE_DIR}/gpu/no_device.cu)

@@ -131,8 +131,8 @@ inline device_extents extents_of(const context<cuda>& ctx) { return {ctx.multipr
 
 /// One projection of 16-bit experts over at most `row_tiles` tiles, cut in a given way; P is deduced, see route().
 template <class P>
-void run_arrangement(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
-                     arrangement cut, const char* name) {
+void run_arrangement(context<cuda>& ctx, P, const typename P::arguments& p, index_t row_tiles, arrangement cut,
+                     const char* name) {
     const auto launch = [&]<class S>(S) {
         static_assert(S::shared_bytes == extents_of(S::cut).shared_bytes && S::rows == extents_of(S::cut).rows);
         launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}),
@@ -146,6 +146,8 @@ void run_arrangement(context<cuda>& ctx, P, const grouped_product<typename P::va
                           few_rows_shape::shared_bytes, name);
     } else if (cut == (P::listed ? arrangement::tiles_of_64x256 : arrangement::tiles_of_64x64))
         launch(std::conditional_t<P::listed, tiles_of_64, narrow_tiles>{});
+    else if constexpr (P::sums)
+        launch(tiles_of_128{});
     else if (products_agree<typename P::value_type>(ctx))
         launch_persistent(ctx, &multiply_by_warpgroups<P>, p,
                           row_tiles * ceil_div(P::shape::strips, int{warpgroup_shape::strips}), 1,
@@ -156,8 +158,8 @@ void run_arrangement(context<cuda>& ctx, P, const grouped_product<typename P::va
 
 /// The same, cut as the call's list of tiles is. Without a list every projection is cut as suits it.
 template <class P>
-void run_projection(context<cuda>& ctx, P projection, const grouped_product<typename P::value_type>& p,
-                    index_t row_tiles, int tile_rows, const char* name) {
+void run_projection(context<cuda>& ctx, P projection, const typename P::arguments& p, index_t row_tiles, int tile_rows,
+                    const char* name) {
     if constexpr (P::listed) {
         const arrangement cut = tile_rows == few_rows_shape::rows ? arrangement::strips
                                 : tile_rows == tiles_of_64::rows  ? arrangement::tiles_of_64x256

@@ -14,8 +14,7 @@
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 template <class P>
-__global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
-    multiply_few(const grouped_product<typename P::value_type> p) {
+__global__ void __launch_bounds__(32 * few_rows_shape::most_warps) multiply_few(const typename P::arguments p) {
     using T = typename P::value_type;
     using S = few_rows_shape;
     using X = typename P::shape;
@@ -102,6 +101,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
     };
     GATEFOLD_PRAGMA(unroll 1)
     for (int s = 0; s < S::stages - 1; ++s) load_stage();
+    if constexpr (P::sums && P::up) clear_sums<P::depth>(p.to);
 
     // Lane bits 3 and 4 trade places: the matrices arrive in the order of operand A.
     const auto weight_lane = static_cast<std::uint32_t>(((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
@@ -141,13 +141,18 @@ __global__ void __launch_bounds__(32 * few_rows_shape::most_warps)
 
         const item_place at = item_at<P, 0>(p, item, tiles, X::strips, S::rows);
         const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
-        // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
-        constexpr int groups = P::gated ? 1 : 2;
-        std::uint32_t words[std::size_t{groups}];
-        words[0] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
-        if constexpr (groups == 2) words[groups - 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
-        if (lane / 4 < at.rows.rows)
-            store_row<P, groups>(p.out + (at.rows.row + lane / 4) * p.out_stride, at.piece * groups, words, lane);
+        if constexpr (P::sums && !P::up) {
+            add_strip<P>(p, done, at.piece, lane, at.rows.row, at.rows.rows);
+            arrive<P::outputs>(p.to, at.rows.row, at.rows.rows, at.piece, 1, lane);
+        } else {
+            // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
+            constexpr int groups = P::gated ? 1 : 2;
+            std::uint32_t words[std::size_t{groups}];
+            words[0] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+            if constexpr (groups == 2) words[groups - 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+            if (lane / 4 < at.rows.rows)
+                store_row<P, groups>(p.out + (at.rows.row + lane / 4) * p.out_stride, at.piece * groups, words, lane);
+        }
     }
     copy_wait<0>();
 }

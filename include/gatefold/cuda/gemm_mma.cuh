@@ -21,6 +21,8 @@ template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed
           bool Listed, bool WithShared = false>
 struct projection_of {
     using value_type = T;
+    using arguments = grouped_product<T>;
+    static constexpr bool sums = false;
     static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge,
                           listed = Listed, with_shared = WithShared;
     static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
@@ -32,6 +34,13 @@ struct projection_of {
     static constexpr int weight_rows = gated ? 2 * N : N;
     /// Elements of one expert.
     static constexpr index_t expert_elements = Packed ? shape::elements : index_t{weight_rows} * K;
+};
+
+/// The same projection, of a layer that adds its rows up per token.
+template <class P>
+struct summed : P {
+    using arguments = summed_product<typename P::value_type>;
+    static constexpr bool sums = true;
 };
 
 /// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
@@ -136,6 +145,54 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
         }
     }
     return out;
+}
+
+/// Adds a strip of 8 rows to the sums of their tokens.
+template <class P, class Arguments>
+__device__ __forceinline__ void add_strip(const Arguments& p, const finished_sums<P>& done, int strip, int lane,
+                                          index_t row, int rows) {
+    const int low = output_at(2 * strip, lane / 4, P::shape::groups);
+    const int high = output_at(2 * strip + 1, lane / 4, P::shape::groups);
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 2; ++i) {
+        const int r = lane % 4 * 2 + i;
+        if (r >= rows) continue;
+        const index_t token = p.to.token_of(row + r);
+        const float weight = p.to.weight_of(row + r);
+        if (low < P::outputs) add_output(p.to, token, low, gatefold::mul(weight, done.low[i]));
+        if (2 * strip + 1 < P::shape::groups && high < P::outputs)
+            add_output(p.to, token, high, gatefold::mul(weight, done.high[i]));
+    }
+}
+
+/// Puts a strip of 8 rows into the warp's window.
+template <class P>
+__device__ __forceinline__ void turn_strip(turned_window& w, const finished_sums<P>& done, int strip, int lane) {
+    const int first = strip / 2 * 32;
+    GATEFOLD_UNROLL
+    for (int g = 0; g < 2; ++g) {
+        if (2 * strip + g >= P::shape::groups) break;
+        const int n = output_at(2 * strip + g, lane / 4, P::shape::groups) - first;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) w.at[lane % 4 * 2 + i][n] = g == 0 ? done.low[i] : done.high[i];
+    }
+}
+
+/// Adds `Strips` strips of up to 8 rows to the sums of their tokens, a window at a time; `strips` of them exist.
+template <class P, int Strips, int Warps, class Arguments, class SumsOf>
+__device__ __forceinline__ void add_strips(const Arguments& p, const SumsOf& sums_of, int expert, int first, int strips,
+                                           int warp, int lane, index_t row, int rows) {
+    turned_window& window = window_of_warp<Warps>(warp);
+    const int there = rows < 8 ? rows : 8;
+    const index_t mine = row + (lane < there ? lane : 0), token = p.to.token_of(mine);
+    const float weight = p.to.weight_of(mine);
+    GATEFOLD_UNROLL
+    for (int m = 0; m < Strips; ++m) {
+        if (m >= strips) break;
+        turn_strip<P>(window, finish<P>(p, sums_of(m), expert, first + m, lane, row, there), first + m, lane);
+        if (m % 2 == 1 || m + 1 == strips)
+            add_window<P::outputs>(p.to, window, token, weight, there, (first + m) / 2 * row_sums<bf16>::window, lane);
+    }
 }
 
 /// Stores what this lane holds of one row: `Groups` consecutive 8-row groups from `first_group` on, a word of two

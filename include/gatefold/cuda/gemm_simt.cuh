@@ -233,14 +233,16 @@ __device__ __forceinline__ void simt_product(Tile& shared,
 
 /// One projection of all experts. Up: N is the inner width F, weight rows are the gate rows before the up rows, and
 /// the activation is applied; else N is the width of the output.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor, bool WithShared = false>
-__global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor, bool WithShared = false,
+          class Arguments = grouped_product<T>>
+__global__ void __launch_bounds__(128) simt_experts(const Arguments p) {
     using A = accumulate_t<T>;
     constexpr bool gated = Up && gated_activation<Act>;
     constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
     using shape = simt_tile<T, T, tile_rows, tile_columns, 32, 4, 128, 4>;
     constexpr int features = gated ? tile_columns / 2 : tile_columns;
     __shared__ shape shared;
+    if constexpr (Arguments::sums && Up) clear_sums<K>(p.to);
 
     const int number = static_cast<int>(blockIdx.x);
     if (p.tiles && number >= tile_count_of<WithShared>(p, tile_rows)) return;
@@ -304,7 +306,10 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
                 if (pre) pre[n] = from_accumulate<T>(value);
                 value = gatefold::activate<Act>(value, limit);
             }
-            p.out[r * p.out_stride + n] = from_accumulate<T>(value);
+            if constexpr (Arguments::sums && !Up)
+                add_output(p.to, p.to.token_of(r), n, gatefold::mul(p.to.weight_of(r), value));
+            else
+                p.out[r * p.out_stride + n] = from_accumulate<T>(value);
         }
     }
 }

@@ -36,7 +36,7 @@ using tiles_of_64 = tile_shape<64, 256, 64, 3, 1, 4>;
 using tiles_of_128 = tile_shape<128, 256, 64, 3, 2, 4>;
 
 template <class P, class S>
-__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_product<typename P::value_type> p) {
+__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P::arguments p) {
     using T = typename P::value_type;
     using X = typename P::shape;
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
@@ -159,6 +159,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     };
     GATEFOLD_PRAGMA(unroll 1)
     for (int s = 0; s < S::stages - 1; ++s) load();
+    if constexpr (P::sums && P::up) clear_sums<P::depth>(p.to);
 
     // Rows: two groups of 8 per ldmatrix. The swizzle of step kk is an exclusive or with kk · 32 bytes.
     const int lane_row = row_warp * (S::rows / S::row_warps) + (lane & 7) + (lane >> 4) * 8;
@@ -240,7 +241,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         }
 
         constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
-        const auto deliver = [&](int j, const auto& sums_of) {
+        const auto store = [&](int j, const auto& sums_of) {
             std::uint32_t words[std::size_t{groups}];
             GATEFOLD_UNROLL
             for (int m = 0; m < S::warp_strips; ++m) {
@@ -253,6 +254,13 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (r < my_rows)
                 store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
                                      my_strip * (P::gated ? 1 : 2), words, lane);
+        };
+        const auto deliver = [&](int j, const auto& sums_of) {
+            if constexpr (P::sums && !P::up)
+                add_strips<P, S::warp_strips, warps>(p, sums_of, at.rows.expert, my_strip, my_strips, warp, lane,
+                                                     index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
+            else
+                store(j, sums_of);
         };
         if constexpr (P::up || !ragged_k) {
             // One round of code for all groups of rows: the sums move up instead, since registers have no index.
@@ -276,6 +284,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 if (j >= my_groups) break;
                 deliver(j, [&](int m) -> const float(&)[4] { return sums[m][j]; });
             }
+        }
+        if constexpr (P::sums && !P::up) {
+            const int rows = my_rows < S::warp_groups * 8 ? my_rows : S::warp_groups * 8;
+            const int strips = ragged_strips && my_strips < S::warp_strips ? my_strips : S::warp_strips;
+            if (my_groups > 0 && rows > 0)
+                arrive<P::outputs>(p.to, index_t{at.rows.row} + my_first, rows, my_strip, strips, lane);
         }
     }
     copy_wait<0>();

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <gatefold/cuda/device.cuh>
+#include <gatefold/cuda/row_sums.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
@@ -30,7 +31,8 @@ struct shared_product {
 template <class T>
 struct grouped_product {
     using A = accumulate_t<T>;
-    const T* in = nullptr;  ///< rows of tokens, or of activations
+    static constexpr bool sums = false;  ///< rows are stored
+    const T* in = nullptr;               ///< rows of tokens, or of activations
     index_t in_stride = 0;
     const T* weights = nullptr;  ///< [experts, weight rows, K]
     const T* bias = nullptr;     ///< [experts, weight rows]
@@ -45,6 +47,13 @@ struct grouped_product {
     int rows = 0;  ///< without tiles: all rows, expert 0; with a shared expert: its rows
     A limit = 0;
     shared_product<T> shared = {};
+};
+
+/// Arguments of a product whose rows are added up per token: up projections make the sums zero, down projections add.
+template <class T>
+struct summed_product : grouped_product<T> {
+    static constexpr bool sums = true;
+    row_sums<T> to;
 };
 
 template <bool WithShared, class T>

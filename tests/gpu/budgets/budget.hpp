@@ -19,6 +19,7 @@ facts gpt_oss(std::int64_t tokens, bool calls);
 facts gpt_oss_whole(std::int64_t tokens, bool calls);
 facts olmoe(std::int64_t tokens, bool calls);
 facts olmoe_whole(std::int64_t tokens, bool calls);
+facts qwen3_unordered(std::int64_t tokens, bool calls);
 facts qwen2(std::int64_t tokens, bool calls);
 facts dense(std::int64_t tokens, bool calls);
 

@@ -11,9 +11,16 @@ int main(int argc, char** argv) {
         budget::facts (*run)(std::int64_t, bool);
     };
     constexpr entry entries[] = {
-        {"mixtral", budget::mixtral}, {"qwen3", budget::qwen3}, {"deepseek_v3", budget::deepseek_v3},
-        {"gpt_oss", budget::gpt_oss}, {"olmoe", budget::olmoe}, {"olmoe_whole", budget::olmoe_whole},
-        {"qwen2", budget::qwen2},     {"dense", budget::dense}, {"gpt_oss_whole", budget::gpt_oss_whole},
+        {"mixtral", budget::mixtral},
+        {"qwen3", budget::qwen3},
+        {"deepseek_v3", budget::deepseek_v3},
+        {"gpt_oss", budget::gpt_oss},
+        {"olmoe", budget::olmoe},
+        {"olmoe_whole", budget::olmoe_whole},
+        {"qwen2", budget::qwen2},
+        {"dense", budget::dense},
+        {"gpt_oss_whole", budget::gpt_oss_whole},
+        {"qwen3_unordered", budget::qwen3_unordered},
     };
     if (argc < 3) return std::fprintf(stderr, "usage: budgets NAME TOKENS [facts]\n"), 2;
     const std::int64_t tokens = std::atoll(argv[2]);
