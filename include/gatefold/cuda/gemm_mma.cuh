@@ -79,6 +79,51 @@ __device__ __forceinline__ void copy_row_chunk(std::uint32_t to, const T* from, 
         copy_elements(to, from, valid);
 }
 
+/// What a thread copies of the rows of a tile into a stage [rows x 64] of kernel shape S: its chunk of every
+/// rows_at_once-th row, chunk c of row r at c ^ (r & 7). What stays within an item is computed by move_to().
+template <class P, class S>
+class row_cursor {
+    using T = typename P::value_type;
+    static constexpr int BK = S::depth, chunks = BK / 8, rows_at_once = S::threads / chunks;
+    static constexpr int copies = S::rows / rows_at_once;
+    static_assert(BK == 64, "the swizzle is written for rows of 128 bytes");
+    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
+    const int row_, chunk_;
+    const std::uint32_t to_;
+    const T* from_[std::size_t{copies}];
+    int readable_[std::size_t{copies}];
+
+public:
+    __device__ __forceinline__ row_cursor(int thread, std::uint32_t ring_rows)
+        : row_(thread / chunks),
+          chunk_(thread % chunks),
+          to_(ring_rows + static_cast<std::uint32_t>(row_ * (BK * 2) + (chunk_ ^ (row_ & 7)) * 16)) {}
+
+    __device__ __forceinline__ void move_to(const grouped_product<T>& p, const tile& at) {
+        const T* in = input_of<P::with_shared>(p, at.expert);
+        const index_t stride = stride_of<P::with_shared>(p, at.expert);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < copies; ++i) {
+            const int r = row_ + i * rows_at_once;
+            index_t source = 0;
+            if (r < at.rows) source = source_of<P::with_shared>(p, at.expert, at.row + r);
+            from_[i] = in + source * stride + chunk_ * 8;
+            readable_[i] = r < at.rows ? P::readable - chunk_ * 8 : 0;
+        }
+    }
+    /// k in [BK · k_block, BK · k_block + 16 · steps) into stage `stage`.
+    __device__ __forceinline__ void copy(const grouped_product<T>& p, int stage, int k_block, int steps) const {
+        const std::uint32_t to = to_ + static_cast<std::uint32_t>(stage * S::row_bytes);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < copies; ++i) {
+            if (steps < BK / 16 && chunk_ >= 2 * steps) break;
+            const int valid = P::readable % BK == 0 ? readable_[i] : readable_[i] - k_block * BK;
+            copy_row_chunk<P, BK>(to + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_[i] + k_block * BK,
+                                  p.in, valid < 8 ? valid : 8);
+        }
+    }
+};
+
 /// Where lane `lane` of a 512-byte piece finds its 8 elements in the hub's layout: weight row and offset in k.
 template <class P>
 struct hub_lane {

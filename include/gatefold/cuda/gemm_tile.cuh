@@ -27,7 +27,6 @@ struct tile_shape {
     static constexpr arrangement cut = narrow       ? arrangement::tiles_of_64x64
                                        : Rows == 64 ? arrangement::tiles_of_64x256
                                                     : arrangement::tiles_of_128x256;
-    static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
     static_assert(warp_strips == 4 && (narrow ? strips * 32 == threads : WeightRows % (16 * block_strips) == 0));
     static_assert(warp_groups == 8 || warp_groups == 2, "the ladder of row counts has these heights");
 };
@@ -41,12 +40,10 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
     using X = typename P::shape;
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
     constexpr int pieces = (X::strips + S::strips - 1) / S::strips;
-    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
     constexpr int neighbours = S::narrow ? S::strips : block_strips;  // strips side by side in a stage
     constexpr int block_bytes = BK / 16 * neighbours * 512, block_copies = block_bytes / 16 / S::threads;
     constexpr int warps = S::threads / 32, hub_lanes = neighbours / warps > 0 ? neighbours / warps : 1;
     constexpr bool ragged_k = k_last * 16 != BK, ragged_strips = X::strips % S::strips != 0;
-    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
     static_assert(warps <= block_strips);
 
     extern __shared__ __align__(128) unsigned char ring_memory[];
@@ -59,14 +56,10 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
     [[maybe_unused]] int load_strips = 0;  // of this piece; of the block of packed strips where the tile is narrow
-    const T* from_rows[std::size_t{row_copies}];
-    int readable[std::size_t{row_copies}];
+    row_cursor<P, S> rows(thread, ring_rows);
     const T* from_weights = p.weights;
     const T* hub[std::size_t{S::blocks}][std::size_t{hub_lanes}];
     [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
-    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
-    const std::uint32_t to_rows_lane =
-        ring_rows + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
     const std::uint32_t to_weights_lane = ring_weights + static_cast<std::uint32_t>(thread * 16);
 
     const auto load = [&] {
@@ -74,8 +67,6 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
             if (load_k == 0) {
                 const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
-                const T* in = input_of<P::with_shared>(p, at.rows.expert);
-                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
                 if constexpr (P::packed && S::narrow) {
@@ -93,25 +84,11 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
                             hub[b][i] = hub_lane<P>(expert, strip + b * block_strips + warp + i * warps, lane).row;
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < row_copies; ++i) {
-                    const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
-                    from_rows[i] = in + source * in_stride + my_chunk * 8;
-                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
-                }
+                rows.move_to(p, at.rows);
             }
-            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
             const std::uint32_t to_weights = to_weights_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
-            GATEFOLD_UNROLL
-            for (int i = 0; i < row_copies; ++i) {
-                if (ragged_k && last && my_chunk >= 2 * k_last) break;
-                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                copy_row_chunk<P, BK>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)),
-                                      from_rows[i] + load_k * BK, p.in, valid < 8 ? valid : 8);
-            }
+            rows.copy(p, load_stage, load_k, ragged_k && last ? k_last : BK / 16);
             GATEFOLD_UNROLL
             for (int b = 0; b < S::blocks; ++b) {
                 const std::uint32_t to = to_weights + static_cast<std::uint32_t>(b * block_bytes);

@@ -85,7 +85,6 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     using X = typename P::shape;
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
     constexpr int pieces = (X::strips + S::strips - 1) / S::strips, warps = S::threads / 32;
-    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
     constexpr int warp_strips = S::strips / warps;
     constexpr bool ragged_k = k_last * 16 != BK;
 
@@ -98,22 +97,16 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
-    const T* from_rows[std::size_t{row_copies}];
-    int readable[std::size_t{row_copies}];
+    row_cursor<P, S> rows(thread, ring);
     const T* from_strips[std::size_t{warp_strips}];  ///< null: no such strip
     [[maybe_unused]] int strip_step[std::size_t{warp_strips}];
     [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
-    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
-    const std::uint32_t to_rows_lane =
-        ring + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
     const std::uint32_t to_strips_lane = ring_weights + static_cast<std::uint32_t>(warp * 512 + lane * 16);
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
                 const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
                 const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
-                const T* in = input_of<P::with_shared>(p, at.rows.expert);
-                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < warp_strips; ++i) {
                     const int strip = at.piece * S::strips + warp + i * warps;
@@ -127,25 +120,11 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
                         from_strips[i] = hub_lane<P>(expert, strip, lane).row;
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < row_copies; ++i) {
-                    const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
-                    from_rows[i] = in + source * in_stride + my_chunk * 8;
-                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
-                }
+                rows.move_to(p, at.rows);
             }
-            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
             const std::uint32_t to_strips = to_strips_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
-            GATEFOLD_UNROLL
-            for (int i = 0; i < row_copies; ++i) {
-                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                copy_row_chunk<P, BK>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
-                                      p.in, valid < 8 ? valid : 8);
-                from_rows[i] += BK;
-            }
+            rows.copy(p, load_stage, load_k, ragged_k && last ? k_last : BK / 16);
             GATEFOLD_UNROLL
             for (int k16 = 0; k16 < BK / 16; ++k16) {
                 if (ragged_k && last && k16 >= k_last) break;

@@ -63,28 +63,32 @@ __device__ __forceinline__ void ldmatrix(std::uint32_t (&r)[4], std::uint32_t at
                  : "memory");
 }
 
+/// A type as instructions call it.
+template <class T>
+struct instruction_type;
+template <>
+struct instruction_type<bf16> {
+    static constexpr char name[] = "bf16";
+};
+template <>
+struct instruction_type<f16> {
+    static constexpr char name[] = "f16";
+};
+
 /// d[16,8] += a[16,16] b[16,8]: d0 d1 are row lane/4, d2 d3 row lane/4 + 8, columns 2 (lane%4) + {0,1}.
 template <class T>
 __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                              std::uint32_t b1) {
-    if constexpr (std::is_same_v<T, bf16>)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(instruction_type<T>::name));
 }
 
 /// Two sums rounded to T, the first in the lower half.
 template <class T>
 __device__ __forceinline__ std::uint32_t round_two(float low, float high) {
     std::uint32_t r;
-    if constexpr (std::is_same_v<T, bf16>)
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    else
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    asm("cvt.rn.%3x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low), "C"(instruction_type<T>::name));
     return r;
 }
 
