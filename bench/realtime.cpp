@@ -7,32 +7,15 @@
 // Weights stay in the second-level cache. Latencies are those of the wall clock under the scheduler that is there; a
 // reading of the clock (clock_ns) is in each of them.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "data.hpp"
+#include "heap.hpp"
 #include "measure.hpp"
 #include "peers/small_ffn.hpp"
-
-namespace {
-
-std::atomic<long> allocations{0};
-
-}  // namespace
-
-// Everything that the library or the program asks the heap for passes one of these.
-void* operator new(std::size_t bytes) {
-    allocations.fetch_add(1, std::memory_order_relaxed);
-    if (void* memory = std::malloc(bytes ? bytes : 1)) return memory;
-    throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace bench {
 namespace {
@@ -46,7 +29,7 @@ double nanoseconds(clock::time_point from, clock::time_point to) {
 
 /// An allocator that counts, for the context.
 void* count_and_allocate(void*, std::size_t bytes, std::size_t alignment) {
-    allocations.fetch_add(1, std::memory_order_relaxed);
+    count_allocation();
     return system_allocator.allocate(system_allocator.self, bytes, alignment);
 }
 constexpr allocator counting{nullptr, &count_and_allocate, system_allocator.release};
@@ -136,9 +119,9 @@ void run(benchmark::State& state) {
     long allocated = 0;
     const auto once = [&] {
         other_work();
-        const long begun = allocations.load(std::memory_order_relaxed);
+        const long begun = allocations();
         run_period(own, ours);
-        allocated += allocations.load(std::memory_order_relaxed) - begun;
+        allocated += allocations() - begun;
         other_work();
         if (other) run_period(theirs, [&](int i) { benchmark::DoNotOptimize(other->run(x.view().row(i))); });
         other_work();

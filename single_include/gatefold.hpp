@@ -114,7 +114,11 @@
 #define GATEFOLD_HARDWARE_FMA 0
 #endif
 
-#if GATEFOLD_AMX
+// GATEFOLD_SOFTWARE_TILES (a build definition) replaces the matrix unit of the AMX tier by its twin in plain code,
+// which any machine with the tier's vectors runs.
+#if GATEFOLD_AMX && defined(GATEFOLD_SOFTWARE_TILES)
+#define GATEFOLD_TIER_ISA amx_in_software
+#elif GATEFOLD_AMX
 #define GATEFOLD_TIER_ISA amx
 #elif GATEFOLD_AVX512_BF16
 #define GATEFOLD_TIER_ISA avx512_bf16
@@ -2124,61 +2128,13 @@ private:
 // Every output is one chain of fused multiply-adds in ascending k (or r) that starts from +0, or from the old value of
 // out when accumulating, and is rounded once: the bits do not depend on threads, blocks, or which rows are present.
 
-// ---- gatefold/cpu/gemm.hpp ----
-// The micro-kernels of the CPU wing: a tile of a few rows times a few vectors of outputs, sums in registers.
-//
-//     rows, packed    [step][R] ──┐
-//     streams, packed [step][W] ──┴──> c[R][NV · W]      NV streams side by side, W = lanes of a register
-//
-// A form says what a step is: one k (float, double; f16 and bf16 storage widened), or a pair of k (bf16). Every sum is
-// one chain in ascending steps, so that cutting k, rows or outputs into blocks never changes a bit.
+// ---- gatefold/cpu/pack.hpp ----
+// Copies that put operands in the order in which the kernels read them: rows of tokens into [step][R], rows of weights
+// into streams [step][W], both by square transposes; gather, scale and conversion happen on the way.
 
-// ---- gatefold/cpu/simd/denormals.hpp ----
-// Subnormal numbers in bf16 products: read as zero, results flushed to zero, as the matrix units do it.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// While it lives, the arithmetic of this thread treats subnormal operands and results as zeros. On targets where that
-/// cannot be switched, subnormals are kept: products of bf16 that small differ there.
-///
-/// Arithmetic must stand in a function of its own that is not inlined into the scope: the compiler does not know that
-/// the mode matters.
-class flush_subnormals {
-public:
-#if defined(__x86_64__)
-    GATEFOLD_INLINE flush_subnormals() : saved_(__builtin_ia32_stmxcsr()) {
-        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_ | both);
-    }
-    GATEFOLD_INLINE ~flush_subnormals() {
-        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_);
-    }
-
-private:
-    static constexpr unsigned both = 0x8040;
-    unsigned saved_;
-#elif defined(__aarch64__)
-    GATEFOLD_INLINE flush_subnormals() {
-        asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" ::"r"(saved_ | std::uint64_t{1} << 24));
-    }
-    GATEFOLD_INLINE ~flush_subnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
-
-private:
-    std::uint64_t saved_;
-#else
-    GATEFOLD_INLINE flush_subnormals() {}
-    GATEFOLD_INLINE ~flush_subnormals() {}
-
-private:
-#endif
-public:
-    flush_subnormals(const flush_subnormals&) = delete;
-    flush_subnormals& operator=(const flush_subnormals&) = delete;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/simd/transpose.hpp ----
-// Square transposes in registers: how rows of weights become panels whose vectors hold one k of neighbouring outputs.
+// ---- gatefold/cpu/simd/around.hpp ----
+// Stores that go around the caches, for results larger than they are: a line is neither fetched before it is written
+// nor kept afterwards. What is stored is the same.
 
 // ---- gatefold/cpu/simd/vec.hpp ----
 // The one vector type of the CPU kernels: as wide as a register of the tier, over compiler vectors, with intrinsics
@@ -2406,6 +2362,38 @@ GATEFOLD_INLINE void prefetch(const void* p) {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
+/// Bytes beyond which no cache keeps what a call writes until it is read again.
+inline constexpr std::size_t kept_in_caches = std::size_t{32} << 20;
+
+/// Whether store_around() may write to `p`.
+GATEFOLD_INLINE bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % vector_bytes == 0; }
+
+/// store() past the caches where the tier has such an instruction for the type; `p` is aligned to a register.
+template <class T, class A, int N>
+GATEFOLD_INLINE void store_around(T* p, vec<A, N> v) {
+#if GATEFOLD_AVX512
+    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm512_stream_ps(p, v.raw);
+    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm512_stream_pd(p, v.raw);
+#elif GATEFOLD_AVX2
+    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm256_stream_ps(p, v.raw);
+    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm256_stream_pd(p, v.raw);
+#endif
+    store(p, v);
+}
+
+/// Makes what store_around() wrote visible to other threads before anything that this thread writes later.
+GATEFOLD_INLINE void finish_stores_around() {
+#if GATEFOLD_AVX2
+    _mm_sfence();
+#endif
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/simd/transpose.hpp ----
+// Square transposes in registers: how rows of weights become panels whose vectors hold one k of neighbouring outputs.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
 /// Lanes of 32 bits of a register.
 inline constexpr int words = lanes<float>;
 
@@ -2489,6 +2477,280 @@ GATEFOLD_INLINE void transpose(vec<double> (&rows)[lanes<double>]) {
         }
     }
 }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows of a matrix, in order or picked by a plan: row r is row pairs[r] / slots of `data`, times factor[pairs[r]].
+template <class T>
+struct rows_of {
+    using value_type = T;
+    using factor_type = accumulate_t<T>;
+    const T* data;
+    index_t stride;
+    const std::int32_t* pairs = nullptr;
+    int slots = 1;
+    const factor_type* factor = nullptr;
+
+    GATEFOLD_INLINE const T* row(index_t r) const { return data + (pairs ? pairs[r] / slots : r) * stride; }
+    GATEFOLD_INLINE factor_type factor_of(index_t r) const { return factor[pairs ? pairs[r] : r]; }
+};
+
+/// A stretch of one row as vectors of the type it is summed in; zeros behind its end.
+template <class A, class T>
+struct row_reader {
+    using element = A;
+    const T* data;
+    index_t columns;
+    const A* factor;
+
+    GATEFOLD_INLINE vec<A> operator()(index_t step) const {
+        const vec<A> x = load_first<A>(data + step, columns - step);
+        return factor ? mul(x, broadcast<A>(*factor)) : x;
+    }
+    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns ? steps : columns;
+        return factor ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
+};
+
+/// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
+template <class T>
+struct pair_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        constexpr int n = 2 * words;
+        const T* p = data + 2 * step;
+        const index_t left = columns - 2 * step;
+        vec<float> result;
+        if constexpr (std::is_same_v<T, bf16>) {
+            if (!factor && left >= n) {
+                std::memcpy(&result.raw, p, sizeof result.raw);
+                return result;
+            }
+        }
+        bf16 pairs[n];
+        for (int half = 0; half < n; half += words) {
+            vec<float> x = load_first<float>(p + half, left - half);
+            if (factor) x = mul(x, broadcast(*factor));
+            store(pairs + half, x);
+        }
+        std::memcpy(&result.raw, pairs, sizeof result.raw);
+        return result;
+    }
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns / 2 ? steps : columns / 2;
+        return factor || !std::is_same_v<T, bf16> ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const {
+        if constexpr (std::is_same_v<T, bf16>) {
+            vec<float> result;
+            std::memcpy(&result.raw, data + 2 * step, sizeof result.raw);
+            return result;
+        } else {
+            return (*this)(step);
+        }
+    }
+};
+
+/// A stretch of one row rounded to bf16, as floats; zeros behind its end.
+template <class T>
+struct rounding_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        vec<float> x = load_first<float>(data + step, columns - step);
+        if (std::is_same_v<T, bf16> && !factor) return x;
+        if (factor) x = mul(x, broadcast(*factor));
+        bf16 rounded[words];
+        store(rounded, x);
+        return load<float>(rounded);
+    }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
+};
+
+/// Writes one step of a stream: W numbers in storage type, or W words of two bf16; past the caches if Around.
+template <class T, bool Around = false, class A>
+GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
+    if constexpr (Around && (std::is_same_v<T, bf16> || std::is_same_v<T, A>))
+        store_around(reinterpret_cast<A*>(to), x);
+    else if constexpr (std::is_same_v<T, bf16>)
+        std::memcpy(to, &x.raw, sizeof x.raw);
+    else
+        store(to, x);
+}
+
+/// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
+/// from there up to `height` become zeros.
+template <class Reader, class A = typename Reader::element>
+GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
+    constexpr int width = lanes<A>;
+    if (height == 1 && rows == 1) {
+        for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
+        return;
+    }
+    const index_t total = steps * height;
+    index_t done = 0;
+    if (rows == height && height <= width) {
+        const index_t whole = readers[0].whole(steps);
+        for (; done + width <= whole && (done + width) * height + width <= total + height; done += width) {
+            vec<A> block[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) block[i] = readers[i < height ? i : height - 1].inside(done);
+            transpose(block);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store(to + (done + j) * height, block[j]);
+        }
+    }
+    for (index_t s = done; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width;
+        for (int first = 0; first < height; first += width) {
+            vec<A> block[std::size_t{width}];
+            for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
+            transpose(block);
+            // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
+            for (index_t j = 0; j < n; ++j) {
+                A* p = to + (s + j) * height + first;
+                if (height - first >= width || (first == 0 && (s + j) * height + width <= total))
+                    store(p, block[j]);
+                else
+                    store_first(p, block[j], height - first);
+            }
+        }
+    }
+}
+
+/// Interleaves `count` columns of the rows [first, first + W) of `from` [height][W], those that exist:
+/// to[j · height + i] = from[i][j]. Writes nothing outside [0, height · count).
+template <class A>
+GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int first, index_t count) {
+    constexpr int width = lanes<A>;
+    if (height == 1) return store_first(to, load<A>(from), count);
+    const index_t rows = height - first, total = count * height;
+    vec<A> block[std::size_t{width}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < width; ++i) block[i] = load<A>(from + (first + (i < rows ? i : rows - 1)) * width);
+    transpose(block);
+    // What a full register writes too much is written again by the next one, up to where nothing follows.
+    GATEFOLD_UNROLL
+    for (int j = 0; j < width; ++j) {
+        if (j >= count) break;
+        const index_t at = j * height + first;
+        store_first(to + at, block[j], first == 0 && at + width <= total ? width : rows);
+    }
+}
+
+/// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
+/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register.
+template <class T, int Step, bool Around = false, class A = accumulate_t<T>>
+GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
+    constexpr int width = lanes<A>;
+    bool whole = true;
+    for (int i = 0; i < width; ++i) whole = whole && rows[i];
+    index_t s = 0;
+    if (whole)
+        for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
+            vec<A> x[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) {
+                const T* p = rows[i] + s * Step;
+                if constexpr (Step == 2)
+                    x[i] = load<A>(reinterpret_cast<const A*>(p));
+                else
+                    x[i] = load<A>(p);
+            }
+            transpose(x);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+        }
+    for (; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width, k = s * Step;
+        vec<A> x[std::size_t{width}];
+        for (int i = 0; i < width; ++i) {
+            if (!rows[i])
+                x[i] = zeros<A>();
+            else if constexpr (Step == 2)
+                x[i] = pair_reader<T>{rows[i], columns, nullptr}(s);
+            else
+                x[i] = load_first<A>(rows[i] + k, columns - k);
+        }
+        transpose(x);
+        for (index_t j = 0; j < n; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/products_run.hpp ----
+// How one grouped product is cut into blocks and carried out: what the three products of cpu/products.hpp share.
+//
+//     a ── pack_rows ────> [k][R] ──┐
+//     b ── pack_panels ──> [k][W] ──┴──> tiles of R rows and 2 W columns ──> out
+//
+// Operands are reached through pointers to functions that copy a block each, so that the loops are compiled once per
+// type of sums and results, not once per pair of operand types.
+
+// ---- gatefold/cpu/gemm.hpp ----
+// The micro-kernels of the CPU wing: a tile of a few rows times a few vectors of outputs, sums in registers.
+//
+//     rows, packed    [step][R] ──┐
+//     streams, packed [step][W] ──┴──> c[R][NV · W]      NV streams side by side, W = lanes of a register
+//
+// A form says what a step is: one k (float, double; f16 and bf16 storage widened), or a pair of k (bf16). Every sum is
+// one chain in ascending steps, so that cutting k, rows or outputs into blocks never changes a bit.
+
+// ---- gatefold/cpu/simd/denormals.hpp ----
+// Subnormal numbers in bf16 products: read as zero, results flushed to zero, as the matrix units do it.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// While it lives, the arithmetic of this thread treats subnormal operands and results as zeros. On targets where that
+/// cannot be switched, subnormals are kept: products of bf16 that small differ there.
+///
+/// Arithmetic must stand in a function of its own that is not inlined into the scope: the compiler does not know that
+/// the mode matters.
+class flush_subnormals {
+public:
+#if defined(__x86_64__)
+    GATEFOLD_INLINE flush_subnormals() : saved_(__builtin_ia32_stmxcsr()) {
+        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_ | both);
+    }
+    GATEFOLD_INLINE ~flush_subnormals() {
+        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_);
+    }
+
+private:
+    static constexpr unsigned both = 0x8040;
+    unsigned saved_;
+#elif defined(__aarch64__)
+    GATEFOLD_INLINE flush_subnormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" ::"r"(saved_ | std::uint64_t{1} << 24));
+    }
+    GATEFOLD_INLINE ~flush_subnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+private:
+    std::uint64_t saved_;
+#else
+    GATEFOLD_INLINE flush_subnormals() {}
+    GATEFOLD_INLINE ~flush_subnormals() {}
+
+private:
+#endif
+public:
+    flush_subnormals(const flush_subnormals&) = delete;
+    flush_subnormals& operator=(const flush_subnormals&) = delete;
+};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
@@ -2724,13 +2986,14 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                     w[j] = load<sum>(reinterpret_cast<const sum*>(p));
                 else
                     w[j] = load<sum>(p);
-                prefetch<false>(ahead + j * vector_bytes);
+                if (R <= 2) prefetch<false>(ahead + j * vector_bytes);
             }
             matrix += width * Form::step;
-            ahead += width * vector_bytes;
             transpose(w);
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
+                // Among many multiply-adds, so that the loads of a square need not queue behind its requests.
+                if (R > 2) prefetch<false>(ahead + j * vector_bytes);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     if constexpr (Form::block > 1) {
@@ -2742,6 +3005,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 }
                 a += (Form::block > 1 ? 2 : 1) * R;
             }
+            ahead += width * vector_bytes;
         }
         if constexpr (Form::block > 1) {
             GATEFOLD_UNROLL
@@ -2797,188 +3061,6 @@ GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/pack.hpp ----
-// Copies that put operands in the order in which the kernels read them: rows of tokens into [step][R], rows of weights
-// into streams [step][W], both by square transposes; gather, scale and conversion happen on the way.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Rows of a matrix, in order or picked by a plan: row r is row pairs[r] / slots of `data`, times factor[pairs[r]].
-template <class T>
-struct rows_of {
-    using value_type = T;
-    using factor_type = accumulate_t<T>;
-    const T* data;
-    index_t stride;
-    const std::int32_t* pairs = nullptr;
-    int slots = 1;
-    const factor_type* factor = nullptr;
-
-    GATEFOLD_INLINE const T* row(index_t r) const { return data + (pairs ? pairs[r] / slots : r) * stride; }
-    GATEFOLD_INLINE factor_type factor_of(index_t r) const { return factor[pairs ? pairs[r] : r]; }
-};
-
-/// A stretch of one row as vectors of the type it is summed in; zeros behind its end.
-template <class A, class T>
-struct row_reader {
-    using element = A;
-    const T* data;
-    index_t columns;
-    const A* factor;
-
-    GATEFOLD_INLINE vec<A> operator()(index_t step) const {
-        const vec<A> x = load_first<A>(data + step, columns - step);
-        return factor ? mul(x, broadcast<A>(*factor)) : x;
-    }
-    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
-    GATEFOLD_INLINE index_t whole(index_t steps) const {
-        const index_t n = steps < columns ? steps : columns;
-        return factor ? 0 : n;
-    }
-    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
-};
-
-/// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
-template <class T>
-struct pair_reader {
-    using element = float;
-    const T* data;
-    index_t columns;
-    const float* factor;
-
-    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
-        constexpr int n = 2 * words;
-        const T* p = data + 2 * step;
-        const index_t left = columns - 2 * step;
-        vec<float> result;
-        if constexpr (std::is_same_v<T, bf16>) {
-            if (!factor && left >= n) {
-                std::memcpy(&result.raw, p, sizeof result.raw);
-                return result;
-            }
-        }
-        bf16 pairs[n];
-        for (int half = 0; half < n; half += words) {
-            vec<float> x = load_first<float>(p + half, left - half);
-            if (factor) x = mul(x, broadcast(*factor));
-            store(pairs + half, x);
-        }
-        std::memcpy(&result.raw, pairs, sizeof result.raw);
-        return result;
-    }
-    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
-    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
-};
-
-/// A stretch of one row rounded to bf16, as floats; zeros behind its end.
-template <class T>
-struct rounding_reader {
-    using element = float;
-    const T* data;
-    index_t columns;
-    const float* factor;
-
-    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
-        vec<float> x = load_first<float>(data + step, columns - step);
-        if (std::is_same_v<T, bf16> && !factor) return x;
-        if (factor) x = mul(x, broadcast(*factor));
-        bf16 rounded[words];
-        store(rounded, x);
-        return load<float>(rounded);
-    }
-    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
-    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
-};
-
-/// Writes one step of a stream: W numbers in storage type, or W words of two bf16.
-template <class T, class A>
-GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
-    if constexpr (std::is_same_v<T, bf16>)
-        std::memcpy(to, &x.raw, sizeof x.raw);
-    else
-        store(to, x);
-}
-
-/// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
-/// from there up to `height` become zeros.
-template <class Reader, class A = typename Reader::element>
-GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
-    constexpr int width = lanes<A>;
-    if (height == 1 && rows == 1) {
-        for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
-        return;
-    }
-    const index_t total = steps * height;
-    index_t done = 0;
-    if (rows == width && height == width) {
-        const index_t whole = readers[0].whole(steps);
-        for (; done + width <= whole; done += width) {
-            vec<A> block[std::size_t{width}];
-            GATEFOLD_UNROLL
-            for (int i = 0; i < width; ++i) block[i] = readers[i].inside(done);
-            transpose(block);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store(to + (done + j) * width, block[j]);
-        }
-    }
-    for (index_t s = done; s < steps; s += width) {
-        const index_t n = steps - s < width ? steps - s : width;
-        for (int first = 0; first < height; first += width) {
-            vec<A> block[std::size_t{width}];
-            for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
-            transpose(block);
-            // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
-            for (index_t j = 0; j < n; ++j) {
-                A* p = to + (s + j) * height + first;
-                if (height - first >= width || (first == 0 && (s + j) * height + width <= total))
-                    store(p, block[j]);
-                else
-                    store_first(p, block[j], height - first);
-            }
-        }
-    }
-}
-
-/// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
-/// zeros, and so is what stands behind `columns`.
-template <class T, int Step, class A = accumulate_t<T>>
-GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
-    constexpr int width = lanes<A>;
-    bool whole = true;
-    for (int i = 0; i < width; ++i) whole = whole && rows[i];
-    index_t s = 0;
-    if (whole)
-        for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
-            vec<A> x[std::size_t{width}];
-            GATEFOLD_UNROLL
-            for (int i = 0; i < width; ++i) {
-                const T* p = rows[i] + s * Step;
-                if constexpr (Step == 2)
-                    x[i] = load<A>(reinterpret_cast<const A*>(p));
-                else
-                    x[i] = load<A>(p);
-            }
-            transpose(x);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
-        }
-    for (; s < steps; s += width) {
-        const index_t n = steps - s < width ? steps - s : width, k = s * Step;
-        vec<A> x[std::size_t{width}];
-        for (int i = 0; i < width; ++i) {
-            if (!rows[i])
-                x[i] = zeros<A>();
-            else if constexpr (Step == 2)
-                x[i] = pair_reader<T>{rows[i], columns, nullptr}(s);
-            else
-                x[i] = load_first<A>(rows[i] + k, columns - k);
-        }
-        transpose(x);
-        for (index_t j = 0; j < n; ++j) store_stream<T>(to + (s + j) * width * Step, x[j]);
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -2991,13 +3073,6 @@ struct grouping {
     GATEFOLD_INLINE index_t begin(int e) const { return offsets ? offsets[e] : 0; }
     GATEFOLD_INLINE index_t end(int e) const { return offsets ? offsets[e + 1] : rows; }
     GATEFOLD_INLINE index_t count(int e) const { return end(e) - begin(e); }
-};
-
-/// The matrices of all experts: row i of expert e at data + e · step + i · stride.
-template <class T>
-struct weights_of {
-    const T* data;
-    index_t stride, step = 0;
 };
 
 /// Where results go: row i (of expert e, for product_tn) at data + e · step + i · stride.
@@ -3021,129 +3096,274 @@ constexpr std::size_t product_scratch_bytes(int threads) {
     return static_cast<std::size_t>(threads) * product_blocks::bytes;
 }
 
-template <class A, class B>
-using sum_of = std::conditional_t<std::is_same_v<A, double> || std::is_same_v<B, double>, double, float>;
-
 /// Shares [0, total) of a cost among `parts`; the share of a part begins here.
 GATEFOLD_INLINE index_t share(index_t total, int part, int parts) {
     return total / parts * part + total % parts * part / parts;
-}
-
-/// The rows × columns blocks of one group's output.
-struct block_grid {
-    index_t rows, columns, row_blocks, column_blocks;
-    index_t tasks() const { return row_blocks * column_blocks; }
-};
-
-/// Runs one product: for every group, `extent(e)` gives (rows, columns, depth) of its output and sum, `pack_rows` and
-/// `pack_panels` bring operands into the kernels' order, `target(e)` is where the output lies.
-template <class Sum, class Context, class Extent, class PackRows, class PackPanels, class Target>
-void run_product(Context& ctx, std::byte* scratch, int groups, bool accumulate, Extent extent, PackRows pack_rows,
-                 PackPanels pack_panels, Target target) {
-    using form = chain<Sum>;
-    using blocks = product_blocks;
-    constexpr int width = lanes<Sum>, panel = 2 * width;
-    static_assert(panel <= blocks::panel);
-    const int parts = ctx.threads();
-
-    // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
-    index_t all = 0;
-    for (int e = 0; e < groups; ++e) {
-        const auto x = extent(e);
-        all += ceil_div<index_t>(x.rows, blocks::rows) * ceil_div<index_t>(x.columns, blocks::columns);
-    }
-    index_t block_columns = blocks::columns;
-    while (all < 4 * parts && block_columns > 2 * panel && parts > 1) block_columns /= 2, all *= 2;
-    const auto grid = [&](int e) {
-        const auto x = extent(e);
-        return block_grid{x.rows, x.columns, ceil_div<index_t>(x.rows, blocks::rows),
-                          ceil_div<index_t>(x.columns, block_columns)};
-    };
-    // A task costs its arithmetic and, per output, about what eight rows would for packing.
-    const auto cost = [&](int e) {
-        const auto x = extent(e);
-        const block_grid g = grid(e);
-        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
-    };
-    index_t total = 0;
-    for (int e = 0; e < groups; ++e) total += grid(e).tasks() * cost(e);
-
-    ctx.parallel(parts, [&](int part) {
-        std::byte* memory = scratch + static_cast<std::size_t>(part) * blocks::bytes;
-        Sum* a = reinterpret_cast<Sum*>(memory);
-        Sum* c = a + index_t{blocks::rows} * blocks::depth;
-        Sum* b = c + index_t{blocks::rows} * blocks::columns;
-        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
-        index_t before = 0;
-        for (int e = 0; e < groups; ++e) {
-            const block_grid g = grid(e);
-            const auto x = extent(e);
-            const index_t each = cost(e), first = before;
-            before += each * g.tasks();
-            if (g.tasks() == 0 || before <= low || first >= high) continue;
-            const auto out = target(e);
-            for (index_t task = 0; task < g.tasks(); ++task) {
-                const index_t begins = first + task * each;
-                if (begins < low || begins >= high) continue;
-                const index_t m = task / g.column_blocks, n = task % g.column_blocks;
-                const index_t r0 = g.rows * m / g.row_blocks, r1 = g.rows * (m + 1) / g.row_blocks;
-                const index_t c0 = n * block_columns;
-                const index_t columns = x.columns - c0 < block_columns ? x.columns - c0 : block_columns;
-                const index_t padded = round_up<index_t>(columns, panel);
-                const row_tiles tiles(r1 - r0, form::max_rows);
-                // Sums of whole panels are kept in the output itself where it has their type.
-                using target_type = std::remove_reference_t<decltype(*out.data)>;
-                constexpr bool in_place = std::is_same_v<target_type, Sum>;
-                const index_t whole = in_place ? columns / panel * panel : 0;
-                const auto keep = [&](index_t from, bool load_old) {
-                    for (index_t r = r0; r < r1; ++r)
-                        for (index_t j = from; j < padded; j += width)
-                            store(c + (r - r0) * padded + j,
-                                  load_old ? load_first<Sum>(out.data + r * out.stride + c0 + j, columns - j)
-                                           : zeros<Sum>());
-                };
-                if (x.depth == 0)
-                    keep(0, accumulate);
-                else if (accumulate)
-                    keep(whole, true);
-                for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
-                    const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
-                    for (index_t t = 0; t < tiles.tiles; ++t)
-                        pack_rows(e, r0 + tiles.begin(t), static_cast<int>(tiles.begin(t + 1) - tiles.begin(t)), k0,
-                                  depth, a + tiles.begin(t) * depth);
-                    for (index_t j = 0; j < padded; j += panel) {
-                        const index_t q = j / panel % blocks::together;
-                        if (q == 0) {
-                            const index_t left = (padded - j) / panel;
-                            pack_panels(e, c0 + j, left < blocks::together ? static_cast<int>(left) : blocks::together,
-                                        x.columns, k0, depth, b);
-                        }
-                        for (index_t t = 0; t < tiles.tiles; ++t) {
-                            const index_t r = tiles.begin(t);
-                            const int height = static_cast<int>(tiles.begin(t + 1) - r);
-                            Sum* to = c + r * padded + j;
-                            index_t row = padded;
-                            if constexpr (in_place)
-                                if (j < whole) to = out.data + (r0 + r) * out.stride + c0 + j, row = out.stride;
-                            kernel_for<form, 2>(height)(depth, a + r * depth, b + q * panel * depth, width * depth, to,
-                                                        row, k0 == 0 && !accumulate,
-                                                        lookahead{0, reinterpret_cast<const char*>(memory), 0, 0});
-                        }
-                    }
-                }
-                for (index_t r = r0; r < r1; ++r)
-                    for (index_t j = x.depth == 0 ? 0 : whole; j < columns; j += width)
-                        store_first(out.data + r * out.stride + c0 + j, load<Sum>(c + (r - r0) * padded + j),
-                                    columns - j);
-            }
-        }
-    });
 }
 
 /// What a group of a product amounts to.
 struct product_extent {
     index_t rows, columns, depth;
 };
+
+/// One product of a call.
+template <class Sum, class Out>
+struct product_call {
+    const grouping& groups;
+    bool over_rows;  ///< sums run over the rows of a group, `rows` is the height of its output; else over `depth`
+    index_t rows, columns, depth;
+    matrix<Out> out;
+    bool accumulate;
+
+    /// Rows [r, r + height) of group e's left operand, k in [k0, k0 + depth), as [depth][height].
+    void (*pack_rows)(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0,
+                      index_t depth, Sum* to);
+    const void* left;
+    /// Columns from n on of group e's right operand, k in [k0, k0 + depth), as the streams [depth][W] of panels; zeros
+    /// from `columns` on.
+    void (*pack_panels)(const void* operand, int e, index_t begin, index_t n, int panels, index_t columns, index_t k0,
+                        index_t depth, Sum* to);
+    const void* right;
+    /// Where the right operand is stored with columns side by side and comes from memory: bytes from one expert, k and
+    /// column to the next. Null elsewhere.
+    const char* weights = nullptr;
+    index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+
+    product_extent extent(int e) const {
+        const index_t count = groups.count(e);
+        if (!over_rows) return {count, columns, depth};
+        return {accumulate && count == 0 ? 0 : rows, columns, count};
+    }
+    Out* target(int e) const { return out.data + (over_rows ? e * out.step : groups.begin(e) * out.stride); }
+    /// Whether results are only written, and more than caches keep: matrices of the size of weights.
+    bool is_large() const {
+        return over_rows && !accumulate &&
+               groups.experts * rows * columns > static_cast<index_t>(kept_in_caches / sizeof(Out));
+    }
+};
+
+/// A rectangle of one group's output.
+struct product_block {
+    int e;
+    index_t r0, rows, c0, columns;
+};
+
+/// A whole tile of outputs, written past the caches: c = Σ rows · streams, as multiply() sums.
+template <class Sum>
+GATEFOLD_NOINLINE void multiply_around(index_t steps, const Sum* a, const Sum* b, index_t stream, Sum* c, index_t row) {
+    constexpr int width = lanes<Sum>, height = chain<Sum>::max_rows;
+    vec<Sum> sums[std::size_t{height}][2];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < height; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) sums[i][j] = zeros<Sum>();
+    }
+    for (index_t k = 0; k < steps; ++k) {
+        vec<Sum> w[2];
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            w[j] = load<Sum>(b + j * stream);
+            keep_apart(w[j].raw);
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < height; ++i) {
+            vec<Sum> x = broadcast(a[i]);
+            keep_apart(x.raw);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) sums[i][j] = fma(x, w[j], sums[i][j]);
+        }
+        a += height;
+        b += width;
+    }
+    forget(c);
+    GATEFOLD_UNROLL
+    for (int i = 0; i < height; ++i, c += row) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) store_around(c + j * width, sums[i][j]);
+    }
+}
+
+/// Writes zeros to a block without a sum.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void clear_block(Out* to, index_t stride, const product_block& b, bool around) {
+    for (index_t r = 0; r < b.rows; ++r, to += stride)
+        for (index_t j = 0; j < b.columns; j += lanes<Sum>)
+            if (around && j + lanes<Sum> <= b.columns)
+                store_around(to + j, zeros<Sum>());
+            else
+                store_first(to + j, zeros<Sum>(), b.columns - j);
+}
+
+/// The outputs of one block; `memory` holds product_blocks::bytes.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_block& block, bool large,
+                                 std::byte* memory) {
+    using form = chain<Sum>;
+    using blocks = product_blocks;
+    constexpr int width = lanes<Sum>, panel = 2 * width, tallest = form::max_rows;
+    static_assert(panel <= blocks::panel);
+    constexpr bool in_place = std::is_same_v<Out, Sum>;
+    const int e = block.e;
+    const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
+    const product_extent x = p.extent(e);
+    Out* const out = p.target(e) + block.r0 * stride + block.c0;
+    const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
+    if (x.depth == 0) {
+        if (!p.accumulate) clear_block<Sum>(out, stride, block, around);
+        return;
+    }
+
+    Sum* a = reinterpret_cast<Sum*>(memory);
+    Sum* c = a + index_t{blocks::rows} * blocks::depth;
+    Sum* b = c + index_t{blocks::rows} * blocks::columns;
+    // Sums of whole panels are kept in the output itself where it has their type.
+    const index_t padded = round_up<index_t>(columns, panel), whole = in_place ? columns / panel * panel : 0;
+    if (p.accumulate)
+        for (index_t r = 0; r < block.rows; ++r)
+            for (index_t j = whole; j < padded; j += width)
+                store(c + r * padded + j, load_first<Sum>(out + r * stride + j, columns - j));
+    // Outputs over few rows are mostly written: there a tile is better whole than as high as the others.
+    const row_tiles even(block.rows, tallest);
+    const auto tile_begin = [&](index_t t) {
+        return !p.over_rows ? even.begin(t) : t < even.tiles ? t * tallest : block.rows;
+    };
+    const auto height_of = [&](index_t t) { return static_cast<int>(tile_begin(t + 1) - tile_begin(t)); };
+    const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
+
+    for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
+        const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
+        const bool fresh = k0 == 0 && !p.accumulate;
+        for (index_t t = 0; t < even.tiles; ++t)
+            p.pack_rows(p.left, begin, block.r0 + tile_begin(t), height_of(t), x.rows, k0, depth,
+                        a + tile_begin(t) * depth);
+        for (index_t j = 0; j < padded; j += panel) {
+            const index_t q = j / panel % blocks::together;
+            if (q == 0) {
+                const index_t left = (padded - j) / panel;
+                p.pack_panels(p.right, e, begin, block.c0 + j,
+                              left < blocks::together ? static_cast<int>(left) : blocks::together, x.columns, k0, depth,
+                              b);
+            }
+            // The panels that are packed next are fetched while the first tile is multiplied.
+            lookahead ahead = nothing;
+            if (p.weights) {
+                const bool wraps = j + blocks::together * panel >= padded;
+                const index_t n = j + blocks::together * panel - (wraps ? padded : 0), k = k0 + (wraps ? depth : 0);
+                if (k < x.depth)
+                    ahead = {0, p.weights + e * p.expert_bytes + k * p.row_bytes + (block.c0 + n) * p.column_bytes,
+                             width * p.column_bytes, p.row_bytes};
+            }
+            for (index_t t = 0; t < even.tiles; ++t, ahead = nothing) {
+                const index_t r = tile_begin(t);
+                const int height = height_of(t);
+                const Sum *rows = a + r * depth, *streams = b + q * panel * depth;
+                if constexpr (in_place) {
+                    if (j < whole) {
+                        Sum* tile = out + r * stride + j;
+                        if (p.over_rows && !around) {
+                            const Sum* next = t + 1 < even.tiles ? tile + height * stride : out + j + panel;
+                            for (int i = 0; i < height; ++i, next += stride) {
+                                prefetch<false>(next);
+                                prefetch<false>(next + width);
+                            }
+                        }
+                        if (around && height == tallest)
+                            multiply_around(depth, rows, streams, width * depth, tile, stride);
+                        else
+                            kernel_for<form, 2>(height)(depth, rows, streams, width * depth, tile, stride, fresh,
+                                                        ahead);
+                        continue;
+                    }
+                }
+                kernel_for<form, 2>(height)(depth, rows, streams, width * depth, c + r * padded + j, padded, fresh,
+                                            ahead);
+            }
+        }
+    }
+    for (index_t r = 0; r < block.rows; ++r)
+        for (index_t j = whole; j < columns; j += width)
+            store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
+}
+
+/// Runs a product: threads share its blocks by what they cost.
+template <class Context, class Sum, class Out>
+void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
+    using blocks = product_blocks;
+    const int groups = p.groups.experts;
+    const bool large = p.is_large();
+
+    // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
+    constexpr index_t least = 65536;
+    index_t work = 0;
+    for (int e = 0; e < groups; ++e) {
+        const product_extent x = p.extent(e);
+        work += x.rows * x.columns * (x.depth + 8);
+    }
+    const int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
+
+    // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
+    index_t all = 0;
+    for (int e = 0; e < groups; ++e) {
+        const product_extent x = p.extent(e);
+        all += ceil_div<index_t>(x.rows, blocks::rows) * ceil_div<index_t>(x.columns, blocks::columns);
+    }
+    index_t block_columns = blocks::columns;
+    while (all < 4 * parts && block_columns > 2 * blocks::panel && parts > 1) block_columns /= 2, all *= 2;
+    struct block_grid {
+        index_t row_blocks, column_blocks;
+        index_t tasks() const { return row_blocks * column_blocks; }
+    };
+    const auto grid = [&](const product_extent& x) {
+        return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
+    };
+    // A task costs its arithmetic and, per output, about what eight rows would for packing.
+    const auto cost = [&](const product_extent& x) {
+        const block_grid g = grid(x);
+        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
+    };
+    index_t total = 0;
+    for (int e = 0; e < groups; ++e) total += grid(p.extent(e)).tasks() * cost(p.extent(e));
+
+    ctx.parallel(parts, [&](int part) {
+        std::byte* memory = scratch + static_cast<std::size_t>(part) * blocks::bytes;
+        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
+        index_t before = 0;
+        for (int e = 0; e < groups; ++e) {
+            const product_extent x = p.extent(e);
+            const block_grid g = grid(x);
+            const index_t each = cost(x), first = before;
+            before += each * g.tasks();
+            if (g.tasks() == 0 || before <= low || first >= high) continue;
+            for (index_t task = 0; task < g.tasks(); ++task) {
+                const index_t begins = first + task * each;
+                if (begins < low || begins >= high) continue;
+                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns;
+                const auto row = [&](index_t i) {
+                    if (!p.over_rows) return x.rows * i / g.row_blocks;
+                    return i < g.row_blocks ? i * blocks::rows : x.rows;
+                };
+                const index_t left = x.columns - c0;
+                run_block(p, {e, row(m), row(m + 1) - row(m), c0, left < block_columns ? left : block_columns}, large,
+                          memory);
+            }
+        }
+        if (large) finish_stores_around();
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The matrices of all experts: row i of expert e at data + e · step + i · stride.
+template <class T>
+struct weights_of {
+    const T* data;
+    index_t stride, step = 0;
+};
+
+template <class A, class B>
+using sum_of = std::conditional_t<std::is_same_v<A, double> || std::is_same_v<B, double>, double, float>;
 
 /// Brings rows [r, r + height) of `a`, columns [k0, k0 + depth), into the order [depth][height].
 template <class Sum, class T>
@@ -3195,70 +3415,67 @@ GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_
         pack_along(b, r0, depth, n + j * width, width, columns, to + j * depth * width);
 }
 
+/// product_call's functions for each kind of operand.
+template <class Sum, class T>
+void pack_rows_across(const void* operand, index_t begin, index_t r, int height, index_t, index_t k0, index_t depth,
+                      Sum* to) {
+    pack_across(*static_cast<const rows_of<T>*>(operand), begin + r, height, k0, depth, to);
+}
+template <class Sum, class T>
+void pack_rows_along(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0, index_t depth,
+                     Sum* to) {
+    pack_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, r, height, rows, to);
+}
+template <class Sum, class T>
+void pack_weights_across(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
+                         index_t depth, Sum* to) {
+    const auto& w = *static_cast<const weights_of<T>*>(operand);
+    for (int half = 0; half < 2 * panels; ++half, n += lanes<Sum>, to += lanes<Sum> * depth) {
+        const index_t left = columns - n < lanes<Sum> ? columns - n : lanes<Sum>;
+        row_reader<Sum, T> readers[lanes<Sum>];
+        for (index_t i = 0; i < left; ++i) readers[i] = {w.data + e * w.step + (n + i) * w.stride + k0, depth, nullptr};
+        interleave(to, lanes<Sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+    }
+}
+template <class Sum, class T>
+void pack_weights_along(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
+                        index_t depth, Sum* to) {
+    const auto& w = *static_cast<const weights_of<T>*>(operand);
+    pack_panels_along(rows_of<T>{w.data + e * w.step, w.stride}, k0, depth, n, panels, columns, to);
+}
+template <class Sum, class T>
+void pack_panels_of_rows(const void* operand, int, index_t begin, index_t n, int panels, index_t columns, index_t k0,
+                         index_t depth, Sum* to) {
+    pack_panels_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, n, panels, columns, to);
+}
+
 template <class Context, class A, class B, class Out>
 void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
                 matrix<Out> out, bool accumulate = false) {
     using sum = sum_of<A, B>;
-    run_product<sum>(
-        ctx, scratch, groups.experts, accumulate,
-        [&](int e) {
-            return product_extent{groups.count(e), n, k};
-        },
-        [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
-            pack_across(a, groups.begin(e) + r, height, k0, depth, to);
-        },
-        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
-            for (int half = 0; half < 2 * panels; ++half, j += lanes<sum>, to += lanes<sum> * depth) {
-                const index_t left = columns - j < lanes<sum> ? columns - j : lanes<sum>;
-                row_reader<sum, B> readers[lanes<sum>];
-                for (index_t i = 0; i < left; ++i)
-                    readers[i] = {w.data + e * w.step + (j + i) * w.stride + k0, depth, nullptr};
-                interleave(to, lanes<sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
-            }
-        },
-        [&](int e) {
-            return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
-        });
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
+                                       &pack_weights_across<sum, B>, &w});
 }
 
 template <class Context, class A, class B, class Out>
 void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
                 matrix<Out> out, bool accumulate = false) {
     using sum = sum_of<A, B>;
-    run_product<sum>(
-        ctx, scratch, groups.experts, accumulate,
-        [&](int e) {
-            return product_extent{groups.count(e), n, k};
-        },
-        [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
-            pack_across(a, groups.begin(e) + r, height, k0, depth, to);
-        },
-        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_panels_along(rows_of<B>{w.data + e * w.step, w.stride}, k0, depth, j, panels, columns, to);
-        },
-        [&](int e) {
-            return matrix<Out>{out.data + groups.begin(e) * out.stride, out.stride};
-        });
+    constexpr index_t size = sizeof(B);
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
+                                       &pack_weights_along<sum, B>, &w, reinterpret_cast<const char*>(w.data),
+                                       w.step * size, w.stride * size, size});
 }
 
 template <class Context, class A, class B, class Out>
 void product_tn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, rows_of<B> b, int m, int n,
                 matrix<Out> out, bool accumulate = false) {
     using sum = sum_of<A, B>;
-    run_product<sum>(
-        ctx, scratch, groups.experts, accumulate,
-        [&](int e) {
-            return product_extent{accumulate && groups.count(e) == 0 ? 0 : m, n, groups.count(e)};
-        },
-        [&](int e, index_t r, int height, index_t k0, index_t depth, sum* to) {
-            pack_along(a, groups.begin(e) + k0, depth, r, height, m, to);
-        },
-        [&](int e, index_t j, int panels, index_t columns, index_t k0, index_t depth, sum* to) {
-            pack_panels_along(b, groups.begin(e) + k0, depth, j, panels, columns, to);
-        },
-        [&](int e) {
-            return matrix<Out>{out.data + e * out.step, out.stride};
-        });
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, true, m, n, 0, out, accumulate, &pack_rows_along<sum, A>, &a,
+                                       &pack_panels_of_rows<sum, B>, &b});
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -5032,6 +5249,11 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
     if (!routes) return;
     if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
     if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
+    // These are read element by element and may begin anywhere, as slices do.
+    if (in.chosen.data() && in.chosen.extent(0) != tokens) [[unlikely]]
+        reject(function, "chosen", std::to_string(tokens) + " rows", in.chosen.extent(0));
+    if (in.previous_logits.data() && in.previous_logits.extent(0) != tokens) [[unlikely]]
+        reject(function, "previous_logits", std::to_string(tokens) + " rows", in.previous_logits.extent(0));
     if constexpr (L::c.router.select == selection::given)
         require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
     if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
@@ -5510,6 +5732,14 @@ struct number<detail::on_cpu::vec<T, N>> {
     GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
     GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
     GATEFOLD_INLINE static V sqrt(V a) {
+        // By intrinsics: a loop over __builtin_sqrt stays scalar, because it may have to set errno.
+#if GATEFOLD_AVX512
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_sqrt_ps(0xffff, a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_sqrt_pd(0xff, a.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_sqrt_ps(a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_sqrt_pd(a.raw)};
+#endif
         V result;
         for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
         return result;
@@ -5689,36 +5919,41 @@ struct panel_rows {
     }
 
     /// Steps [s0, s0 + steps) of one stream.
-    template <int Step, int W>
+    template <int Step, int W, bool Around = false>
     GATEFOLD_INLINE void pack(T* to, index_t panel, int half, index_t s0, index_t steps) const {
         const T* rows[std::size_t{W}];
         const T* begin = row<W>(panel, half) + s0 * Step;
         const index_t there = end - panel * together - half * (apart == 0 ? W : 0);
         for (int i = 0; i < W; ++i) rows[i] = i < there ? begin + i * columns : nullptr;
-        interleave_stream<T, Step>(to, rows, steps, columns - s0 * Step);
+        interleave_stream<T, Step, Around>(to, rows, steps, columns - s0 * Step);
     }
 };
 
 /// One projection of one expert as panels, padded streams included.
-template <class T, int Step, int W>
+template <class T, int Step, int W, bool Around>
 void pack_panels(T* to, const panel_rows<T>& rows, index_t panels, index_t steps, index_t stream) {
     for (index_t p = 0; p < panels; ++p)
         for (int half = 0; half < 2; ++half, to += stream) {
-            rows.template pack<Step, W>(to, p, half, 0, steps);
+            rows.template pack<Step, W, Around>(to, p, half, 0, steps);
             for (index_t i = steps * Step * W; i < stream; ++i) to[i] = T{};
         }
 }
 
-/// Packs one expert: `up` [up_rows, H] and `down` [H, F] to packed_bytes<E>() bytes at `to`.
-template <class E>
+/// Packs one expert: `up` [up_rows, H] and `down` [H, F] to packed_bytes<E>() bytes at `to`, aligned to 64.
+///
+/// Around stores past the caches: a third less traffic, which is what packing a layer costs that none of them keeps
+/// (bench pack_touched).
+template <class E, bool Around = false>
 void pack_expert(const typename E::value_type* up, const typename E::value_type* down, std::byte* to) {
     using T = typename E::value_type;
     T* out = reinterpret_cast<T*>(to);
     const panel_rows<T> up_rows =
         E::gated ? panel_rows<T>{up, E::width, E::W, E::ffn, E::ffn} : panel_rows<T>{up, E::width, 2 * E::W, 0, E::ffn};
     const panel_rows<T> down_rows{down, E::ffn, 2 * E::W, 0, E::width};
-    pack_panels<T, E::step, E::W>(out, up_rows, E::up_panels, E::up_steps, E::up_stream);
-    pack_panels<T, E::step, E::W>(out + E::up_elements, down_rows, E::down_panels, E::down_steps, E::down_stream);
+    pack_panels<T, E::step, E::W, Around>(out, up_rows, E::up_panels, E::up_steps, E::up_stream);
+    pack_panels<T, E::step, E::W, Around>(out + E::up_elements, down_rows, E::down_panels, E::down_steps,
+                                          E::down_stream);
+    if constexpr (Around) finish_stores_around();
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -5731,28 +5966,84 @@ void pack_expert(const typename E::value_type* up, const typename E::value_type*
 // Few rows: two panels side by side, each stream prefetched a little ahead (the bandwidth of memory). More: one panel,
 // all tiles of the block in turn, each fetching its share of the next panel.
 
+// ---- gatefold/cpu/blocking.hpp ----
+// How the expert stage is cut, as constants that follow from the caches of a tier, the form of the kernels (type and
+// order of sums) and the length of a sum (H or F). No choice here changes a bit.
+//
+//     first-level cache   sums of a block of rows; of hub layout, the piece of a panel that is packed at a time
+//     second-level cache  the piece of a packed panel that all tiles of a block visit in turn
+//
+// The height of a tile, which follows from the registers, stands in the forms (cpu/gemm.hpp). The bench
+// `blocking/...` sweeps alternatives and prints what this choice loses against the best of them.
+
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-/// How the sweep is cut.
+/// Bytes of data cache that one core has.
+struct cache_sizes {
+    index_t first, second;
+};
+
+/// The least that processors of this tier come with: AVX-512 Skylake-SP and Zen 4, AMX Sapphire Rapids, the others
+/// Zen 2, Gracemont and Neoverse N1.
+inline constexpr cache_sizes amx_caches{index_t{48} << 10, index_t{2} << 20};
+inline constexpr cache_sizes caches = GATEFOLD_AMX      ? amx_caches
+                                      : GATEFOLD_AVX512 ? cache_sizes{index_t{32} << 10, index_t{1} << 20}
+                                                        : cache_sizes{index_t{32} << 10, index_t{512} << 10};
+
+/// How the sweep of a form is cut (cpu/experts_sweep.hpp).
 template <class Form>
 struct sweep_blocks {
     using T = typename Form::stream_type;
     using sum = typename Form::sum_type;
     static constexpr int W = lanes<sum>;
-    /// Tiles that pass over a panel while it is in the caches.
-    static constexpr int tiles = 18, rows = tiles * Form::max_rows;
-    /// Steps of a packed panel between two visits of a tile: equal pieces that stay in the second-level cache.
+    static constexpr index_t step_bytes = index_t{W} * Form::step * static_cast<index_t>(sizeof(T));
+    static constexpr index_t tile_bytes = index_t{Form::max_rows} * 2 * W * static_cast<index_t>(sizeof(sum));
+
+    /// Tiles that pass over a panel while it is in the caches: their sums fill the first-level cache. Each fetches its
+    /// share of the next panel, whole bytes per step, so that there cannot be many more.
+    static constexpr int tiles = static_cast<int>((std::min)(caches.first / tile_bytes, step_bytes / 2));
+    static constexpr int rows = tiles * Form::max_rows;
+    /// Packed panels side by side where a block is one tile of that height.
+    static constexpr int panels(int height) { return most_streams<Form>(height) / 2; }
+    /// Bytes that a kernel for tiles of that height fetches ahead in packed streams: chains that restart take longer
+    /// over a byte, and memory is best asked earlier once rows make them wait for arithmetic.
+    static constexpr index_t ahead(int height) { return Form::block > 1 && height > 2 ? 2048 : 1024; }
+    /// Steps of a packed panel between two visits of a tile: equal pieces such that one and its part of a tile's rows
+    /// are half the second-level cache at most.
     static constexpr index_t packed_depth(index_t steps) {
-        constexpr index_t most = (index_t{512} << 10) / (2 * W * Form::step * static_cast<index_t>(sizeof(T)));
+        constexpr index_t rows_bytes =
+            index_t{Form::max_rows} * (Form::block > 1 ? 2 : 1) * static_cast<index_t>(sizeof(typename Form::row_type));
+        constexpr index_t most = caches.second / 2 / (2 * step_bytes + rows_bytes);
         return round_up(ceil_div(steps, ceil_div(steps, most)), index_t{Form::block});
     }
-    /// Steps that are packed at a time from hub layout: what one kernel call reads stays in the first-level cache.
-    static constexpr index_t hub_steps = 256;
+    /// Steps of one stream that are packed at a time from hub layout, divided among the streams of a kernel call: half
+    /// the first-level cache.
+    static constexpr index_t hub_steps = caches.first / 2 / step_bytes;
     static constexpr std::size_t hub_bytes =
-        round_up(static_cast<std::size_t>(hub_steps * W * Form::step) * sizeof(T), memory_alignment);
+        round_up(static_cast<std::size_t>(hub_steps * step_bytes), memory_alignment);
     static constexpr std::size_t sum_bytes = std::size_t{rows} * 2 * W * sizeof(sum);
     static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
 };
+
+/// How the sweep on a matrix unit is cut (cpu/experts_tiles.hpp): tiles of 16 rows, streams of 64 bytes per step.
+struct unit_blocks {
+    static constexpr int tiles = 18, rows = 16 * tiles;
+    /// Panels that a piece of the rows passes over once the rows exceed the second-level cache; their sums are kept.
+    static constexpr int group = 16;
+    static constexpr std::size_t sum_bytes = std::size_t{group} * rows * 32 * sizeof(float);
+    static_assert(sum_bytes < static_cast<std::size_t>(amx_caches.second) / 3);
+    /// Bytes of packed rows from which on panels are taken in groups: what is left of the second-level cache beside
+    /// sums and streams.
+    static constexpr index_t rows_in_cache = amx_caches.second * 3 / 5;
+    /// Steps of a piece: two streams of it are a third of the first-level cache, two tiles of rows another.
+    static constexpr index_t piece = amx_caches.first / 3 / (2 * 64);
+    static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;
+    static constexpr std::size_t bytes = hub_bytes + sum_bytes;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// The panels of one projection of one expert: packed in memory, or rows in hub layout.
 template <class T>
@@ -5802,8 +6093,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
         const bool alone = t1 - t0 == 1;
-        const int together =
-            alone && source.packed ? most_streams<Form>(static_cast<int>(tiles.begin(t1) - r0)) / 2 : 1;
+        const int together = alone && source.packed ? blocks::panels(static_cast<int>(tiles.begin(t1) - r0)) : 1;
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
@@ -5822,15 +6112,16 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = 1024;
+                    ahead.distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
                     if (panels == 1) {
-                        // The rest of this panel, or what comes after it; each tile fetches its share.
+                        // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
+                        // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
                         const T* next = s0 + steps < all_steps ? b + steps * step_elements
                                         : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
                                                                : source.then;
                         ahead.next = reinterpret_cast<const char*>(next);
-                        ahead.half = stream * static_cast<index_t>(sizeof(T));
-                        ahead.advance = step_bytes / (t1 - t0);
+                        ahead.half = alone ? 64 : stream * static_cast<index_t>(sizeof(T));
+                        ahead.advance = (alone ? 2 : 1) * step_bytes / (t1 - t0);
                     }
                 } else {
                     const auto& from = source.rows;
@@ -5889,7 +6180,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
 // Kernels are templates over the unit. Shapes are set once per run of multiplications; every operand of a
 // multiplication has to have the shape it was set to.
 
-#if GATEFOLD_AMX && defined(__linux__)
+#if GATEFOLD_AMX && !defined(GATEFOLD_SOFTWARE_TILES) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -5953,7 +6244,10 @@ private:
     int rows_[8];
 };
 
-#if GATEFOLD_AMX
+#if GATEFOLD_AMX && defined(GATEFOLD_SOFTWARE_TILES)
+using machine_tiles = software_tiles;
+inline bool may_use_tiles() { return true; }
+#elif GATEFOLD_AMX
 /// The unit of the machine. Inline assembly: the intrinsics of g++ 12 tell the compiler nothing about memory.
 class hardware_tiles {
 public:
@@ -5986,6 +6280,9 @@ public:
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
     }
 };
+
+/// What the tier multiplies on.
+using machine_tiles = hardware_tiles;
 
 /// Whether this process may use the unit: the system is asked once. Where it refuses, the vector kernels of the same
 /// order take over.
@@ -6036,15 +6333,7 @@ GATEFOLD_NOINLINE void stack_rows(bf16* to, int height, const Reader* readers, i
 }
 
 template <class Unit>
-struct sweep_blocks<tile_form<Unit>> {
-    static constexpr int tiles = 18, rows = 16 * tiles, group = 16;
-    static constexpr index_t piece = 128;  ///< steps: 256 k
-    /// Bytes of packed rows from which on panels are taken in groups.
-    static constexpr index_t rows_in_cache = index_t{1200} << 10;
-    static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;
-    static constexpr std::size_t sum_bytes = std::size_t{group} * rows * 32 * sizeof(float);
-    static constexpr std::size_t bytes = hub_bytes + sum_bytes;
-};
+struct sweep_blocks<tile_form<Unit>> : unit_blocks {};
 
 /// What is fetched while the unit multiplies: `lines` cache lines per 32 k of two blocks `half` bytes apart, four 4 KiB
 /// pages in turn, so that the hardware's own prefetch has several pages to follow.
@@ -6060,20 +6349,10 @@ struct page_lookahead {
     }
 };
 
-/// One tile of rows × NV streams (2 or 4). `distance`: bytes ahead in the streams.
+/// Adds one tile of rows × NV streams (2 or 4) to tiles 0 .. NV - 1. `distance`: bytes ahead in the streams.
 template <int NV, class Unit>
-GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
-                                   float* c, index_t row, bool fresh, index_t distance, page_lookahead ahead) {
-    const index_t bytes = row * static_cast<index_t>(sizeof(float));
-    if (fresh) {
-        unit.template zero<0>();
-        unit.template zero<1>();
-        if constexpr (NV == 4) unit.template zero<2>(), unit.template zero<3>();
-    } else {
-        unit.template load<0>(c, bytes);
-        unit.template load<1>(c + 16, bytes);
-        if constexpr (NV == 4) unit.template load<2>(c + 32, bytes), unit.template load<3>(c + 48, bytes);
-    }
+GATEFOLD_INLINE void add_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
+                              index_t distance, page_lookahead ahead) {
     for (index_t k = 0; k < steps; k += 16) {
         unit.template load<4>(a, 64);
         unit.template load<5>(b, 64);
@@ -6094,29 +6373,32 @@ GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int
         a += 32 * height;
         b += 512;
     }
+}
+
+/// One tile of rows × NV streams, sums in memory.
+template <int NV, class Unit>
+GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int height, const bf16* b, index_t stream,
+                                   float* c, index_t row, bool fresh, index_t distance, page_lookahead ahead) {
+    const index_t bytes = row * static_cast<index_t>(sizeof(float));
+    if (fresh) {
+        unit.template zero<0>();
+        unit.template zero<1>();
+        if constexpr (NV == 4) unit.template zero<2>(), unit.template zero<3>();
+    } else {
+        unit.template load<0>(c, bytes);
+        unit.template load<1>(c + 16, bytes);
+        if constexpr (NV == 4) unit.template load<2>(c + 32, bytes), unit.template load<3>(c + 48, bytes);
+    }
+    add_tile<NV>(unit, steps, a, height, b, stream, distance, ahead);
     unit.template store<0>(c, bytes);
     unit.template store<1>(c + 16, bytes);
     if constexpr (NV == 4) unit.template store<2>(c + 32, bytes), unit.template store<3>(c + 48, bytes);
 }
 
-/// Two tiles of rows × two streams; the first tile has 16 rows, the second `height`.
+/// Adds two tiles of rows × two streams to tiles 0 .. 3; the first tile has 16 rows, the second `height`.
 template <class Unit>
-GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height,
-                                        const bf16* b, index_t stream, float* c, index_t row, bool fresh,
-                                        index_t distance, page_lookahead ahead) {
-    const index_t bytes = row * static_cast<index_t>(sizeof(float));
-    float* d = c + 16 * row;
-    if (fresh) {
-        unit.template zero<0>();
-        unit.template zero<1>();
-        unit.template zero<2>();
-        unit.template zero<3>();
-    } else {
-        unit.template load<0>(c, bytes);
-        unit.template load<1>(c + 16, bytes);
-        unit.template load<2>(d, bytes);
-        unit.template load<3>(d + 16, bytes);
-    }
+GATEFOLD_INLINE void add_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height, const bf16* b,
+                                   index_t stream, index_t distance, page_lookahead ahead) {
     for (index_t k = 0; k < steps; k += 16) {
         if (distance != 0)
             for (int j = 0; j < 2; ++j)
@@ -6135,6 +6417,27 @@ GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a
         a1 += 32 * height;
         b += 512;
     }
+}
+
+/// The same, sums in memory.
+template <class Unit>
+GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height,
+                                        const bf16* b, index_t stream, float* c, index_t row, bool fresh,
+                                        index_t distance, page_lookahead ahead) {
+    const index_t bytes = row * static_cast<index_t>(sizeof(float));
+    float* d = c + 16 * row;
+    if (fresh) {
+        unit.template zero<0>();
+        unit.template zero<1>();
+        unit.template zero<2>();
+        unit.template zero<3>();
+    } else {
+        unit.template load<0>(c, bytes);
+        unit.template load<1>(c + 16, bytes);
+        unit.template load<2>(d, bytes);
+        unit.template load<3>(d + 16, bytes);
+    }
+    add_two_tiles(unit, steps, a0, a1, height, b, stream, distance, ahead);
     unit.template store<0>(c, bytes);
     unit.template store<1>(c + 16, bytes);
     unit.template store<2>(d, bytes);
@@ -6505,7 +6808,7 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
                                    expert_scratch_bytes_for<E, form_for<T, order::dot>>(threads, rows));
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>)
-        bytes = (std::max)(bytes, expert_scratch_bytes_for<E, tile_form<hardware_tiles>>(threads, rows));
+        bytes = (std::max)(bytes, expert_scratch_bytes_for<E, tile_form<machine_tiles>>(threads, rows));
 #endif
     return bytes;
 }
@@ -6528,15 +6831,31 @@ struct activate_tile {
     T *pre, *activated;  ///< kept for training; of this expert's rows, or null
     [[no_unique_address]] Drop drop;
 
-    GATEFOLD_INLINE void put(index_t r, int height, int i, index_t f, const T* values, int count) const {
-        typename Form::row_type* tile = tiles + r * (padded / Form::step) * step_rows<Form>;
-        if constexpr (Form::by_tiles) {
-            std::memcpy(tile + f / 32 * 32 * height + 32 * i + f % 32, values,
-                        static_cast<std::size_t>(count) * sizeof(T));
-        } else if constexpr (std::is_same_v<Form, dot_form>) {
-            for (int j = 0; j < count; j += 2) std::memcpy(tile + (f + j) / 2 * height + i, values + j, 2 * sizeof(T));
-        } else {
-            for (int j = 0; j < count; ++j) tile[(f + j) * height + i] = static_cast<sum>(values[j]);
+    /// Activations of a tile's rows on their way into the order of the tile.
+    static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
+    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
+    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{W}];
+
+    /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
+    GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
+        return tiles + r * padded + f / 32 * 32 * height + 32 * i + f % 32;
+    }
+    GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
+        return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
+    }
+    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, const T* values) const {
+        if constexpr (Form::by_tiles)
+            std::memcpy(tile_row(r, height, i, f), values, std::size_t{W} * sizeof(T));
+        else if constexpr (numbers == 2)
+            std::memcpy(held[i], values, std::size_t{W} * sizeof(T));
+        else
+            store(held[i], load<sum>(values));
+    }
+    GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
+        if constexpr (!Form::by_tiles) {
+            const index_t count = (padded - f < W ? padded - f : W) / numbers;
+            for (int first = 0; first < height; first += W)
+                interleave_square(column(r, height, f), height, held[0], first, count);
         }
     }
 
@@ -6545,6 +6864,7 @@ struct activate_tile {
         for (int half = 0; half < (gated ? 1 : 2); ++half) {
             const index_t f = panel * panel_features + half * W, left = ffn - f, there = padded - f;
             if (there <= 0) break;
+            alignas(64) square held;
             for (int i = 0; i < height; ++i) {
                 vec<sum> value = load<sum>(c + i * row + half * W), upper = load<sum>(c + i * row + W);
                 if constexpr (Bias) {
@@ -6562,16 +6882,23 @@ struct activate_tile {
                 else
                     store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
                 for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
-                put(r, height, i, f, values, static_cast<int>(there < W ? there : W));
+                hold(held, r, height, i, f, values);
                 if (activated)
                     for (index_t j = 0; j < (left < W ? left : W); ++j) activated[(r + i) * ffn + f + j] = values[j];
             }
+            put(held, r, height, f);
         }
         // Behind the last panel the second projection reads zeros up to a whole block of steps.
         if (panel == last_panel) {
-            alignas(64) const T nothing[std::size_t{W}] = {};
-            for (index_t f = (last_panel + 1) * panel_features; f < padded; f += W)
-                for (int i = 0; i < height; ++i) put(r, height, i, f, nothing, W);
+            const index_t f = (last_panel + 1) * panel_features, missing = f < padded ? padded - f : 0;
+            if constexpr (Form::by_tiles) {
+                for (int i = 0; i < height && missing > 0; ++i)
+                    std::memset(static_cast<void*>(tile_row(r, height, i, f)), 0,
+                                static_cast<std::size_t>(missing) * sizeof(T));
+            } else {
+                std::memset(static_cast<void*>(column(r, height, f)), 0,
+                            static_cast<std::size_t>(missing / numbers * height) * sizeof(typename Form::row_type));
+            }
         }
     }
 };
@@ -6812,8 +7139,8 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
-            return run_stage<tile_form<hardware_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                            limit, keep, target, drop);
+            return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit,
+                                                                           keep, target, drop);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
@@ -7224,7 +7551,8 @@ void latent_inputs_backward(context<cpu>& ctx, std::byte* scratch, const W& w, c
 // Weights in the order in which the kernels read them, made once for speed.
 //
 //     weights<L> ── pack(ctx, w) ──> packed<L> ── forward: the same bits as from weights<L>
-//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, expert) while the source is freed
+//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, ...) and pack_shared_expert(ctx, p, ...),
+//     each source freed once it is packed: packed form and one expert are in memory, never all weights
 
 namespace gatefold::inline v0 {
 
@@ -7245,6 +7573,20 @@ template <layer_type L, backend B, class Element>
 inline constexpr bool is_packed<packed<L, B, Element>> = true;
 
 }  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Throws unless these are the matrices of one expert, rows without gaps.
+template <class View>
+void check_matrices(const char* function, const View& gate_up, const View& down, int rows, int width, int ffn) {
+    check_view(function, "gate_up", gate_up, rows);
+    check_view(function, "down", down, width);
+    require(gate_up.extent(1) == width, function, "gate_up", width, gate_up.extent(1));
+    require(down.extent(1) == ffn, function, "down", ffn, down.extent(1));
+    require(gate_up.is_contiguous() && down.is_contiguous(), function, "matrices", "rows without gaps", "gaps");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
@@ -7267,13 +7609,23 @@ void pack_expert(context<B>& ctx, packed<L, B>& p, int e,
                  std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
                  std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
     require(e >= 0 && e < L::local_experts, "pack_expert", "e", "an index below the number of experts", e);
-    detail::check_view("pack_expert", "gate_up", gate_up, L::gate_up_rows);
-    detail::check_view("pack_expert", "down", down, L::width);
-    require(gate_up.extent(1) == L::width, "pack_expert", "gate_up", L::width, gate_up.extent(1));
-    require(down.extent(1) == L::ffn, "pack_expert", "down", L::ffn, down.extent(1));
-    require(gate_up.is_contiguous() && down.is_contiguous(), "pack_expert", "matrices", "rows without gaps", "gaps");
+    detail::check_matrices("pack_expert", gate_up, down, L::gate_up_rows, L::width, L::ffn);
     require(p.matrices.data() != nullptr, "pack_expert", "p", "a layer from make_packed", "an empty one");
     detail::impl<B>::template pack_expert<L>(ctx, p, e, gate_up.data(), down.data());
+}
+
+/// Packs the matrices of the shared expert, after which their source is not needed any more.
+///
+/// Shapes:  gate_up [2F or F, H], down [H, F] for the shared expert's F, rows without gaps.
+/// Throws:  argument_error for views that do not fit; p is untouched then.
+template <layer_type L, backend B>
+    requires(L::shared_ffn > 0)
+void pack_shared_expert(context<B>& ctx, packed<L, B>& p,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
+    detail::check_matrices("pack_shared_expert", gate_up, down, L::shared_gate_up_rows, L::hidden, L::shared_ffn);
+    require(p.matrices.data() != nullptr, "pack_shared_expert", "p", "a layer from make_packed", "an empty one");
+    detail::impl<B>::template pack_shared_expert<L>(ctx, p, gate_up.data(), down.data());
 }
 
 /// Packs a whole layer. Memory while packing: the weights and their packed form.
@@ -7305,6 +7657,9 @@ constexpr std::size_t packed_layer_bytes() {
     if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
     return bytes;
 }
+/// Whether a layer's packed form is larger than what caches keep.
+template <layer_type L>
+inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches;
 template <layer_type L>
 std::byte* packed_at(std::byte* matrices, int e) {
     return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
@@ -7324,11 +7679,11 @@ void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
     const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
     ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
         if (e < L::local_experts)
-            pack_expert<routed_expert<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
-                                          packed_at<L>(p.matrices.data(), e));
+            pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
+                                                            packed_at<L>(p.matrices.data(), e));
         else if constexpr (L::shared_ffn > 0)
-            pack_expert<shared_expert<L>>(w.shared_gate_up.data(), w.shared_down.data(),
-                                          packed_at<L>(p.matrices.data(), e));
+            pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(),
+                                                            packed_at<L>(p.matrices.data(), e));
     });
 }
 
@@ -10642,7 +10997,14 @@ struct impl<cpu> {
     template <layer_type L>
     static void pack_expert(context<cpu>&, packed<L>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
-        on_cpu::pack_expert<on_cpu::routed_expert<L>>(gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), e));
+        on_cpu::pack_expert<on_cpu::routed_expert<L>, on_cpu::packed_around<L>>(
+            gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), e));
+    }
+    template <layer_type L>
+    static void pack_shared_expert(context<cpu>&, packed<L>& p, const typename L::value_type* gate_up,
+                                   const typename L::value_type* down) {
+        on_cpu::pack_expert<on_cpu::shared_expert<L>, on_cpu::packed_around<L>>(
+            gate_up, down, on_cpu::packed_at<L>(p.matrices.data(), L::local_experts));
     }
     template <layer_type L, class W>
     static void pack_all(context<cpu>& ctx, packed<L>& p, const W& w) {
@@ -13252,6 +13614,162 @@ inline constexpr int version_patch = GATEFOLD_VERSION_PATCH;
 // Grids depend on the number of tokens alone, never on the routing, so a call can be captured in a graph. Nothing is
 // allocated once the workspace is there.
 
+// ---- gatefold/cuda/arguments.cuh ----
+// What every call asks of its arguments before it enqueues anything: memory is where the types say it is.
+
+// ---- gatefold/cuda/pointer.cuh ----
+// Where the memory behind a pointer is: what a caller passes as device memory, as pinned or as host memory, is asked.
+
+#include <cuda_runtime_api.h>
+
+// ---- gatefold/cuda/status.cuh ----
+// What CUDA answers, as exceptions; and the device that a call works on.
+
+#include <cuda_runtime_api.h>
+
+namespace gatefold::inline v0 {
+
+/// CUDA refused something; `what()` reads "gatefold::FUNCTION: CUDA's own words", `status()` is its number.
+class cuda_error : public std::runtime_error {
+public:
+    cuda_error(const std::string& text, cudaError_t status) : std::runtime_error(text), status_(status) {}
+    cudaError_t status() const { return status_; }
+
+private:
+    cudaError_t status_;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+inline void check(cudaError_t status, const char* function) {
+    if (status == cudaSuccess) [[likely]]
+        return;
+    cudaGetLastError();  // a refused call must not be found by the next one
+    GATEFOLD_THROW(cuda_error("gatefold::" + std::string(function) + ": " + cudaGetErrorString(status), status));
+}
+
+/// Makes `device` the current one for its own lifetime.
+class device_scope {
+public:
+    explicit device_scope(int device) {
+        check(cudaGetDevice(&before_), "context");
+        if (before_ != device) check(cudaSetDevice(device), "context");
+        changed_ = before_ != device;
+    }
+    ~device_scope() {
+        if (changed_) cudaSetDevice(before_);
+    }
+    device_scope(const device_scope&) = delete;
+    device_scope& operator=(const device_scope&) = delete;
+
+private:
+    int before_ = 0;
+    bool changed_ = false;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+inline cudaPointerAttributes attributes_of(const void* p) {
+    cudaPointerAttributes found{};
+    if (cudaPointerGetAttributes(&found, p) != cudaSuccess) {
+        cudaGetLastError();
+        return {};
+    }
+    return found;
+}
+
+/// Memory that a device can read: a host pointer in a device view would only fail later, and elsewhere.
+inline cudaPointerAttributes check_any_device_pointer(const char* function, const char* argument, const void* p) {
+    const cudaPointerAttributes found = attributes_of(p);
+    require(found.type == cudaMemoryTypeManaged || found.type == cudaMemoryTypeDevice, function, argument,
+            "device memory", "host memory");
+    return found;
+}
+
+/// The same, of one device.
+inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
+    const cudaPointerAttributes found = check_any_device_pointer(function, argument, p);
+    require(found.type == cudaMemoryTypeManaged || found.device == device, function, argument,
+            "memory of device " + std::to_string(device), found.device);
+}
+
+/// Memory that the host can read.
+inline void check_host_pointer(const char* function, const char* argument, const void* p) {
+    require(attributes_of(p).type != cudaMemoryTypeDevice, function, argument, "host memory", "device memory");
+}
+
+/// Host memory that a copy can read while the host goes on.
+inline void check_pinned_pointer(const char* function, const char* argument, const void* p) {
+    const cudaMemoryType type = attributes_of(p).type;
+    require(type == cudaMemoryTypeHost || type == cudaMemoryTypeManaged, function, argument,
+            "pinned host memory, as make_pinned and pinned_allocator give",
+            type == cudaMemoryTypeDevice ? "device memory" : "pageable host memory");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Memory of a view that may be absent.
+template <class T, int... E>
+void check_device_memory(const char* function, const char* argument, const basic_view<cuda, T, E...>& v, int device) {
+    if (v.data() && v.size() > 0) check_device_pointer(function, argument, v.data(), device);
+}
+
+template <layer_type L>
+void check_device_batch(const char* function, const batch<L, cuda>& in, int device) {
+    check_device_memory(function, "x", in.x, device);
+    check_device_memory(function, "router_x", in.router_x, device);
+    check_device_memory(function, "token_ids", in.token_ids, device);
+    check_device_memory(function, "mask", in.mask, device);
+    check_device_memory(function, "sequence_starts", in.sequence_starts, device);
+    check_device_memory(function, "chosen", in.chosen, device);
+    check_device_memory(function, "previous_logits", in.previous_logits, device);
+}
+
+template <layer_type L>
+void check_device_routing(const char* function, const routing_view<L, cuda>& routing, int device) {
+    check_device_memory(function, "ids", routing.ids, device);
+    check_device_memory(function, "weights", routing.weights, device);
+    check_device_memory(function, "logits", routing.logits, device);
+}
+
+inline void check_device_plan(const char* function, const plan_view<cuda>& plan, int device) {
+    check_device_memory(function, "offsets", plan.offsets, device);
+    check_device_memory(function, "rows", plan.rows, device);
+    check_device_memory(function, "place", plan.place, device);
+}
+
+/// Parameters that are borrowed are asked for one by one; those that are owned came from one context, and the first
+/// stands for all.
+template <class W>
+void check_device_weights(const char* function, const W& w, int device) {
+    bool asked = false;
+    const auto each = [&](const char* name, const auto& slot) {
+        if constexpr (requires { slot.row_stride(); })
+            check_device_memory(function, name, slot, device);
+        else if (!asked && slot.size() > 0)
+            check_device_pointer(function, name, slot.data(), device);
+        asked = true;
+    };
+    for_each_parameter(each, w);
+    if constexpr (is_packed<W>) check_device_pointer(function, "w", w.matrices.data(), device);
+}
+
+/// One expert to be packed into p.
+template <layer_type L>
+void check_pack(const char* function, const packed<L, cuda>& p, const typename L::value_type* gate_up,
+                const typename L::value_type* down, int device) {
+    check_device_pointer(function, "p", p.matrices.data(), device);
+    check_device_pointer(function, "gate_up", gate_up, device);
+    check_device_pointer(function, "down", down, device);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/forward_parts.cuh ----
 // The parts of forward on CUDA, between which memory may be the caller's: what experts read, their products, what
 // follows.
@@ -13333,6 +13851,26 @@ __device__ __forceinline__ int block_exclusive(int v, int* scratch, int& total) 
     return before + sum - v;
 }
 
+/// x · g in the order of the CPU's dot product: 16 partial sums, added in halves. Lane 0 has the result.
+template <class A, class T, class U>
+__device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    A sum = 0;
+    if (lane < 16) {
+        // What the chain waits for is memory: several elements are on their way at once.
+        GATEFOLD_PRAGMA(unroll 8)
+        for (int i = lane; i < n; i += 16) sum = gatefold::fma(to_accumulate(a[i]), to_accumulate(b[i]), sum);
+    }
+    GATEFOLD_UNROLL
+    for (int half = 8; half > 0; half /= 2) sum += __shfl_down_sync(all_lanes, sum, static_cast<unsigned>(half));
+    return sum;
+}
+/// The gate of the shared expert for one token, in lane 0.
+template <class T>
+__device__ __forceinline__ accumulate_t<T> gate_by_warp(const T* x, const T* weights, int n) {
+    return gatefold::sigmoid(dot_by_warp<accumulate_t<T>>(x, weights, n));
+}
+
 /// Whether this block is the last of `count` to arrive: then everything the others wrote before is visible to it. The
 /// counter is zero again afterwards, so that a graph can be replayed.
 __device__ __forceinline__ bool last_to_arrive(unsigned* counter, unsigned count, int* shared_flag) {
@@ -13363,7 +13901,8 @@ struct combine_arguments {
     const std::int32_t *place = nullptr, *ids = nullptr;  ///< no place: row t is token t's
     const T* shared = nullptr;                            ///< what the shared expert returns
     index_t shared_stride = 0;
-    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of the shared expert's gate, [H], and what it reads
+    const A* gates = nullptr;                    ///< of the shared expert, by token; null: they are computed
+    const T *gate = nullptr, *gate_x = nullptr;  ///< weights of that gate, [H], and what it reads
     index_t gate_x_stride = 0;
     const T* x = nullptr;  ///< what experts that compute nothing return
     index_t x_stride = 0;
@@ -13386,17 +13925,6 @@ inline constexpr int combine_vectors = (Hidden + Vector - 1) / Vector;
 /// Tokens of a block of 256 threads.
 template <int Hidden, int Vector>
 inline constexpr int combine_tokens = larger<1, 256 / combine_vectors<Hidden, Vector>>;
-
-/// x · g in the order of the CPU's dot product: 16 partial sums, added in halves. Lane 0 has the result.
-template <class A, class T, class U>
-__device__ __forceinline__ A dot_by_warp(const T* a, const U* b, int n) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    A sum = 0;
-    for (int i = lane; lane < 16 && i < n; i += 16) sum = gatefold::fma(to_accumulate(a[i]), to_accumulate(b[i]), sum);
-    GATEFOLD_UNROLL
-    for (int half = 8; half > 0; half /= 2) sum += __shfl_down_sync(all_lanes, sum, static_cast<unsigned>(half));
-    return sum;
-}
 
 /// What a sum is made of: choices from Constants on return a mix of x and a learned vector, from Copies on x, from
 /// Zeros on nothing. Blend: (1 - weight) x is added to what the one expert returns.
@@ -13463,8 +13991,9 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a
     }
     if constexpr (What::gate) {
         for (int m = thread / 32; m < together && first + m < a.tokens; m += 8) {
-            const A z = dot_by_warp<A>(a.gate_x + (first + m) * a.gate_x_stride, a.gate, Hidden);
-            if (thread % 32 == 0) gates[m] = gatefold::sigmoid(z);
+            const index_t t = first + m;
+            const A gate = a.gates ? a.gates[t] : gate_by_warp(a.gate_x + t * a.gate_x_stride, a.gate, Hidden);
+            if (thread % 32 == 0) gates[m] = gate;
         }
     }
     __syncthreads();
@@ -13535,55 +14064,6 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a
 
 #include <cuda_runtime_api.h>
 
-// ---- gatefold/cuda/status.cuh ----
-// What CUDA answers, as exceptions; and the device that a call works on.
-
-#include <cuda_runtime_api.h>
-
-namespace gatefold::inline v0 {
-
-/// CUDA refused something; `what()` reads "gatefold::FUNCTION: CUDA's own words", `status()` is its number.
-class cuda_error : public std::runtime_error {
-public:
-    cuda_error(const std::string& text, cudaError_t status) : std::runtime_error(text), status_(status) {}
-    cudaError_t status() const { return status_; }
-
-private:
-    cudaError_t status_;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-inline void check(cudaError_t status, const char* function) {
-    if (status == cudaSuccess) [[likely]]
-        return;
-    cudaGetLastError();  // a refused call must not be found by the next one
-    GATEFOLD_THROW(cuda_error("gatefold::" + std::string(function) + ": " + cudaGetErrorString(status), status));
-}
-
-/// Makes `device` the current one for its own lifetime.
-class device_scope {
-public:
-    explicit device_scope(int device) {
-        check(cudaGetDevice(&before_), "context");
-        if (before_ != device) check(cudaSetDevice(device), "context");
-        changed_ = before_ != device;
-    }
-    ~device_scope() {
-        if (changed_) cudaSetDevice(before_);
-    }
-    device_scope(const device_scope&) = delete;
-    device_scope& operator=(const device_scope&) = delete;
-
-private:
-    int before_ = 0;
-    bool changed_ = false;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
 namespace gatefold::inline v0 {
 namespace detail {
 
@@ -13627,18 +14107,27 @@ inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &
 /// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
 inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
 
-/// How a context on CUDA is made.
-struct cuda_context_options {
-    cudaStream_t stream = nullptr;        ///< where everything runs; nullptr: the legacy default stream
-    int device = -1;                      ///< -1: the current one
-    allocator memory = device_allocator;  ///< where workspace and tensors come from: device memory
+/// When a call says that a kernel of its own went wrong on the device (what cannot be launched throws at once always).
+enum class kernel_errors {
+    deferred,  ///< whatever notices it first throws: synchronize, report, a copy, a later call; calls return at once
+    immediate  ///< the call waits for its kernels and throws itself, to find the culprit; not while a graph is captured
 };
 
-/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows.
+/// How a context on CUDA is made.
+struct cuda_context_options {
+    cudaStream_t stream = nullptr;                   ///< where everything runs; nullptr: the legacy default stream
+    int device = -1;                                 ///< -1: the current one
+    allocator memory = device_allocator;             ///< where workspace and tensors come from: device memory
+    kernel_errors errors = kernel_errors::deferred;  ///< who reports what kernels do wrong
+};
+
+/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows. Move-only; a context
+/// that was moved from refuses every call.
 template <>
 class context<cuda> {
 public:
-    /// Throws: cuda_error where there is no such device, std::bad_alloc.
+    /// Throws: cuda_error where there is no such device, argument_error where stream or memory belong elsewhere,
+    ///         std::bad_alloc.
     GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
         if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
         if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
@@ -13652,6 +14141,11 @@ public:
         detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
                       "context<cuda>");
         require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
+        int stream_device = options_.device;
+        if (options_.stream)
+            detail::check(cudaStreamGetDevice(options_.stream, &stream_device), "context<cuda>: stream");
+        require(stream_device == options_.device, "context<cuda>", "stream",
+                "a stream of device " + std::to_string(options_.device), stream_device);
         grow(sizeof(detail::device_control));
     }
     GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
@@ -13664,26 +14158,41 @@ public:
     GATEFOLD_INLINE int threads() const { return 1; }
     GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
 
-    /// Waits until everything in the stream is done; throws cuda_error for what went wrong in it.
+    /// Whether what is enqueued goes into a graph.
+    GATEFOLD_INLINE bool is_captured() const { return is_captured("is_captured"); }
+
+    /// Waits until everything in the stream is done.
+    ///
+    /// Throws: cuda_error for what went wrong in it, argument_error while the stream is captured (the capture goes on).
     GATEFOLD_INLINE void synchronize() const {
         const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
-        detail::check(cudaStreamSynchronize(options_.stream), "synchronize");
+        wait("synchronize");
+    }
+    /// What every call ends with: with kernel_errors::immediate it waits, outside a capture.
+    GATEFOLD_INLINE void end_call(const char* function) const {
+        if (options_.errors == kernel_errors::immediate && !is_captured(function)) wait(function);
     }
 
     /// Counts of unusual input; waits for the stream.
+    ///
+    /// Throws: as synchronize does.
     GATEFOLD_INLINE routing_report report() const {
         const detail::device_scope scope(options_.device);
+        require_memory("report");
+        require_free_stream("report");
         detail::device_control found;
         constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
         detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
                       "report");
-        synchronize();
+        wait("report");
         return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
                 static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
                 static_cast<index_t>(found.dropped)};
     }
+    /// Sets the counts to zero in the order of the stream; captured in a graph, at each launch of it.
     GATEFOLD_INLINE void clear_report() {
         const detail::device_scope scope(options_.device);
+        require_memory("clear_report");
         detail::check(
             cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
             "clear_report");
@@ -13693,17 +14202,18 @@ public:
     ///
     /// Throws: argument_error where the workspace is fixed or the stream is being captured.
     GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
+        require_memory("context::workspace");
         if (bytes <= workspace_bytes()) return;
         require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
-        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-        detail::check(cudaStreamIsCapturing(options_.stream, &capture), "context::workspace");
-        require(capture == cudaStreamCaptureStatusNone, "context::workspace", "bytes",
+        require(!is_captured("context::workspace"), "context::workspace", "bytes",
                 "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
         grow(sizeof(detail::device_control) + bytes);
     }
     /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
     GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
-    GATEFOLD_INLINE std::size_t workspace_bytes() const { return workspace_.bytes() - sizeof(detail::device_control); }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const {
+        return workspace_.data() ? workspace_.bytes() - sizeof(detail::device_control) : 0;
+    }
 
     /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
     GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
@@ -13724,10 +14234,27 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
 private:
+    GATEFOLD_INLINE bool is_captured(const char* function) const {
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        detail::check(cudaStreamIsCapturing(options_.stream, &capture), function);
+        return capture != cudaStreamCaptureStatusNone;
+    }
+    GATEFOLD_INLINE void require_memory(const char* function) const {
+        require(workspace_.data() != nullptr, function, "ctx", "a context", "one that was moved from");
+    }
+    // CUDA would not only refuse to wait, it would also end the capture.
+    GATEFOLD_INLINE void require_free_stream(const char* function) const {
+        require(!is_captured(function), function, "stream", "a stream that is not being captured", "one that is");
+    }
+    GATEFOLD_INLINE void wait(const char* function) const {
+        require_free_stream(function);
+        detail::check(cudaStreamSynchronize(options_.stream), function);
+    }
     // The stream may still use the old block; cudaFree waits for it.
     GATEFOLD_INLINE void grow(std::size_t bytes) {
         const detail::device_scope scope(options_.device);
         buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
+        detail::on_cuda::check_device_pointer("context<cuda>", "memory", larger.data(), options_.device);
         if (workspace_.data())
             detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
                                           cudaMemcpyDeviceToDevice, options_.stream),
@@ -13735,7 +14262,7 @@ private:
         else
             detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
                           "context::workspace");
-        synchronize();
+        wait("context::workspace");
         workspace_ = std::move(larger);
     }
 
@@ -13750,6 +14277,25 @@ private:
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
+/// An error that nobody asked for yet would be taken for that of the next launch.
+inline void check_nothing_failed(const char* function) {
+    if (const cudaError_t status = cudaPeekAtLastError(); status != cudaSuccess) [[unlikely]]
+        check(status, (std::string(function) + ": an earlier CUDA call failed").c_str());
+}
+
+/// One call of a context: its device is the current one, and earlier errors have been thrown.
+class call_scope {
+public:
+    call_scope(const context<cuda>& ctx, const char* function) : device_(ctx.device()) {
+        check_nothing_failed(function);
+    }
+    call_scope(const call_scope&) = delete;
+    call_scope& operator=(const call_scope&) = delete;
+
+private:
+    device_scope device_;
+};
+
 /// Throws what the last launch was refused for.
 inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 
@@ -13760,7 +14306,9 @@ inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 //     item = (tile of 8 rows, strip of 16 weight rows): one warp, all of k, its own ring of asynchronous copies
 //
 // The ring never drains: the copies of a warp's next item begin while the current one is multiplied, across strips and
-// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads.
+// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads. Blocks have as many
+// warps as there are items for them (few_rows_warps), and the ring of a block is theirs: what is on its way does not
+// depend on the number of strips, and no sum has to be cut to keep memory busy.
 
 // ---- gatefold/cuda/gemm_mma.cuh ----
 // Grouped products of 16-bit layers on the tensor cores: what the two kernels share.
@@ -13781,6 +14329,278 @@ inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 // are the same. A short call waits for memory and for that chain: the ring keeps memory busy, and the next operands are
 // on their way from shared memory while the present ones are multiplied.
 
+// ---- gatefold/cuda/grouped.cuh ----
+// One grouped product: many experts, each by the rows that chose it, and where it is so asked one more expert by all.
+//
+//     tile list [tiles of the shared expert][tiles of the plan, heavy experts first]
+//     rows      [rows of the plan ................. shared.row)[one row per token]
+//
+// The shared expert of a layer whose width is that of the routed ones rides along: two launches less, and its tiles
+// fill the device together with theirs. Its weights lie elsewhere and its rows are all tokens, so no list on the device
+// knows it: tiles with the number `shared_expert` are computed where they are asked for. `WithShared` compiles that in.
+
+// ---- gatefold/cuda/row_sums.cuh ----
+// Rows of the plan added up per token as they come: what the down projection does instead of storing them, where the
+// caller gives up the order of the sum.
+//
+//     float, double: rows ── atomic additions ──> y
+//     16 bits:       rows ── atomic additions ──> sums[T, W] ── the last of a token's rows to arrive rounds ──> y
+//
+// Who is last is counted for every 32 outputs of a token. The up projections, which run before, make everything zero.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// Where rows are added to, and with which weight.
+template <class T>
+struct row_sums {
+    using A = accumulate_t<T>;
+    static constexpr bool rounds = !std::is_same_v<T, A>;
+    static constexpr int window = 32;  ///< outputs that are rounded at once
+
+    A* sums = nullptr;  ///< [tokens, stride]; y itself where nothing is rounded
+    index_t stride = 0;
+    const A* weights = nullptr;                             ///< by pair; null: one
+    const std::int32_t *pairs = nullptr, *place = nullptr;  ///< of the plan
+    int shared_row = 0;                                     ///< from this row on every token has one, of weight one
+    T* y = nullptr;
+    index_t y_stride = 0;
+    unsigned* arrived = nullptr;  ///< [tokens, windows], in strips of 16 outputs
+    A scale = 1;                  ///< of every weight of the plan
+    int tokens = 0, slots = 1;
+    int rows_each = 1;        ///< rows of a token, those that a capacity dropped included
+    bool clears = false;      ///< the kernel that is given this makes the sums zero
+    bool accumulate = false;  ///< y is added to
+
+    __device__ __forceinline__ index_t token_of(index_t row) const {
+        return row < shared_row ? pairs[row] / slots : row - shared_row;
+    }
+    __device__ __forceinline__ A weight_of(index_t row) const {
+        if (row >= shared_row) return A(1);
+        return weights ? gatefold::mul(weights[pairs[row]], scale) : scale;
+    }
+};
+
+/// Strips of 16 outputs in a window.
+template <int Width>
+__device__ __forceinline__ int strips_of_window(int window) {
+    return (Width + 15) / 16 - 2 * window < 2 ? 1 : 2;
+}
+
+/// Zero sums and counts for all tokens, by all blocks of a kernel; rows that a capacity dropped count as there.
+template <int Width, class T>
+__device__ __forceinline__ void clear_sums(const row_sums<T>& s) {
+    using A = accumulate_t<T>;
+    constexpr int windows = (Width + row_sums<T>::window - 1) / row_sums<T>::window;
+    if (!s.clears) return;
+    const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+    const int block = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x);
+    for (index_t t = block; t < s.tokens; t += static_cast<int>(gridDim.x * gridDim.y)) {
+        if (row_sums<T>::rounds || !s.accumulate)
+            for (int h = thread; h < Width; h += threads) s.sums[t * s.stride + h] = A(0);
+        if constexpr (row_sums<T>::rounds) {
+            const int lane = thread % 32;
+            for (int q = thread; q - lane < windows; q += threads) {
+                int absent = 0;
+                for (int i = 0; i < s.slots; i += 32) {
+                    const bool dropped = i + lane < s.slots && s.place[t * s.slots + i + lane] < 0;
+                    absent += __popc(__ballot_sync(all_lanes, dropped));
+                }
+                if (q >= windows) continue;
+                s.arrived[t * windows + q] = static_cast<unsigned>(absent * strips_of_window<Width>(q));
+                if (absent < s.rows_each || s.accumulate) continue;
+                for (int n = q * row_sums<T>::window; n < (q + 1) * row_sums<T>::window && n < Width; ++n)
+                    s.y[t * s.y_stride + n] = from_accumulate<T>(A(0));
+            }
+        }
+    }
+}
+
+/// One output of a row.
+template <class T, class A>
+__device__ __forceinline__ void add_output(const row_sums<T>& s, index_t token, int n, A v) {
+    atomicAdd(s.sums + token * s.stride + n, v);
+}
+
+/// What a warp keeps of 8 rows and 32 outputs, to turn it around: a row of it is one access. The pitch keeps rows in
+/// different banks.
+struct turned_window {
+    float at[8][row_sums<bf16>::window + 1];
+};
+/// One for each warp of the block.
+template <int Warps>
+__device__ __forceinline__ turned_window& window_of_warp(int warp) {
+    __shared__ turned_window all[Warps];
+    return all[warp];
+}
+
+/// Adds the first `rows` rows of a window whose outputs begin at `first`; lane r knows token and weight of row r.
+template <int Width, class T>
+__device__ __forceinline__ void add_window(const row_sums<T>& s, const turned_window& w, index_t token, float weight,
+                                           int rows, int first, int lane) {
+    __syncwarp();
+    for (int r = 0; r < rows; ++r) {
+        const index_t t = __shfl_sync(all_lanes, token, r);
+        const float factor = __shfl_sync(all_lanes, weight, r);
+        if (first + lane < Width) add_output(s, t, first + lane, gatefold::mul(factor, w.at[r][lane]));
+    }
+    __syncwarp();
+}
+
+/// Says that the warp has added `strips` strips from strip `first` on of `rows` rows, and rounds what is complete with
+/// that. Either one strip, or whole windows.
+template <int Width, class T>
+__device__ __forceinline__ void arrive(const row_sums<T>& s, index_t row, int rows, int first, int strips, int lane) {
+    if constexpr (row_sums<T>::rounds) {
+        constexpr int window = row_sums<T>::window, windows = (Width + window - 1) / window;
+        const int first_window = first / 2, count = (first + strips + 1) / 2 - first_window;
+        __threadfence();
+        __syncwarp();
+        for (int base = 0; base < rows * count; base += 32) {
+            const int i = base + lane;
+            index_t place = 0;
+            bool last = false;
+            if (i < rows * count) {
+                const int q = first_window + i % count, all = strips_of_window<Width>(q), mine = strips == 1 ? 1 : all;
+                place = s.token_of(row + i / count) * windows + q;
+                last = atomicAdd(s.arrived + place, static_cast<unsigned>(mine)) + static_cast<unsigned>(mine) ==
+                       static_cast<unsigned>(s.rows_each * all);
+            }
+            for (unsigned left = __ballot_sync(all_lanes, last); left != 0; left &= left - 1) {
+                __syncwarp();
+                __threadfence();
+                const index_t there = __shfl_sync(all_lanes, place, __ffs(static_cast<int>(left)) - 1);
+                const index_t t = there / windows;
+                const int n = static_cast<int>(there - t * windows) * window + lane;
+                if (n >= Width) continue;
+                float v = __ldcg(s.sums + t * s.stride + n);
+                T* to = s.y + t * s.y_stride + n;
+                if (s.accumulate) v += to_accumulate(*to);
+                *to = from_accumulate<T>(v);
+            }
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// The expert of a tile whose rows are all tokens.
+inline constexpr int shared_expert = -1;
+
+/// What a product of the shared expert reads and leaves apart from the others: row t of `in` is token t.
+template <class T>
+struct shared_product {
+    const T* in = nullptr;
+    index_t in_stride = 0;
+    const T *weights = nullptr, *bias = nullptr;
+    T* pre = nullptr;
+    accumulate_t<T> limit = 0;
+    int row = 0;  ///< of the output: token 0 has this one
+};
+
+/// Arguments of one grouped product.
+template <class T>
+struct grouped_product {
+    using A = accumulate_t<T>;
+    static constexpr bool sums = false;  ///< rows are stored
+    const T* in = nullptr;               ///< rows of tokens, or of activations
+    index_t in_stride = 0;
+    const T* weights = nullptr;  ///< [experts, weight rows, K]
+    const T* bias = nullptr;     ///< [experts, weight rows]
+    T* out = nullptr;            ///< row of the plan, or token where there is no plan
+    index_t out_stride = 0;
+    T* pre = nullptr;  ///< pre-activations for the tape, or null
+    const tile* tiles = nullptr;
+    const std::int32_t* tile_count = nullptr;
+    const std::int32_t* pairs = nullptr;  ///< pair of each row of the plan: the gather
+    const A* factor = nullptr;            ///< by pair, multiplies the input
+    int slots = 1;
+    int rows = 0;  ///< without tiles: all rows, expert 0; with a shared expert: its rows
+    A limit = 0;
+    shared_product<T> shared = {};
+};
+
+/// Arguments of a product whose rows are added up per token: up projections make the sums zero, down projections add.
+template <class T>
+struct summed_product : grouped_product<T> {
+    static constexpr bool sums = true;
+    row_sums<T> to;
+};
+
+template <bool WithShared, class T>
+__device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
+    if constexpr (WithShared) return *p.tile_count + (p.rows + tile_rows - 1) / tile_rows;
+    return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
+}
+/// Tile number i of tile_count_of().
+template <bool WithShared, class T>
+__device__ __forceinline__ tile tile_at(const grouped_product<T>& p, int i, int tile_rows) {
+    const int own = WithShared ? (p.rows + tile_rows - 1) / tile_rows : 0;
+    if (WithShared ? i >= own : p.tiles != nullptr) {
+        const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + (i - own));
+        return {v.x, v.y, v.z, 0};
+    }
+    const int first = i * tile_rows, rows = p.rows - first < tile_rows ? p.rows - first : tile_rows;
+    return {WithShared ? shared_expert : 0, (WithShared ? p.shared.row : 0) + first, rows, 0};
+}
+
+/// Number of the input row behind output row `row`, of those that begin at input_of() and are stride_of() apart.
+template <bool WithShared, class T>
+__device__ __forceinline__ index_t source_of(const grouped_product<T>& p, int expert, index_t row) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return row - p.shared.row;
+    return p.pairs ? p.pairs[row] / p.slots : row;
+}
+template <bool WithShared, class T>
+__device__ __forceinline__ const T* input_of(const grouped_product<T>& p, int expert) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.in;
+    return p.in;
+}
+template <bool WithShared, class T>
+__device__ __forceinline__ index_t stride_of(const grouped_product<T>& p, int expert) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.in_stride;
+    return p.in_stride;
+}
+/// The matrix of an expert, of `elements` elements each.
+template <bool WithShared, class T>
+__device__ __forceinline__ const T* weights_of(const grouped_product<T>& p, int expert, index_t elements) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.weights;
+    return p.weights + expert * elements;
+}
+/// The biases of an expert, one per weight row.
+template <bool WithShared, class T>
+__device__ __forceinline__ const T* bias_of(const grouped_product<T>& p, int expert, int weight_rows) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.bias;
+    return p.bias + index_t{expert} * weight_rows;
+}
+/// Where the pre-activations of output row `row` go, if any are kept: if p.pre is there.
+template <bool WithShared, class T>
+__device__ __forceinline__ T* pre_of(const grouped_product<T>& p, int expert, index_t row, int weight_rows) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.pre + (row - p.shared.row) * weight_rows;
+    return p.pre + row * weight_rows;
+}
+/// What multiplies the input of row m of a tile.
+template <bool WithShared, class T>
+__device__ __forceinline__ accumulate_t<T> factor_of(const grouped_product<T>& p, const tile& at, int m) {
+    if (m >= at.rows) return 0;
+    if constexpr (WithShared)
+        if (at.expert == shared_expert) return 1;
+    return p.factor[p.pairs ? p.pairs[at.row + m] : at.row + m];
+}
+template <bool WithShared, class T>
+__device__ __forceinline__ accumulate_t<T> limit_of(const grouped_product<T>& p, int expert) {
+    if constexpr (WithShared)
+        if (expert == shared_expert) return p.shared.limit;
+    return p.limit;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/ptx.cuh ----
 // The instructions that the matrix kernels use, by name. 16-bit floats travel as bits.
 
@@ -13841,28 +14661,32 @@ __device__ __forceinline__ void ldmatrix(std::uint32_t (&r)[4], std::uint32_t at
                  : "memory");
 }
 
+/// A type as instructions call it.
+template <class T>
+struct instruction_type;
+template <>
+struct instruction_type<bf16> {
+    static constexpr char name[] = "bf16";
+};
+template <>
+struct instruction_type<f16> {
+    static constexpr char name[] = "f16";
+};
+
 /// d[16,8] += a[16,16] b[16,8]: d0 d1 are row lane/4, d2 d3 row lane/4 + 8, columns 2 (lane%4) + {0,1}.
 template <class T>
 __device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                              std::uint32_t b1) {
-    if constexpr (std::is_same_v<T, bf16>)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(instruction_type<T>::name));
 }
 
 /// Two sums rounded to T, the first in the lower half.
 template <class T>
 __device__ __forceinline__ std::uint32_t round_two(float low, float high) {
     std::uint32_t r;
-    if constexpr (std::is_same_v<T, bf16>)
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
-    else
-        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    asm("cvt.rn.%3x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low), "C"(instruction_type<T>::name));
     return r;
 }
 
@@ -13933,26 +14757,6 @@ struct simt_tile {
 
 /// The tile of simt_experts.
 inline constexpr int simt_rows = 32, simt_columns = 64;
-
-/// Arguments of one grouped product.
-template <class T>
-struct grouped_product {
-    using A = accumulate_t<T>;
-    const T* in = nullptr;  ///< rows of tokens, or of activations
-    index_t in_stride = 0;
-    const T* weights = nullptr;  ///< [experts, weight rows, K]
-    const T* bias = nullptr;     ///< [experts, weight rows]
-    T* out = nullptr;            ///< row of the plan, or token where there is no plan
-    index_t out_stride = 0;
-    T* pre = nullptr;  ///< pre-activations for the tape, or null
-    const tile* tiles = nullptr;
-    const std::int32_t* tile_count = nullptr;
-    const std::int32_t* pairs = nullptr;  ///< pair of each row of the plan: the gather
-    const A* factor = nullptr;            ///< by pair, multiplies the input
-    int slots = 1;
-    int rows = 0;  ///< without tiles: all rows, expert 0
-    A limit = 0;
-};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 
@@ -14128,24 +14932,25 @@ __device__ __forceinline__ void simt_product(Tile& shared,
 
 /// One projection of all experts. Up: N is the inner width F, weight rows are the gate rows before the up rows, and
 /// the activation is applied; else N is the width of the output.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor>
-__global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) {
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Factor, bool WithShared = false,
+          class Arguments = grouped_product<T>>
+__global__ void __launch_bounds__(128) simt_experts(const Arguments p) {
     using A = accumulate_t<T>;
     constexpr bool gated = Up && gated_activation<Act>;
     constexpr int tile_rows = simt_rows, tile_columns = simt_columns, weight_rows = gated ? 2 * N : N;
     using shape = simt_tile<T, T, tile_rows, tile_columns, 32, 4, 128, 4>;
     constexpr int features = gated ? tile_columns / 2 : tile_columns;
     __shared__ shape shared;
+    if constexpr (Arguments::sums && Up) clear_sums<K>(p.to);
 
-    tile mine{0, static_cast<std::int32_t>(blockIdx.x) * tile_rows, 0, 0};
-    if (p.tiles) {
-        if (static_cast<int>(blockIdx.x) >= *p.tile_count) return;
-        mine = p.tiles[blockIdx.x];
-    } else {
-        mine.rows = p.rows - mine.row < tile_rows ? p.rows - mine.row : tile_rows;
-    }
+    const int number = static_cast<int>(blockIdx.x);
+    if (p.tiles && number >= tile_count_of<WithShared>(p, tile_rows)) return;
+    const tile mine = tile_at<WithShared>(p, number, tile_rows);
     const int first = static_cast<int>(blockIdx.y) * features;
-    const T* weights = p.weights + static_cast<index_t>(mine.expert) * weight_rows * K;
+    const T* weights = weights_of<WithShared>(p, mine.expert, index_t{weight_rows} * K);
+
+    const T* in = input_of<WithShared>(p, mine.expert);
+    const index_t in_stride = stride_of<WithShared>(p, mine.expert);
 
     // Column n of the tile: features run inside a half, gate and up of a feature are neighbours in a thread.
     const auto weight_row = [&](int n) {
@@ -14158,8 +14963,7 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
     };
     const auto row_of = [&](int m) -> const T* {
         if (m >= mine.rows) return nullptr;
-        const index_t r = mine.row + m;
-        return p.in + (p.pairs ? p.pairs[r] / p.slots : r) * p.in_stride;
+        return in + source_of<WithShared>(p, mine.expert, mine.row + m) * in_stride;
     };
     const auto column_of = [&](int n) -> const T* {
         const int r = weight_row(n);
@@ -14167,19 +14971,22 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
     };
     A acc[std::size_t{shape::rows_each}][std::size_t{shape::columns_each}];
     if constexpr (Factor)
-        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, [&](int m) {
-            return m < mine.rows ? p.factor[p.pairs ? p.pairs[mine.row + m] : mine.row + m] : A(0);
-        });
+        simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of,
+                                          [&](int m) { return factor_of<WithShared>(p, mine, m); });
     else
         simt_product<shape, K, 128, T, T>(shared, acc, row_of, column_of, no_factor{});
 
     const int thread = static_cast<int>(threadIdx.x);
-    const T* bias = p.bias + (Bias ? static_cast<index_t>(mine.expert) * weight_rows : 0);
+    [[maybe_unused]] const T* bias = nullptr;
+    if constexpr (Bias) bias = bias_of<WithShared>(p, mine.expert, weight_rows);
+    [[maybe_unused]] const A limit = limit_of<WithShared>(p, mine.expert);
     GATEFOLD_UNROLL
     for (int i = 0; i < shape::rows_each; ++i) {
         const int m = thread / shape::columns_apart + i * shape::rows_apart;
         if (m >= mine.rows) continue;
         const index_t r = mine.row + m;
+        [[maybe_unused]] T* pre = nullptr;
+        if constexpr (Up) pre = p.pre ? pre_of<WithShared>(p, mine.expert, r, weight_rows) : nullptr;
         GATEFOLD_UNROLL
         for (int j = 0; j < shape::columns_each; j += gated ? 2 : 1) {
             const int n = thread % shape::columns_apart + (gated ? j / 2 : j) * shape::columns_apart + first;
@@ -14189,16 +14996,19 @@ __global__ void __launch_bounds__(128) simt_experts(const grouped_product<T> p) 
             if constexpr (gated) {
                 A upper = acc[i][j + 1];
                 if constexpr (Bias) upper = upper + to_accumulate(bias[N + n]);
-                if (p.pre) {
-                    p.pre[r * 2 * N + n] = from_accumulate<T>(value);
-                    p.pre[r * 2 * N + N + n] = from_accumulate<T>(upper);
+                if (pre) {
+                    pre[n] = from_accumulate<T>(value);
+                    pre[N + n] = from_accumulate<T>(upper);
                 }
-                value = gatefold::activate<Act>(value, upper, p.limit);
+                value = gatefold::activate<Act>(value, upper, limit);
             } else if constexpr (Up) {
-                if (p.pre) p.pre[r * N + n] = from_accumulate<T>(value);
-                value = gatefold::activate<Act>(value, p.limit);
+                if (pre) pre[n] = from_accumulate<T>(value);
+                value = gatefold::activate<Act>(value, limit);
             }
-            p.out[r * p.out_stride + n] = from_accumulate<T>(value);
+            if constexpr (Arguments::sums && !Up)
+                add_output(p.to, p.to.token_of(r), n, gatefold::mul(p.to.weight_of(r), value));
+            else
+                p.out[r * p.out_stride + n] = from_accumulate<T>(value);
         }
     }
 }
@@ -14209,11 +15019,16 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
 /// What one projection is, as scalars: T storage type, N outputs, K summed over, activation, where weights lie.
 /// `InputAligned`: rows of the input begin at multiples of 16 bytes. `Edge`: rows of the output may end at N, which is
-/// no multiple of 16.
-template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge>
+/// no multiple of 16. `Listed`: rows belong to several experts, a list has their tiles. `WithShared`: the shared expert
+/// rides along.
+template <class T, int N, int K, bool Up, activation Act, bool Bias, bool Packed, bool InputAligned, bool Edge,
+          bool Listed, bool WithShared = false>
 struct projection_of {
     using value_type = T;
-    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge;
+    using arguments = grouped_product<T>;
+    static constexpr bool sums = false;
+    static constexpr bool gated = Up && gated_activation<Act>, up = Up, bias = Bias, packed = Packed, edge = Edge,
+                          listed = Listed, with_shared = WithShared;
     static constexpr bool input_aligned = InputAligned, weights_aligned = K % 8 == 0;
     static constexpr activation act = Act;
     static constexpr int outputs = N, depth = K;
@@ -14225,6 +15040,13 @@ struct projection_of {
     static constexpr index_t expert_elements = Packed ? shape::elements : index_t{weight_rows} * K;
 };
 
+/// The same projection, of a layer that adds its rows up per token.
+template <class P>
+struct summed : P {
+    using arguments = summed_product<typename P::value_type>;
+    static constexpr bool sums = true;
+};
+
 /// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
 /// that its weights are read from memory once; after `Together` tiles the next piece comes, so that the rows of these
 /// tiles are still in the second-level cache.
@@ -14232,11 +15054,7 @@ struct item_place {
     tile rows;
     int piece;
 };
-template <class T>
-__device__ __forceinline__ int tile_count_of(const grouped_product<T>& p, int tile_rows) {
-    return p.tiles ? *p.tile_count : (p.rows + tile_rows - 1) / tile_rows;
-}
-template <int Together, class T>
+template <class P, int Together, class T>
 __device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int item, int tiles, int pieces,
                                               int tile_rows) {
     item_place at;
@@ -14250,23 +15068,65 @@ __device__ __forceinline__ item_place item_at(const grouped_product<T>& p, int i
         at.piece = inner / count;
         i = first + inner - at.piece * count;
     }
-    if (p.tiles) {
-        const int4 v = __ldg(reinterpret_cast<const int4*>(p.tiles) + i);
-        at.rows = {v.x, v.y, v.z, 0};
-    } else {
-        at.rows = {0, i * tile_rows, p.rows - i * tile_rows < tile_rows ? p.rows - i * tile_rows : tile_rows, 0};
-    }
+    at.rows = tile_at<P::with_shared>(p, i, tile_rows);
     return at;
 }
 
-/// A chunk of 8 elements of an input row, `valid` of which may be read.
-template <class P, class T>
+/// A chunk of 8 elements of an input row, `valid` of which may be read. Where rows are whole stages of `Depth`
+/// elements, `from` lies within one also if nothing is read: choosing another address would be a tenth of the main
+/// loop.
+template <class P, int Depth, class T>
 __device__ __forceinline__ void copy_row_chunk(std::uint32_t to, const T* from, const T* anywhere, int valid) {
     if constexpr (P::input_aligned)
-        copy_or_zero(to, valid > 0 ? from : anywhere, valid <= 0);
+        copy_or_zero(to, P::readable % Depth == 0 || valid > 0 ? from : anywhere, valid <= 0);
     else
         copy_elements(to, from, valid);
 }
+
+/// What a thread copies of the rows of a tile into a stage [rows x 64] of kernel shape S: its chunk of every
+/// rows_at_once-th row, chunk c of row r at c ^ (r & 7). What stays within an item is computed by move_to().
+template <class P, class S>
+class row_cursor {
+    using T = typename P::value_type;
+    static constexpr int BK = S::depth, chunks = BK / 8, rows_at_once = S::threads / chunks;
+    static constexpr int copies = S::rows / rows_at_once;
+    static_assert(BK == 64, "the swizzle is written for rows of 128 bytes");
+    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
+    const int row_, chunk_;
+    const std::uint32_t to_;
+    const T* from_[std::size_t{copies}];
+    int readable_[std::size_t{copies}];
+
+public:
+    __device__ __forceinline__ row_cursor(int thread, std::uint32_t ring_rows)
+        : row_(thread / chunks),
+          chunk_(thread % chunks),
+          to_(ring_rows + static_cast<std::uint32_t>(row_ * (BK * 2) + (chunk_ ^ (row_ & 7)) * 16)) {}
+
+    __device__ __forceinline__ void move_to(const grouped_product<T>& p, const tile& at) {
+        const T* in = input_of<P::with_shared>(p, at.expert);
+        const index_t stride = stride_of<P::with_shared>(p, at.expert);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < copies; ++i) {
+            const int r = row_ + i * rows_at_once;
+            index_t source = 0;
+            if (r < at.rows) source = source_of<P::with_shared>(p, at.expert, at.row + r);
+            from_[i] = in + source * stride + chunk_ * 8;
+            readable_[i] = r < at.rows ? P::readable - chunk_ * 8 : 0;
+        }
+    }
+    /// k in [BK · k_block, BK · k_block + 16 · steps) into stage `stage`.
+    __device__ __forceinline__ void copy(const grouped_product<T>& p, int stage, int k_block, int steps) const {
+        const std::uint32_t to = to_ + static_cast<std::uint32_t>(stage * S::row_bytes);
+        GATEFOLD_UNROLL
+        for (int i = 0; i < copies; ++i) {
+            if (steps < BK / 16 && chunk_ >= 2 * steps) break;
+            const int valid = P::readable % BK == 0 ? readable_[i] : readable_[i] - k_block * BK;
+            copy_row_chunk<P, BK>(to + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_[i] + k_block * BK,
+                                  p.in, valid < 8 ? valid : 8);
+        }
+    }
+};
 
 /// Where lane `lane` of a 512-byte piece finds its 8 elements in the hub's layout: weight row and offset in k.
 template <class P>
@@ -14303,7 +15163,7 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
     const int first = output_at(P::gated ? strip : 2 * strip, lane / 4, P::shape::groups);
     [[maybe_unused]] const int second = P::gated ? first : output_at(2 * strip + 1, lane / 4, P::shape::groups);
     if constexpr (P::bias) {
-        const T* bias = p.bias + static_cast<index_t>(expert) * P::weight_rows;
+        const T* bias = bias_of<P::with_shared>(p, expert, P::weight_rows);
         const float b0 = first < P::outputs ? to_accumulate(bias[first]) : 0.0f;
         const float b1 = second < P::outputs ? to_accumulate(bias[P::gated ? P::outputs + second : second]) : 0.0f;
         GATEFOLD_UNROLL
@@ -14317,22 +15177,71 @@ __device__ __forceinline__ finished_sums<P> finish(const grouped_product<T>& p, 
             GATEFOLD_UNROLL
             for (int i = 0; i < 2; ++i) {
                 if (lane % 4 * 2 + i >= rows) continue;
-                T* to = p.pre + (row + lane % 4 * 2 + i) * P::weight_rows;
+                T* to = pre_of<P::with_shared>(p, expert, row + lane % 4 * 2 + i, P::weight_rows);
                 if (first < P::outputs) to[first] = from_accumulate<T>(out.low[i]);
                 if (second < P::outputs) to[P::gated ? P::outputs + second : second] = from_accumulate<T>(out.high[i]);
             }
         }
+        const float limit = limit_of<P::with_shared>(p, expert);
         GATEFOLD_UNROLL
         for (int i = 0; i < 2; ++i) {
             if constexpr (P::gated) {
-                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], p.limit);
+                out.low[i] = gatefold::activate<P::act>(out.low[i], out.high[i], limit);
             } else {
-                out.low[i] = gatefold::activate<P::act>(out.low[i], p.limit);
-                out.high[i] = gatefold::activate<P::act>(out.high[i], p.limit);
+                out.low[i] = gatefold::activate<P::act>(out.low[i], limit);
+                out.high[i] = gatefold::activate<P::act>(out.high[i], limit);
             }
         }
     }
     return out;
+}
+
+/// Adds a strip of 8 rows to the sums of their tokens.
+template <class P, class Arguments>
+__device__ __forceinline__ void add_strip(const Arguments& p, const finished_sums<P>& done, int strip, int lane,
+                                          index_t row, int rows) {
+    const int low = output_at(2 * strip, lane / 4, P::shape::groups);
+    const int high = output_at(2 * strip + 1, lane / 4, P::shape::groups);
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 2; ++i) {
+        const int r = lane % 4 * 2 + i;
+        if (r >= rows) continue;
+        const index_t token = p.to.token_of(row + r);
+        const float weight = p.to.weight_of(row + r);
+        if (low < P::outputs) add_output(p.to, token, low, gatefold::mul(weight, done.low[i]));
+        if (2 * strip + 1 < P::shape::groups && high < P::outputs)
+            add_output(p.to, token, high, gatefold::mul(weight, done.high[i]));
+    }
+}
+
+/// Puts a strip of 8 rows into the warp's window.
+template <class P>
+__device__ __forceinline__ void turn_strip(turned_window& w, const finished_sums<P>& done, int strip, int lane) {
+    const int first = strip / 2 * 32;
+    GATEFOLD_UNROLL
+    for (int g = 0; g < 2; ++g) {
+        if (2 * strip + g >= P::shape::groups) break;
+        const int n = output_at(2 * strip + g, lane / 4, P::shape::groups) - first;
+        GATEFOLD_UNROLL
+        for (int i = 0; i < 2; ++i) w.at[lane % 4 * 2 + i][n] = g == 0 ? done.low[i] : done.high[i];
+    }
+}
+
+/// Adds `Strips` strips of up to 8 rows to the sums of their tokens, a window at a time; `strips` of them exist.
+template <class P, int Strips, int Warps, class Arguments, class SumsOf>
+__device__ __forceinline__ void add_strips(const Arguments& p, const SumsOf& sums_of, int expert, int first, int strips,
+                                           int warp, int lane, index_t row, int rows) {
+    turned_window& window = window_of_warp<Warps>(warp);
+    const int there = rows < 8 ? rows : 8;
+    const index_t mine = row + (lane < there ? lane : 0), token = p.to.token_of(mine);
+    const float weight = p.to.weight_of(mine);
+    GATEFOLD_UNROLL
+    for (int m = 0; m < Strips; ++m) {
+        if (m >= strips) break;
+        turn_strip<P>(window, finish<P>(p, sums_of(m), expert, first + m, lane, row, there), first + m, lane);
+        if (m % 2 == 1 || m + 1 == strips)
+            add_window<P::outputs>(p.to, window, token, weight, there, (first + m) / 2 * row_sums<bf16>::window, lane);
+    }
 }
 
 /// Stores what this lane holds of one row: `Groups` consecutive 8-row groups from `first_group` on, a word of two
@@ -14372,18 +15281,151 @@ __device__ __forceinline__ void store_row(T* row, int first_group, const std::ui
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/wave_model.hpp ----
+// Which kernel multiplies in a 16-bit layer: what each would take, as constant expressions over the layer's extents,
+// the number of tokens and the device. No tuning files, nothing measured at run time.
+//
+//     waves = items of work / multiprocessors, rounded up
+//     time  = launch + max(weights / rate of memory, waves · bytes of an item / rate of a multiprocessor)
+//           + waves · sums of an item · time to deliver one
+//
+// All kernels add in the same order: the choice decides about time, never about bits.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
+/// The kernel of few rows: a strip of 16 weight rows and 8 rows for a warp, each with its share of a block's ring.
 struct few_rows_shape {
-    static constexpr int warps = 4, stages = 4, depth = 128, rows = 8;
-    static constexpr int weight_bytes = depth * 32, row_bytes = rows * depth * 2;
-    static constexpr int stage_bytes = weight_bytes + row_bytes, shared_bytes = warps * stages * stage_bytes;
+    static constexpr int most_warps = 4, stages = 4, depth = 128, rows = 8;
+    static constexpr int weight_bytes = depth * 32, row_bytes = rows * depth * 2,
+                         place_bytes = weight_bytes + row_bytes;
+    static constexpr int shared_bytes = most_warps * stages * place_bytes;
 };
 
+/// How a projection is cut: strips for warps, or tiles of rows x weight rows for blocks.
+enum class arrangement { strips, tiles_of_64x64, tiles_of_64x256, tiles_of_128x256 };
+/// Those of products with a list of tiles, whose experts fill the device together, and those of a single expert.
+inline constexpr arrangement listed_arrangements[] = {arrangement::strips, arrangement::tiles_of_64x256,
+                                                      arrangement::tiles_of_128x256};
+inline constexpr arrangement single_arrangements[] = {arrangement::strips, arrangement::tiles_of_64x64,
+                                                      arrangement::tiles_of_128x256};
+
+/// Rows and weight rows of an item of work, and the shared memory of its block.
+struct item_extents {
+    int rows, weight_rows, shared_bytes;
+};
+constexpr item_extents extents_of(arrangement a) {
+    switch (a) {
+        case arrangement::strips:
+            return {few_rows_shape::rows, 16, few_rows_shape::shared_bytes};
+        case arrangement::tiles_of_64x64:
+            return {64, 64, 6 * 64 * (64 + 64) * 2};
+        case arrangement::tiles_of_64x256:
+            return {64, 256, 3 * 64 * (64 + 256) * 2};
+        default:
+            return {128, 256, 3 * 64 * (128 + 256) * 2};
+    }
+}
+
+/// What the choice knows of a device.
+struct device_extents {
+    int multiprocessors;
+    int shared_bytes;  ///< that a block can be given
+};
+/// Blocks of that much shared memory on a multiprocessor. The system keeps 1 KiB of each, and a block can be given all
+/// of a multiprocessor's memory but that.
+constexpr int resident_blocks(int block_bytes, int shared_bytes) {
+    constexpr int reserved = 1024;
+    const int blocks = (shared_bytes + reserved) / (block_bytes + reserved);
+    return blocks > 1 ? blocks : 1;
+}
+
+/// One projection of a call: `choices` experts of each of `tokens` tokens, `weight_rows` x `depth` weights per expert.
+struct product_extents {
+    index_t tokens;
+    int choices, experts, weight_rows, depth;
+
+    constexpr index_t pairs() const { return tokens * choices; }
+    /// Distinct experts that tokens choose by chance: E (1 - (1 - k/E)^T).
+    constexpr double visited() const {
+        double none = 1, power = 1 - static_cast<double>(choices) / experts;
+        for (index_t n = tokens; n > 0; n /= 2, power *= power)
+            if (n % 2 != 0) none *= power;
+        return experts * (1 - none);
+    }
+    /// Tiles that they make: every expert fills half of its last one.
+    constexpr double tiles(int rows) const {
+        if (experts == 1) return static_cast<double>(ceil_div(pairs(), index_t{rows}));
+        const double v = visited(), mean = static_cast<double>(pairs()) / rows + v / 2;
+        return mean > v ? mean : v;
+    }
+    constexpr double rows_of_expert() const { return static_cast<double>(pairs()) / visited(); }
+};
+
+/// The numbers of the model, in nanoseconds and bytes per nanosecond: those of an H200, fitted to its times of the
+/// stages `experts` and `dense_ffn` (bench/results/nvidia-h200.md), which the model meets within 20 %.
+struct device_rates {
+    double launch = 3500;        ///< from the end of one kernel to work in the next
+    double memory = 4400;        ///< weights from memory
+    double multiprocessor = 70;  ///< what one multiprocessor draws into shared memory
+    double together = 7400;      ///< what all of them draw
+    double warp = 28;            ///< weights of one chain of mma.sync: 512 bytes in 33 cycles
+    double sum = 0.15;           ///< activation, rounding and store of one sum
+};
+
+struct wave_count {
+    double items;  ///< of work, expected
+    int waves;     ///< items of the multiprocessor with most of them
+};
+constexpr wave_count waves_of(arrangement a, const product_extents& p, int multiprocessors) {
+    const item_extents item = extents_of(a);
+    const double items = p.tiles(item.rows) * ceil_div(p.weight_rows, item.weight_rows);
+    const int whole = static_cast<int>(items / multiprocessors);
+    return {items, static_cast<double>(whole) * multiprocessors < items ? whole + 1 : whole};
+}
+
+/// Nanoseconds of one projection.
+constexpr double time_of(arrangement a, const product_extents& p, int multiprocessors, const device_rates& r = {}) {
+    const auto least = [](double x, double y) { return x < y ? x : y; };
+    const item_extents item = extents_of(a);
+    const wave_count n = waves_of(a, p, multiprocessors);
+    const double depth_bytes = 2.0 * p.depth, rows = least(p.rows_of_expert(), item.rows);
+    double rate = least(r.multiprocessor, r.together / least(n.items, multiprocessors));
+    double item_bytes = depth_bytes * (rows + item.weight_rows), delivery = 0;
+    if (a == arrangement::strips) {
+        // Warps of a multiprocessor share their rows by its cache, and their sums end beside other warps' copies.
+        constexpr int most_warps = 8;
+        rate = least(rate, r.warp * least(n.waves, most_warps));
+        item_bytes = depth_bytes * item.weight_rows;
+    } else {
+        delivery = n.waves * r.sum * item.weight_rows * least(item.rows, (rows + 7) / 8 * 8);
+    }
+    const double drawn = n.waves * item_bytes / rate;
+    const double read = p.visited() * p.weight_rows * depth_bytes / r.memory;
+    return r.launch + (drawn > read ? drawn : read) + delivery;
+}
+
+/// How a projection of a single expert is cut: as is quickest among what the device has room for.
+constexpr arrangement arrangement_of(const product_extents& p, const device_extents& d) {
+    arrangement best = arrangement::strips;
+    for (const arrangement a : single_arrangements)
+        if (extents_of(a).shared_bytes <= d.shared_bytes &&
+            time_of(a, p, d.multiprocessors) < time_of(best, p, d.multiprocessors))
+            best = a;
+    return best;
+}
+
+/// Warps of a block of the kernel of few rows: as few as give every item one at once, since they share a block's ring.
+constexpr int few_rows_warps(index_t items, const device_extents& d) {
+    const index_t blocks = index_t{d.multiprocessors} * resident_blocks(few_rows_shape::shared_bytes, d.shared_bytes);
+    return items <= blocks ? 1 : items <= 2 * blocks ? 2 : few_rows_shape::most_warps;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
 template <class P>
-__global__ void __launch_bounds__(32 * few_rows_shape::warps)
-    multiply_few(const grouped_product<typename P::value_type> p) {
+__global__ void __launch_bounds__(32 * few_rows_shape::most_warps) multiply_few(const typename P::arguments p) {
     using T = typename P::value_type;
     using S = few_rows_shape;
     using X = typename P::shape;
@@ -14394,13 +15436,15 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
 
     extern __shared__ __align__(128) unsigned char ring_memory[];
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-    const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * S::stages * S::stage_bytes);
-    const int tiles = tile_count_of(p, S::rows), items = tiles * X::strips;
-    const int stride = static_cast<int>(gridDim.x) * S::warps;
+    const int warps = static_cast<int>(blockDim.x) / 32, together = S::most_warps / warps,
+              places = together * S::stages;
+    const std::uint32_t ring = shared_address(ring_memory) + static_cast<unsigned>(warp * places * S::place_bytes);
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * X::strips;
+    const int stride = static_cast<int>(gridDim.x) * warps;
     const int first_item = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
 
     // The cursor of the copies.
-    int load_item = first_item, load_k = 0, load_stage = 0;
+    int load_item = first_item, load_k = 0, load_place = 0;
     [[maybe_unused]] int step = 0;
     const T* from_weights = p.weights;
     hub_lane<P> from_hub(p.weights, X::strips, lane);
@@ -14414,8 +15458,10 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<0>(p, load_item, tiles, X::strips, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, 0>(p, load_item, tiles, X::strips, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
+                const T* in = input_of<P::with_shared>(p, at.rows.expert);
+                const index_t in_stride = stride_of<P::with_shared>(p, at.rows.expert);
                 if constexpr (P::packed) {
                     const int first = at.piece / block_strips * block_strips;
                     step = live_strips(first, X::strips) * 256;
@@ -14428,26 +15474,27 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
                 for (int i = 0; i < row_copies; ++i) {
                     const int r = my_row + i * rows_at_once;
                     index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
+                    if (r < at.rows.rows) source = source_of<P::with_shared>(p, at.rows.expert, at.rows.row + r);
+                    from_rows[i] = in + source * in_stride + my_chunk * 8;
                     readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
                 }
             }
-            const std::uint32_t to = ring + static_cast<std::uint32_t>(load_stage * S::stage_bytes);
+            const std::uint32_t to = ring + static_cast<std::uint32_t>(load_place * S::place_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
             GATEFOLD_UNROLL
             for (int i = 0; i < weight_copies; ++i) {
                 if (ragged_k && last && i >= k_last) break;
-                const std::uint32_t place = to + static_cast<std::uint32_t>(i * 512 + lane * 16);
+                const std::uint32_t there = to + static_cast<std::uint32_t>(i * 512 + lane * 16);
                 if constexpr (P::packed)
-                    copy_streamed(place, from_weights + i * step);
+                    copy_streamed(there, from_weights + i * step);
                 else
-                    from_hub.copy(place, load_k * BK + i * 16, p.weights);
+                    from_hub.copy(there, load_k * BK + i * 16, p.weights);
             }
             GATEFOLD_UNROLL
             for (int i = 0; i < row_copies; ++i) {
-                const int valid = readable[i] - load_k * BK;
-                copy_row_chunk<P>(to + row_place(my_row + i * rows_at_once), from_rows[i], p.in, valid < 8 ? valid : 8);
+                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
+                copy_row_chunk<P, BK>(to + row_place(my_row + i * rows_at_once), from_rows[i], p.in,
+                                      valid < 8 ? valid : 8);
                 from_rows[i] += BK;
             }
             from_weights += BK / 16 * step;
@@ -14455,20 +15502,25 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
                 load_k = 0;
                 load_item += stride;
             }
-            load_stage = load_stage + 1 == S::stages ? 0 : load_stage + 1;
+            load_place = load_place + 1 == places ? 0 : load_place + 1;
         }
+    };
+    const auto load_stage = [&] {
+        GATEFOLD_PRAGMA(unroll 1)
+        for (int i = 0; i < together; ++i) load();
         copy_commit();
     };
     GATEFOLD_PRAGMA(unroll 1)
-    for (int s = 0; s < S::stages - 1; ++s) load();
+    for (int s = 0; s < S::stages - 1; ++s) load_stage();
+    if constexpr (P::sums && P::up) clear_sums<P::depth>(p.to);
 
     // Lane bits 3 and 4 trade places: the matrices arrive in the order of operand A.
     const auto weight_lane = static_cast<std::uint32_t>(((lane & 7) | (lane & 8) << 1 | (lane & 16) >> 1) * 16);
-    int stage = 0;
+    int place = 0, ready = 0;
     for (int item = first_item; item < items; item += stride) {
         float sums[4] = {};
         const auto multiply = [&]<int Steps>(constant_of<Steps>) {
-            const std::uint32_t at = ring + static_cast<std::uint32_t>(stage * S::stage_bytes);
+            const std::uint32_t at = ring + static_cast<std::uint32_t>(place * S::place_bytes);
             GATEFOLD_UNROLL
             for (int kk = 0; kk < Steps; kk += 2) {
                 std::uint32_t x[4];  // (b0, b1) of step kk, then of step kk + 1
@@ -14484,34 +15536,44 @@ __global__ void __launch_bounds__(32 * few_rows_shape::warps)
             }
         };
         for (int kb = 0; kb < k_blocks; ++kb) {
-            copy_wait<S::stages - 2>();
-            __syncwarp();  // the copies of all lanes are there, and the stage to be filled next has been read
-            load();
+            if (ready == 0) {
+                copy_wait<S::stages - 2>();
+                __syncwarp();  // the copies of all lanes are there, and the stage to be filled next has been read
+                load_stage();
+                ready = together;
+            }
+            --ready;
             if (!ragged_k || kb < k_blocks - 1)
                 multiply(constant_of<BK / 16>{});
             else
                 multiply(constant_of<k_last>{});
-            stage = stage + 1 == S::stages ? 0 : stage + 1;
+            place = place + 1 == places ? 0 : place + 1;
         }
 
-        const item_place at = item_at<0>(p, item, tiles, X::strips, S::rows);
+        const item_place at = item_at<P, 0>(p, item, tiles, X::strips, S::rows);
         const finished_sums<P> done = finish<P>(p, sums, at.rows.expert, at.piece, lane, at.rows.row, at.rows.rows);
-        // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
-        constexpr int groups = P::gated ? 1 : 2;
-        std::uint32_t words[std::size_t{groups}];
-        words[0] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
-        if constexpr (groups == 2) words[groups - 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
-        if (lane / 4 < at.rows.rows)
-            store_row<P, groups>(p.out + (at.rows.row + lane / 4) * p.out_stride, at.piece * groups, words, lane);
+        if constexpr (P::sums && !P::up) {
+            add_strip<P>(p, done, at.piece, lane, at.rows.row, at.rows.rows);
+            arrive<P::outputs>(p.to, at.rows.row, at.rows.rows, at.piece, 1, lane);
+        } else {
+            // A lane holds one output of two rows; transposed, it holds two outputs of row lane / 4.
+            constexpr int groups = P::gated ? 1 : 2;
+            std::uint32_t words[std::size_t{groups}];
+            words[0] = transpose_matrix(round_two<T>(done.low[0], done.low[1]));
+            if constexpr (groups == 2) words[groups - 1] = transpose_matrix(round_two<T>(done.high[0], done.high[1]));
+            if (lane / 4 < at.rows.rows)
+                store_row<P, groups>(p.out + (at.rows.row + lane / 4) * p.out_stride, at.piece * groups, words, lane);
+        }
     }
     copy_wait<0>();
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/gemm_tile.cuh ----
-// The grouped product for many rows per expert: a block multiplies a tile of up to 128 rows with 256 weight rows.
+// The grouped product for many rows: a block multiplies a tile of up to 128 rows with 256 weight rows, or, where these
+// would be too few tiles for the device, 64 rows with 64 weight rows.
 //
-//     ring of stages [rows x 64][256 weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 32 x 64
+//     ring of stages [rows x 64][weight rows x 64] ── barrier per stage ──> warp tiles of 64 x 64 or 16 x 64
 //
 // Persistent: the copies run across tiles and experts. Rows of a tile that do not exist are skipped by eights.
 
@@ -14522,58 +15584,65 @@ template <int Rows, int WeightRows, int Depth, int Stages, int RowWarps, int Wei
 struct tile_shape {
     static constexpr int rows = Rows, weight_rows = WeightRows, depth = Depth, stages = Stages, row_warps = RowWarps,
                          weight_warps = WeightWarps, threads = 32 * RowWarps * WeightWarps;
-    static constexpr int strips = WeightRows / 16, blocks = strips / block_strips;
+    static constexpr int strips = WeightRows / 16;
+    /// Less than a block of packed strips: a warp copies one strip.
+    static constexpr bool narrow = strips < block_strips;
+    static constexpr int blocks = narrow ? 1 : strips / block_strips;
     static constexpr int warp_strips = strips / WeightWarps, warp_groups = Rows / RowWarps / 8;
     static constexpr int row_bytes = Rows * Depth * 2, weight_bytes = WeightRows * Depth * 2;
     static constexpr int shared_bytes = Stages * (row_bytes + weight_bytes);
     static constexpr int together = 16;  ///< tiles before the next piece
-    static_assert(Depth == 64, "the swizzle is written for rows of 128 bytes");
-    static_assert(warp_strips == 4 && WeightRows % (16 * block_strips) == 0);
-    static_assert(warp_groups == 8, "the ladder of row counts goes up to 8");
+    static constexpr arrangement cut = narrow       ? arrangement::tiles_of_64x64
+                                       : Rows == 64 ? arrangement::tiles_of_64x256
+                                                    : arrangement::tiles_of_128x256;
+    static_assert(warp_strips == 4 && (narrow ? strips * 32 == threads : WeightRows % (16 * block_strips) == 0));
+    static_assert(warp_groups == 8 || warp_groups == 2, "the ladder of row counts has these heights");
 };
+using narrow_tiles = tile_shape<64, 64, 64, 6, 4, 1>;
 using tiles_of_64 = tile_shape<64, 256, 64, 3, 1, 4>;
 using tiles_of_128 = tile_shape<128, 256, 64, 3, 2, 4>;
 
 template <class P, class S>
-__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_product<typename P::value_type> p) {
+__global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P::arguments p) {
     using T = typename P::value_type;
     using X = typename P::shape;
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
     constexpr int pieces = (X::strips + S::strips - 1) / S::strips;
-    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
-    constexpr int block_bytes = BK / 16 * block_strips * 512, block_copies = block_bytes / 16 / S::threads;
-    constexpr int warps = S::threads / 32, hub_lanes = block_strips / warps > 0 ? block_strips / warps : 1;
+    constexpr int neighbours = S::narrow ? S::strips : block_strips;  // strips side by side in a stage
+    constexpr int block_bytes = BK / 16 * neighbours * 512, block_copies = block_bytes / 16 / S::threads;
+    constexpr int warps = S::threads / 32, hub_lanes = neighbours / warps > 0 ? neighbours / warps : 1;
     constexpr bool ragged_k = k_last * 16 != BK, ragged_strips = X::strips % S::strips != 0;
-    static_assert(rows_at_once % 8 == 0, "later rows of a thread keep its swizzle");
     static_assert(warps <= block_strips);
 
     extern __shared__ __align__(128) unsigned char ring_memory[];
     const std::uint32_t ring_rows = shared_address(ring_memory), ring_weights = ring_rows + S::stages * S::row_bytes;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
     const int row_warp = warp / S::weight_warps, weight_warp = warp % S::weight_warps;
-    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * pieces,
+              stride = static_cast<int>(gridDim.x);
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
-    [[maybe_unused]] int load_strips = 0;
-    const T* from_rows[std::size_t{row_copies}];
-    int readable[std::size_t{row_copies}];
+    [[maybe_unused]] int load_strips = 0;  // of this piece; of the block of packed strips where the tile is narrow
+    row_cursor<P, S> rows(thread, ring_rows);
     const T* from_weights = p.weights;
     const T* hub[std::size_t{S::blocks}][std::size_t{hub_lanes}];
     [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
-    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
-    const std::uint32_t to_rows_lane =
-        ring_rows + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
     const std::uint32_t to_weights_lane = ring_weights + static_cast<std::uint32_t>(thread * 16);
 
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 const int strip = at.piece * S::strips;
                 load_strips = X::strips - strip < S::strips ? X::strips - strip : S::strips;
-                if constexpr (P::packed) {
+                if constexpr (P::packed && S::narrow) {
+                    const int mine = strip + warp, first = strip / block_strips * block_strips;
+                    load_strips = mine < X::strips ? live_strips(first, X::strips) : 0;
+                    from_weights =
+                        expert + static_cast<index_t>(first) * 16 * X::padded + (mine - first) * 256 + lane * 8;
+                } else if constexpr (P::packed) {
                     from_weights = expert + static_cast<index_t>(strip) * 16 * X::padded + thread * 8;
                 } else {
                     GATEFOLD_UNROLL
@@ -14583,31 +15652,22 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                             hub[b][i] = hub_lane<P>(expert, strip + b * block_strips + warp + i * warps, lane).row;
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < row_copies; ++i) {
-                    const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
-                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
-                }
+                rows.move_to(p, at.rows);
             }
-            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
             const std::uint32_t to_weights = to_weights_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
-            GATEFOLD_UNROLL
-            for (int i = 0; i < row_copies; ++i) {
-                if (!ragged_k || !last || my_chunk < 2 * k_last) {
-                    const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                    copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i],
-                                      p.in, valid < 8 ? valid : 8);
-                }
-                from_rows[i] += BK;
-            }
+            rows.copy(p, load_stage, load_k, ragged_k && last ? k_last : BK / 16);
             GATEFOLD_UNROLL
             for (int b = 0; b < S::blocks; ++b) {
                 const std::uint32_t to = to_weights + static_cast<std::uint32_t>(b * block_bytes);
-                if constexpr (P::packed) {
+                if constexpr (P::packed && S::narrow) {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < block_copies; ++i)
+                        if ((!ragged_strips || load_strips > 0) && (!(ragged_k && last) || i < k_last))
+                            copy_streamed(to + static_cast<std::uint32_t>(i * S::threads * 16),
+                                          from_weights + i * load_strips * 256);
+                    from_weights += BK / 16 * load_strips * 256;
+                } else if constexpr (P::packed) {
                     // The k of a block are one contiguous piece; a short last block makes it shorter, not sparser.
                     const int there = load_strips - b * block_strips;
                     const int live = !ragged_strips || there > block_strips ? block_strips : there > 0 ? there : 0;
@@ -14622,7 +15682,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 } else {
                     GATEFOLD_UNROLL
                     for (int i = 0; i < block_copies; ++i) {
-                        const int k16 = (i * warps + warp) / block_strips;
+                        const int k16 = (i * warps + warp) / neighbours;
                         if (ragged_k && last && k16 >= k_last) break;
                         const T* row = hub[b][i % hub_lanes];
                         const int k = load_k * BK + k16 * 16, valid = row ? P::depth - k - hub_offset : 0;
@@ -14644,6 +15704,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
     };
     GATEFOLD_PRAGMA(unroll 1)
     for (int s = 0; s < S::stages - 1; ++s) load();
+    if constexpr (P::sums && P::up) clear_sums<P::depth>(p.to);
 
     // Rows: two groups of 8 per ldmatrix. The swizzle of step kk is an exclusive or with kk · 32 bytes.
     const int lane_row = row_warp * (S::rows / S::row_warps) + (lane & 7) + (lane >> 4) * 8;
@@ -14657,15 +15718,15 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
 
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
+        const item_place at = item_at<P, S::together>(p, item, tiles, pieces, S::rows);
         const int my_first = row_warp * (S::rows / S::row_warps), my_rows = at.rows.rows - my_first;
         const int my_strip = at.piece * S::strips + warp_strip;
         [[maybe_unused]] const int my_strips = X::strips - my_strip;
         const int my_groups = !ragged_strips || my_strips > 0 ? (my_rows + 7) / 8 : 0;
         const auto step_bytes =
-            static_cast<std::uint32_t>((P::packed && ragged_strips && my_strips > 0
+            static_cast<std::uint32_t>((P::packed && !S::narrow && ragged_strips && my_strips > 0
                                             ? live_strips(my_strip / block_strips * block_strips, X::strips)
-                                            : block_strips) *
+                                            : neighbours) *
                                        512);
 
         float sums[std::size_t{S::warp_strips}][std::size_t{S::warp_groups}][4] = {};
@@ -14692,7 +15753,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         // Which rungs of the ladder there are decides how much is multiplied for nothing; that there is one loop around
         // them, how much code there is.
         const auto by_groups = [&]<int Steps>(constant_of<Steps> steps) {
-            if (my_groups > 6)
+            if constexpr (S::warp_groups == 2) {
+                if (my_groups > 1)
+                    multiply(constant_of<2>{}, steps);
+                else if (my_groups == 1)
+                    multiply(constant_of<1>{}, steps);
+            } else if (my_groups > 6)
                 multiply(constant_of<8>{}, steps);
             else if (my_groups == 6)
                 multiply(constant_of<6>{}, steps);
@@ -14720,7 +15786,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
         }
 
         constexpr int groups = P::gated ? S::warp_strips : 2 * S::warp_strips;
-        const auto deliver = [&](int j, const auto& sums_of) {
+        const auto store = [&](int j, const auto& sums_of) {
             std::uint32_t words[std::size_t{groups}];
             GATEFOLD_UNROLL
             for (int m = 0; m < S::warp_strips; ++m) {
@@ -14733,6 +15799,13 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
             if (r < my_rows)
                 store_row<P, groups>(p.out + (index_t{at.rows.row} + my_first + r) * p.out_stride,
                                      my_strip * (P::gated ? 1 : 2), words, lane);
+        };
+        const auto deliver = [&](int j, const auto& sums_of) {
+            if constexpr (P::sums && !P::up)
+                add_strips<P, S::warp_strips, warps>(p, sums_of, at.rows.expert, my_strip, my_strips, warp, lane,
+                                                     index_t{at.rows.row} + my_first + j * 8, my_rows - j * 8);
+            else
+                store(j, sums_of);
         };
         if constexpr (P::up || !ragged_k) {
             // One round of code for all groups of rows: the sums move up instead, since registers have no index.
@@ -14756,6 +15829,12 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const grouped_pr
                 if (j >= my_groups) break;
                 deliver(j, [&](int m) -> const float(&)[4] { return sums[m][j]; });
             }
+        }
+        if constexpr (P::sums && !P::up) {
+            const int rows = my_rows < S::warp_groups * 8 ? my_rows : S::warp_groups * 8;
+            const int strips = ragged_strips && my_strips < S::warp_strips ? my_strips : S::warp_strips;
+            if (my_groups > 0 && rows > 0)
+                arrive<P::outputs>(p.to, index_t{at.rows.row} + my_first, rows, my_strip, strips, lane);
         }
     }
     copy_wait<0>();
@@ -14805,66 +15884,35 @@ __device__ __forceinline__ std::uint64_t packed_weights(std::uint32_t at) {
 /// 16 (warp%4) + lane/4 + 8 (r/2).
 template <class T>
 __device__ __forceinline__ void multiply_wide(float (&d)[128], std::uint64_t a, std::uint64_t b) {
-    if constexpr (std::is_same_v<T, bf16>)
-        asm volatile(
-            "{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-            "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
-            "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
-            "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
-            "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
-            "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
-            "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
-            "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, %128, %129, p, 1, 1, 0, "
-            "0; }"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-              "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-              "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-              "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-              "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-              "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-              "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-              "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
-              "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-              "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
-              "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
-              "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
-              "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]),
-              "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]),
-              "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]),
-              "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]),
-              "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-            : "l"(a), "l"(b));
-    else
-        asm volatile(
-            "{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.f16.f16 {"
-            "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
-            "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
-            "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
-            "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
-            "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
-            "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
-            "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
-            "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, %128, %129, p, 1, 1, 0, "
-            "0; }"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
-              "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
-              "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
-              "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
-              "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
-              "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
-              "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
-              "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]),
-              "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]),
-              "+f"(d[72]), "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]),
-              "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]),
-              "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]),
-              "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]),
-              "+f"(d[103]), "+f"(d[104]), "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]),
-              "+f"(d[110]), "+f"(d[111]), "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]),
-              "+f"(d[117]), "+f"(d[118]), "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]),
-              "+f"(d[124]), "+f"(d[125]), "+f"(d[126]), "+f"(d[127])
-            : "l"(a), "l"(b));
+    asm volatile(
+        "{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n256k16.f32.%130.%130 {"
+        "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,"
+        "%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,"
+        "%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,"
+        "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,"
+        "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,"
+        "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,"
+        "%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,%124,%125,%126,%127}, %128, %129, p, 1, 1, 0, "
+        "0; }"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+          "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+          "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+          "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]), "+f"(d[32]),
+          "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]), "+f"(d[40]),
+          "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]), "+f"(d[48]),
+          "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]), "+f"(d[56]),
+          "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63]), "+f"(d[64]),
+          "+f"(d[65]), "+f"(d[66]), "+f"(d[67]), "+f"(d[68]), "+f"(d[69]), "+f"(d[70]), "+f"(d[71]), "+f"(d[72]),
+          "+f"(d[73]), "+f"(d[74]), "+f"(d[75]), "+f"(d[76]), "+f"(d[77]), "+f"(d[78]), "+f"(d[79]), "+f"(d[80]),
+          "+f"(d[81]), "+f"(d[82]), "+f"(d[83]), "+f"(d[84]), "+f"(d[85]), "+f"(d[86]), "+f"(d[87]), "+f"(d[88]),
+          "+f"(d[89]), "+f"(d[90]), "+f"(d[91]), "+f"(d[92]), "+f"(d[93]), "+f"(d[94]), "+f"(d[95]), "+f"(d[96]),
+          "+f"(d[97]), "+f"(d[98]), "+f"(d[99]), "+f"(d[100]), "+f"(d[101]), "+f"(d[102]), "+f"(d[103]), "+f"(d[104]),
+          "+f"(d[105]), "+f"(d[106]), "+f"(d[107]), "+f"(d[108]), "+f"(d[109]), "+f"(d[110]), "+f"(d[111]),
+          "+f"(d[112]), "+f"(d[113]), "+f"(d[114]), "+f"(d[115]), "+f"(d[116]), "+f"(d[117]), "+f"(d[118]),
+          "+f"(d[119]), "+f"(d[120]), "+f"(d[121]), "+f"(d[122]), "+f"(d[123]), "+f"(d[124]), "+f"(d[125]),
+          "+f"(d[126]), "+f"(d[127])
+        : "l"(a), "l"(b), "C"(instruction_type<T>::name));
 }
 
 #endif
@@ -14893,14 +15941,16 @@ __device__ __forceinline__ void store_products(const grouped_product<typename P:
     using X = typename P::shape;
     constexpr int groups = P::gated ? 16 : 32, together = 4;
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const T* bias = p.bias + (P::bias ? static_cast<index_t>(at.expert) * P::weight_rows : 0);
+    [[maybe_unused]] const T* bias = nullptr;
+    if constexpr (P::bias) bias = bias_of<P::with_shared>(p, at.expert, P::weight_rows);
+    [[maybe_unused]] const float limit = limit_of<P::with_shared>(p, at.expert);
     GATEFOLD_UNROLL
     for (int half = 0; half < 2; ++half) {
         const int r = first_row + half * 8 + lane / 4;
         if (r >= at.rows) continue;
         const index_t row = index_t{at.row} + r;
         [[maybe_unused]] T* pre = nullptr;
-        if constexpr (P::up) pre = p.pre ? p.pre + row * P::weight_rows : nullptr;
+        if constexpr (P::up) pre = p.pre ? pre_of<P::with_shared>(p, at.expert, row, P::weight_rows) : nullptr;
         GATEFOLD_UNROLL
         for (int g = 0; g < groups; g += together) {
             const int first_group = first_strip * (P::gated ? 1 : 2) + g;
@@ -14922,9 +15972,9 @@ __device__ __forceinline__ void store_products(const grouped_product<typename P:
                         float upper = sums[(2 * (g + t) + 1) * 4 + half * 2 + i];
                         if constexpr (P::bias) upper += there ? to_accumulate(bias[P::outputs + n]) : 0.0f;
                         if (pre && there) pre[P::outputs + n] = from_accumulate<T>(upper);
-                        v[i] = gatefold::activate<P::act>(v[i], upper, p.limit);
+                        v[i] = gatefold::activate<P::act>(v[i], upper, limit);
                     } else if constexpr (P::up) {
-                        v[i] = gatefold::activate<P::act>(v[i], p.limit);
+                        v[i] = gatefold::activate<P::act>(v[i], limit);
                     }
                 }
                 words[t] = round_two<T>(v[0], v[1]);
@@ -14943,7 +15993,6 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     using X = typename P::shape;
     constexpr int BK = S::depth, k_blocks = (X::padded + BK - 1) / BK, k_last = (X::padded - (k_blocks - 1) * BK) / 16;
     constexpr int pieces = (X::strips + S::strips - 1) / S::strips, warps = S::threads / 32;
-    constexpr int row_chunks = BK / 8, rows_at_once = S::threads / row_chunks, row_copies = S::rows / rows_at_once;
     constexpr int warp_strips = S::strips / warps;
     constexpr bool ragged_k = k_last * 16 != BK;
 
@@ -14951,24 +16000,21 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     const std::uint32_t ring = (shared_address(ring_memory) + (S::alignment - 1)) & ~std::uint32_t{S::alignment - 1};
     const std::uint32_t ring_weights = ring + S::stages * S::row_bytes;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, group = warp / 4;
-    const int tiles = tile_count_of(p, S::rows), items = tiles * pieces, stride = static_cast<int>(gridDim.x);
+    const int tiles = tile_count_of<P::with_shared>(p, S::rows), items = tiles * pieces,
+              stride = static_cast<int>(gridDim.x);
 
     // The cursor of the copies: what stays within an item is computed when it moves there.
     int load_item = static_cast<int>(blockIdx.x), load_k = 0, load_stage = 0;
-    const T* from_rows[std::size_t{row_copies}];
-    int readable[std::size_t{row_copies}];
+    row_cursor<P, S> rows(thread, ring);
     const T* from_strips[std::size_t{warp_strips}];  ///< null: no such strip
     [[maybe_unused]] int strip_step[std::size_t{warp_strips}];
     [[maybe_unused]] const int hub_offset = lane / 8 % 2 * 8;
-    const int my_row = thread / row_chunks, my_chunk = thread % row_chunks;
-    const std::uint32_t to_rows_lane =
-        ring + static_cast<std::uint32_t>(my_row * (BK * 2) + (my_chunk ^ (my_row & 7)) * 16);
     const std::uint32_t to_strips_lane = ring_weights + static_cast<std::uint32_t>(warp * 512 + lane * 16);
     const auto load = [&] {
         if (load_item < items) {
             if (load_k == 0) {
-                const item_place at = item_at<S::together>(p, load_item, tiles, pieces, S::rows);
-                const T* expert = p.weights + static_cast<index_t>(at.rows.expert) * P::expert_elements;
+                const item_place at = item_at<P, S::together>(p, load_item, tiles, pieces, S::rows);
+                const T* expert = weights_of<P::with_shared>(p, at.rows.expert, P::expert_elements);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < warp_strips; ++i) {
                     const int strip = at.piece * S::strips + warp + i * warps;
@@ -14982,25 +16028,11 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
                         from_strips[i] = hub_lane<P>(expert, strip, lane).row;
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < row_copies; ++i) {
-                    const int r = my_row + i * rows_at_once;
-                    index_t source = 0;
-                    if (r < at.rows.rows) source = p.pairs ? p.pairs[at.rows.row + r] / p.slots : at.rows.row + r;
-                    from_rows[i] = p.in + source * p.in_stride + my_chunk * 8;
-                    readable[i] = r < at.rows.rows ? P::readable - my_chunk * 8 : 0;
-                }
+                rows.move_to(p, at.rows);
             }
-            const std::uint32_t to_rows = to_rows_lane + static_cast<std::uint32_t>(load_stage * S::row_bytes);
             const std::uint32_t to_strips = to_strips_lane + static_cast<std::uint32_t>(load_stage * S::weight_bytes);
             [[maybe_unused]] const bool last = load_k == k_blocks - 1;
-            GATEFOLD_UNROLL
-            for (int i = 0; i < row_copies; ++i) {
-                const int valid = P::readable % BK == 0 ? readable[i] : readable[i] - load_k * BK;
-                copy_row_chunk<P>(to_rows + static_cast<std::uint32_t>(i * rows_at_once * (BK * 2)), from_rows[i], p.in,
-                                  valid < 8 ? valid : 8);
-                from_rows[i] += BK;
-            }
+            rows.copy(p, load_stage, load_k, ragged_k && last ? k_last : BK / 16);
             GATEFOLD_UNROLL
             for (int k16 = 0; k16 < BK / 16; ++k16) {
                 if (ragged_k && last && k16 >= k_last) break;
@@ -15035,7 +16067,7 @@ __global__ void __launch_bounds__(warpgroup_shape::threads, 1)
     const std::uint32_t my_rows_at = ring + static_cast<std::uint32_t>(group * 64 * (BK * 2));
     int stage = 0;
     for (int item = static_cast<int>(blockIdx.x); item < items; item += stride) {
-        const item_place at = item_at<S::together>(p, item, tiles, pieces, S::rows);
+        const item_place at = item_at<P, S::together>(p, item, tiles, pieces, S::rows);
         const bool works = __shfl_sync(all_lanes, at.rows.rows > group * 64 ? 1 : 0, 0) != 0;
         float sums[128];
         GATEFOLD_UNROLL
@@ -15205,24 +16237,33 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 /// Elements from one row of activations or of expert outputs to the next.
 constexpr index_t row_pitch(int columns) { return round_up(index_t{columns}, index_t{16}); }
 
-/// The matrices of one kind of expert as the kernels know it: widths, activation, storage.
-template <class T, int Width, int Ffn, activation Act, bool Bias>
+/// The matrices of one kind of expert as the kernels know it: widths, activation, storage; `Listed`: there are several.
+template <class T, int Width, int Ffn, activation Act, bool Bias, bool Listed>
 struct expert_kind {
     using value_type = T;
     using A = accumulate_t<T>;
     static constexpr bool matrix_cores = sizeof(T) == 2, gated = is_gated(Act);
     static constexpr int width = Width, ffn = Ffn;
     static constexpr activation act = Act;
-    static constexpr bool bias = Bias;
+    static constexpr bool bias = Bias, listed = Listed;
     static constexpr index_t hub_up = index_t{gated ? 2 * Ffn : Ffn} * Width, hub_down = index_t{Width} * Ffn;
     static constexpr index_t packed_up = matrix_cores ? projection_shape<gated, Ffn, Width>::elements : hub_up;
     static constexpr index_t packed_down = matrix_cores ? projection_shape<false, Width, Ffn>::elements : hub_down;
 };
 template <layer_type L>
-using routed_kind = expert_kind<typename L::value_type, L::width, L::ffn, L::c.act, L::c.bias>;
+using routed_kind = expert_kind<typename L::value_type, L::width, L::ffn, L::c.act, L::c.bias, !L::is_dense>;
 template <layer_type L>
 using shared_kind = expert_kind<typename L::value_type, L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1),
-                                L::c.shared.act, L::c.shared.bias>;
+                                L::c.shared.act, L::c.shared.bias, false>;
+
+/// Whether the shared expert's products are those of one more expert: of the routed width, with the same activation and
+/// biases. Not so where experts work on a latent width. Of 16-bit rows that are scaled before only whole vectors are
+/// read, so the shared expert's must have them too.
+template <layer_type L>
+inline constexpr bool shared_rides = (L::shared_ffn == L::ffn) && (L::c.latent == 0) && (L::c.shared.act == L::c.act) &&
+                                     (L::c.shared.bias == L::c.bias) &&
+                                     (L::c.router.acts_on != weight_at::input || sizeof(typename L::value_type) > 2 ||
+                                      L::hidden % 8 == 0);
 
 /// Packed matrices of a layer, in elements: up projections of all experts, then down; then the shared expert's.
 template <layer_type L>
@@ -15304,32 +16345,49 @@ void launch_persistent(context<cuda>& ctx, void (*kernel)(Arguments), const Argu
     check_launch(name);
 }
 
-/// One projection of 16-bit experts; P is deduced, see route().
+inline device_extents extents_of(const context<cuda>& ctx) { return {ctx.multiprocessors(), ctx.shared_bytes()}; }
+
+/// One projection of 16-bit experts over at most `row_tiles` tiles, cut in a given way; P is deduced, see route().
 template <class P>
-void run_projection(context<cuda>& ctx, P, const grouped_product<typename P::value_type>& p, index_t row_tiles,
-                    int tile_rows, const char* name) {
-    // Without a tile list a projection may be cut as it likes: few rows of a single expert fill the device with strips
-    // only, although their weights are then read once for every eight rows.
-    const bool narrow =
-        !p.tiles && p.rows <= 32 && ceil_div(P::shape::strips, int{tiles_of_64::strips}) < ctx.multiprocessors();
-    if (narrow) row_tiles = ceil_div(p.rows, few_rows_shape::rows);
-    if (tile_rows == 8 || narrow) {
-        launch_persistent(ctx, &multiply_few<P>, p, ceil_div(row_tiles * P::shape::strips, index_t{4}), 2,
-                          32 * few_rows_shape::warps, few_rows_shape::shared_bytes, name);
-        return;
-    }
+void run_arrangement(context<cuda>& ctx, P, const typename P::arguments& p, index_t row_tiles, arrangement cut,
+                     const char* name) {
     const auto launch = [&]<class S>(S) {
-        launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}), 1,
-                          S::threads, S::shared_bytes, name);
+        static_assert(S::shared_bytes == extents_of(S::cut).shared_bytes && S::rows == extents_of(S::cut).rows);
+        launch_persistent(ctx, &multiply_tiles<P, S>, p, row_tiles * ceil_div(P::shape::strips, int{S::strips}),
+                          resident_blocks(S::shared_bytes, ctx.shared_bytes()), S::threads, S::shared_bytes, name);
     };
-    if (tile_rows == 64)
-        launch(tiles_of_64{});
+    if (cut == arrangement::strips) {
+        const index_t items = row_tiles * P::shape::strips;
+        const int warps = few_rows_warps(items, extents_of(ctx));
+        launch_persistent(ctx, &multiply_few<P>, p, ceil_div(items, index_t{warps}),
+                          resident_blocks(few_rows_shape::shared_bytes, ctx.shared_bytes()), 32 * warps,
+                          few_rows_shape::shared_bytes, name);
+    } else if (cut == (P::listed ? arrangement::tiles_of_64x256 : arrangement::tiles_of_64x64))
+        launch(std::conditional_t<P::listed, tiles_of_64, narrow_tiles>{});
+    else if constexpr (P::sums)
+        launch(tiles_of_128{});
     else if (products_agree<typename P::value_type>(ctx))
         launch_persistent(ctx, &multiply_by_warpgroups<P>, p,
                           row_tiles * ceil_div(P::shape::strips, int{warpgroup_shape::strips}), 1,
                           warpgroup_shape::threads, warpgroup_shape::shared_bytes, name);
     else
         launch(tiles_of_128{});
+}
+
+/// The same, cut as the call's list of tiles is. Without a list every projection is cut as suits it.
+template <class P>
+void run_projection(context<cuda>& ctx, P projection, const typename P::arguments& p, index_t row_tiles, int tile_rows,
+                    const char* name) {
+    if constexpr (P::listed) {
+        const arrangement cut = tile_rows == few_rows_shape::rows ? arrangement::strips
+                                : tile_rows == tiles_of_64::rows  ? arrangement::tiles_of_64x256
+                                                                  : arrangement::tiles_of_128x256;
+        run_arrangement(ctx, projection, p, row_tiles, cut, name);
+    } else {
+        const arrangement cut =
+            arrangement_of({p.rows, 1, 1, P::shape::strips * 16, P::shape::padded}, extents_of(ctx));
+        run_arrangement(ctx, projection, p, ceil_div(p.rows, extents_of(cut).rows), cut, name);
+    }
 }
 
 /// x times the weight of its pair, rounded, in the order of the plan; zero up to a whole vector.
@@ -15356,30 +16414,56 @@ struct stage_output {
     const std::int32_t* count = nullptr;  ///< number of rows of the plan
 };
 
-/// Both projections of a group of experts over at most `pairs` rows.
-template <class Kind, bool Packed, bool Factor>
+/// The most tiles of rows of a grouped product over at most `pairs` rows of a plan, or exactly as many without one.
+template <bool WithShared, class T>
+index_t row_tiles_of(const grouped_product<T>& p, index_t pairs, int experts, int tile_rows) {
+    return (p.tiles ? most_tiles(pairs, experts, tile_rows) : ceil_div(pairs, index_t{tile_rows})) +
+           (WithShared ? ceil_div(p.rows, tile_rows) : 0);
+}
+/// The first projection to `activated`, rows of Ffn elements.
+template <int Ffn, class T>
+grouped_product<T> first_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
+                                 T* activated) {
+    p.weights = w.up;
+    p.bias = w.up_bias;
+    p.shared.weights = shared.up;
+    p.shared.bias = shared.up_bias;
+    p.out = activated;
+    p.out_stride = row_pitch(Ffn);
+    return p;
+}
+/// The second projection, of what the first one made.
+template <class T>
+grouped_product<T> second_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
+                                  T* out, index_t out_stride) {
+    p.in = p.out;
+    p.in_stride = p.out_stride;
+    p.pairs = nullptr;
+    p.pre = nullptr;
+    p.weights = w.down;
+    p.bias = w.down_bias;
+    p.shared.in = p.in + p.shared.row * p.in_stride;
+    p.shared.in_stride = p.in_stride;
+    p.shared.pre = nullptr;
+    p.shared.weights = shared.down;
+    p.shared.bias = shared.down_bias;
+    p.out = out;
+    p.out_stride = out_stride;
+    return p;
+}
+
+/// Both projections of a group of experts over at most `pairs` rows, and of the shared expert over tokens.rows more,
+/// which are never the caller's.
+template <class Kind, bool Packed, bool Factor, bool WithShared = false>
 void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& w,
-                 grouped_product<typename Kind::value_type> p, index_t pairs, int experts, int tile_rows,
-                 const stage_output<typename Kind::value_type>& to) {
+                 const grouped_product<typename Kind::value_type>& tokens, index_t pairs, int experts, int tile_rows,
+                 const stage_output<typename Kind::value_type>& to,
+                 const expert_matrices<typename Kind::value_type>& shared = {}) {
     using T = typename Kind::value_type;
     constexpr int W = Kind::width, F = Kind::ffn;
     constexpr bool bias = Kind::bias;
-    const index_t row_tiles = p.tiles ? most_tiles(pairs, experts, tile_rows) : ceil_div(pairs, index_t{tile_rows});
-    const auto second = [&](grouped_product<T> q) {
-        q.in = to.activated;
-        q.in_stride = row_pitch(F);
-        q.pairs = nullptr;
-        q.pre = nullptr;
-        q.weights = w.down;
-        q.bias = w.down_bias;
-        q.out = to.out;
-        q.out_stride = to.out_stride;
-        return q;
-    };
-    p.weights = w.up;
-    p.bias = w.up_bias;
-    p.out = to.activated;
-    p.out_stride = row_pitch(F);
+    const index_t row_tiles = row_tiles_of<WithShared>(tokens, pairs, experts, tile_rows);
+    auto p = first_product<F>(tokens, w, shared, to.activated);
     if constexpr (Kind::matrix_cores) {
         if constexpr (Factor) {
             scale_rows<T, W>
@@ -15389,26 +16473,27 @@ void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_
             p.in_stride = row_pitch(W);
             p.pairs = nullptr;
         }
-        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false > {}, p,
-                       row_tiles, tile_rows, "forward: first projection");
-        const auto q = second(p);
+        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false,
+                       Kind::listed, WithShared > {}, p, row_tiles, tile_rows, "forward: first projection");
+        const auto q = second_product(p, w, shared, to.out, to.out_stride);
         constexpr auto none = activation::identity;
         const auto down = [&]<bool Edge>() {
-            run_projection(ctx, projection_of<T, W, F, false, none, bias, Packed, true, Edge>{}, q, row_tiles,
-                           tile_rows, "forward: second projection");
+            run_projection(ctx,
+                           projection_of<T, W, F, false, none, bias, Packed, true, Edge, Kind::listed, WithShared>{}, q,
+                           row_tiles, tile_rows, "forward: second projection");
         };
-        if constexpr (W % 16 != 0) {
+        if constexpr (W % 16 != 0 && !WithShared) {
             if (to.is_y) return down.template operator()<true>();
         }
         down.template operator()<false>();
     } else {
         constexpr int features = Kind::gated ? simt_columns / 2 : simt_columns;
         const auto tiles = static_cast<unsigned>(row_tiles);
-        simt_experts<T, F, W, true, Kind::act, bias, Factor>
+        simt_experts<T, F, W, true, Kind::act, bias, Factor, WithShared>
             <<<dim3(tiles, unsigned{ceil_div(F, features)}), 128, 0, ctx.stream()>>>(p);
         check_launch("forward: first projection");
-        const auto q = second(p);
-        simt_experts<T, W, F, false, activation::identity, bias, false>
+        const auto q = second_product(p, w, shared, to.out, to.out_stride);
+        simt_experts<T, W, F, false, activation::identity, bias, false, WithShared>
             <<<dim3(tiles, unsigned{ceil_div(W, simt_columns)}), 128, 0, ctx.stream()>>>(q);
         check_launch("forward: second projection");
     }
@@ -15468,8 +16553,9 @@ void pack_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value
 //
 // Ranks come from cub::BlockRadixRankMatch: equal ids of a block in the order of their pairs. n <= 1024: one block,
 // which is the router's last one where there is a router. Beyond: `scatter_pairs`, one launch, from counts per group of
-// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Integers only, so the bits
-// do not depend on the order of blocks. Pairs with id -1 sort behind all experts and get no row.
+// pairs that the router (or `count_pairs`) left; its extra block writes offsets and tiles. Rows are written in the
+// order of ranks, in which those of an expert are neighbours. Integers only, so the bits do not depend on the order of
+// blocks. Pairs with id -1 sort behind all experts and get no row.
 //
 // N up to 1023 reaches CUB's ranks (its counters take 36 of 48 KB then); beyond, warps take turns on one counter per
 // expert.
@@ -15504,7 +16590,15 @@ struct plan_memory {
     struct counters {
         std::int32_t next[std::size_t{N}];
     };
-    std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
+    /// Pairs in the order of their ranks, with their rows: neighbours there have neighbouring rows.
+    struct sorted_pairs {
+        std::int32_t row[std::size_t{pairs_at_once}];
+        std::uint16_t pair[std::size_t{pairs_at_once}];
+    };
+    union {
+        std::conditional_t<ranked_by_cub<N>, typename ranks::TempStorage, counters> ranking;
+        std::conditional_t<ranked_by_cub<N>, sorted_pairs, counters> sorted;
+    };
     std::int32_t start[std::size_t{N + 1}];  ///< first row of each expert, or of this block's part of it
     alignas(16) std::int32_t scratch[36];
     std::int32_t classes[32];
@@ -15546,32 +16640,30 @@ __device__ __forceinline__ void place_pairs(plan_memory<N>& shared, index_t begi
             GATEFOLD_UNROLL
             for (int b = 0; b < bins; ++b)
                 if (const int e = thread * bins + b; e <= N) shared.start[e] = starts[b];
-            __syncthreads();
-            GATEFOLD_UNROLL
-            for (int j = 0; j < each; ++j) {
-                if (first + 32 * j >= count) continue;
-                const index_t pair = begin + first + 32 * j;
-                const std::int32_t row = ids[j] < 0 ? -1 : rank[j];
-                out.place[pair] = row;
-                if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
-            }
         } else {
             GATEFOLD_UNROLL
             for (int b = 0; b < bins; ++b)
                 if (const int e = thread * bins + b; e <= N) shared.tiles_before[e] = starts[b];
-            __syncthreads();
-            GATEFOLD_UNROLL
-            for (int j = 0; j < each; ++j) {
-                if (first + 32 * j >= count) continue;
-                const index_t pair = begin + first + 32 * j;
-                const std::int32_t row = ids[j] < 0 ? -1 : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
-                out.place[pair] = row;
-                if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
+        }
+        __syncthreads();
+        GATEFOLD_UNROLL
+        for (int j = 0; j < each; ++j) {
+            if (first + 32 * j >= count) continue;
+            std::int32_t row = -1;
+            if (ids[j] >= 0) {
+                row = fresh ? rank[j] : shared.start[ids[j]] + rank[j] - shared.tiles_before[ids[j]];
+                if (!fresh) shared.sorted.row[rank[j]] = row;
+                shared.sorted.pair[rank[j]] = static_cast<std::uint16_t>(first + 32 * j);
             }
-            __syncthreads();
+            out.place[begin + first + 32 * j] = row;
+        }
+        __syncthreads();
+        const int kept = fresh ? shared.start[N] : shared.tiles_before[N];
+        for (int r = thread; r < kept; r += plan_threads)
+            out.rows[fresh ? r : shared.sorted.row[r]] = static_cast<std::int32_t>(begin + shared.sorted.pair[r]);
+        if (!fresh)
             for (int e = thread; e < N; e += plan_threads)
                 shared.start[e] += shared.tiles_before[e + 1] - shared.tiles_before[e];
-        }
         __syncthreads();
     } else {
         // Warps in turn; within one, lanes of equal id by their number.
@@ -15783,7 +16875,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <class T, class X, class R, int Depth, int Experts, int Constants, int Copies, int Zeros, int TopK, int Slots,
           projection Logits, bool LogitBias, bool LogitsStored, logit_transform Transform, selection Select, score From,
           bool ScoresStored, key_bias SelectionBias, int Groups, int KeptGroups, group_key GroupBy, group_mask Masked,
-          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones>
+          second_expert Second, renormalise Renorm, scale_at Scaled, bool ExpertScale, bool RenormaliseKept, bool Ones,
+          bool Gates>
 struct router_policy {
     using value_type = T;
     using input_type = X;
@@ -15793,6 +16886,7 @@ struct router_policy {
     using matrix_type = std::conditional_t<Logits == projection::cosine, accumulate_type, R>;
     static constexpr int depth = Depth, experts = Experts, top_k = TopK, slots = Slots;
     static constexpr int choices = Experts + Constants + Copies + Zeros;
+    static constexpr bool gates = Gates;  ///< the shared expert has a gate
     static constexpr config c = {.hidden = Depth,
                                  .experts = Experts,
                                  .top_k = TopK,
@@ -15838,7 +16932,16 @@ using policy_of = router_policy<
     L::c.router.from, L::c.router.scores_in == precision::storage, L::c.router.selection_bias, L::c.router.groups,
     L::c.router.kept_groups, L::c.router.group_by, L::c.router.masked, L::c.router.second, L::c.router.renorm,
     L::c.router.scaled, L::c.router.expert_scale, L::c.capacity.renormalise_kept,
-    L::c.router.learns_from == estimator::straight_through>;
+    L::c.router.learns_from == estimator::straight_through, L::c.shared.gate>;
+
+/// The gate of the shared expert, which reads the tokens while they are in the cache for the router.
+template <class T>
+struct shared_gate {
+    const T *x = nullptr, *weights = nullptr;
+    index_t x_stride = 0;
+    int width = 0;
+    accumulate_t<T>* out = nullptr;  ///< by token; null: not asked for
+};
 
 /// Numbers of a call that routing reads.
 struct route_numbers {
@@ -16403,7 +17506,9 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 template <int N>
 void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
              const std::int32_t* counts, const plan_output& out) {
-    const int each = ceil_div(groups, most_scatter_blocks), blocks = ceil_div(groups, each);
+    // A block ranks pairs_at_once pairs in the time of one, and the more it has, the longer are the runs it writes.
+    const int at_once = pairs_at_once / group_pairs, least = ceil_div(groups, most_scatter_blocks);
+    const int each = at_once > least ? at_once : least, blocks = ceil_div(groups, each);
     scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
         id_of, pairs, group_pairs, groups, each, experts, counts, out);
 }
@@ -16608,6 +17713,7 @@ struct route_call {
     const plan_output* plan;  ///< where the plan goes, or null
     std::int32_t* counts;     ///< scratch of the plan
     A* deviations;            ///< where the tape keeps those of learned noise, or null
+    shared_gate<typename L::value_type> gate = {};
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -16617,6 +17723,8 @@ struct route_call {
 //
 //     x[T,H] · router[N,H]^T ──> logits ── last block of the tokens ──> ids, weights ── last of all ──> plan
 //                                                              └──> pairs per expert of the group (scatter's input)
+//
+// Where a shared expert has a gate, a block more per group of tokens computes it from the rows the others read.
 //
 // Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
 // as on the CPU: a function of H alone, whatever the batch.
@@ -16920,6 +18028,7 @@ struct route_arguments {
     bool plans = false;              ///< the last block makes the plan
     A* scores = nullptr;             ///< [T, N] for assignment over the batch: logits and scores only, no routing
     plan_output plan = {};
+    shared_gate<typename P::value_type> gate = {};
 };
 
 /// Tokens and experts of a block: few tokens want many blocks, many tokens want their weights read seldom. `from` is
@@ -16963,6 +18072,16 @@ __device__ __forceinline__ void score_token(const token_state<P>& s, typename P:
             else
                 scores[e] = score_of<from>(s.z[i]);
         }
+    }
+}
+
+/// The gates of the tokens [first, first + tokens), by a block that does nothing else: their chains are as long as
+/// those of the logits.
+template <class T>
+__device__ __forceinline__ void gate_tokens(const shared_gate<T>& g, index_t first, int tokens) {
+    for (int m = static_cast<int>(threadIdx.x) / 32; m < tokens; m += plan_threads / 32) {
+        const accumulate_t<T> gate = gate_by_warp(g.x + (first + m) * g.x_stride, g.weights, g.width);
+        if (threadIdx.x % 32 == 0) g.out[first + m] = gate;
     }
 }
 
@@ -17074,6 +18193,10 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
     const int first = a.first + static_cast<int>(blockIdx.x) * Shape::tokens;
     const int tokens = a.tokens - first < Shape::tokens ? a.tokens - first : Shape::tokens;
     const int expert = static_cast<int>(blockIdx.y) * Shape::experts;
+    unsigned shares = gridDim.y;
+    if constexpr (P::gates) {
+        if (a.gate.out && blockIdx.y == --shares) return gate_tokens(a.gate, first, tokens);
+    }
 
     A acc[std::size_t{product::rows_each}][std::size_t{product::columns_each}];
     if constexpr (P::c.router.logits != projection::none) {
@@ -17107,7 +18230,7 @@ __global__ void __launch_bounds__(plan_threads) route_tokens(const route_argumen
             a.logits[(first + m) * a.logits_stride + e] = z;
         }
     }
-    if (!last_to_arrive(&a.control->arrived[blockIdx.x], gridDim.y, &flag)) return;
+    if (!last_to_arrive(&a.control->arrived[blockIdx.x], shares, &flag)) return;
 
     unsigned found[3] = {};
     for (int m = thread / 32; m < tokens; m += plan_threads / 32) route_token<P>(a, first + m, found);
@@ -17151,7 +18274,7 @@ struct forward_memory {
     static constexpr int least_tile = 8;
 
     std::int32_t *ids, *offsets, *rows, *place, *counts, *tile_count;
-    A *weights, *logits;
+    A *weights, *logits, *gates;
     tile* tiles;
     T *scaled, *activated, *returned, *shared_activated, *shared_returned;
     T *given, *multiplied, *latent_x, *latent_normal, *widened;
@@ -17159,6 +18282,13 @@ struct forward_memory {
     route_buffers<L> route;
     limit_buffers<L> limit;
     static constexpr bool latent = L::c.latent > 0;
+    static constexpr bool apart = L::shared_ffn > 0 && !shared_rides<L>;  ///< the shared expert has products of its own
+    /// Rows that the products hand on: the plan's, then those of a shared expert that rides along.
+    static constexpr index_t rows_of_products(index_t tokens) {
+        return tokens * (L::slots + (shared_rides<L> ? 1 : 0));
+    }
+    /// Counting has no memory to point to.
+    static constexpr T* behind(T* rows, index_t elements) { return rows ? rows + elements : nullptr; }
     static constexpr bool scales = sizeof(T) == 2 && L::c.router.acts_on == weight_at::input;
 
     constexpr forward_memory(carver& memory, index_t tokens)
@@ -17170,12 +18300,15 @@ struct forward_memory {
           tile_count(memory.take<std::int32_t>(1)),
           weights(memory.take<A>(routed(tokens) * L::slots)),
           logits(memory.take<A>(routed(tokens) * L::choices)),
+          gates(memory.take<A>(L::c.shared.gate ? tokens : 0)),
           tiles(memory.take<tile>(routed(1) * most_tiles(tokens * L::slots, L::choices, least_tile))),
           scaled(memory.take<T>(scales ? tokens * L::slots * row_pitch(L::width) : 0)),
-          activated(memory.take<T>(tokens * L::slots * row_pitch(L::ffn))),
-          returned(memory.take<T>(tokens * L::slots * row_pitch(L::width))),
-          shared_activated(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::shared_ffn) : 0)),
-          shared_returned(memory.take<T>(L::shared_ffn > 0 ? tokens * row_pitch(L::hidden) : 0)),
+          activated(memory.take<T>(rows_of_products(tokens) * row_pitch(L::ffn))),
+          returned(memory.take<T>(rows_of_products(tokens) * row_pitch(L::width))),
+          shared_activated(apart ? memory.take<T>(tokens * row_pitch(L::shared_ffn))
+                                 : behind(activated, tokens * L::slots * row_pitch(L::ffn))),
+          shared_returned(apart ? memory.take<T>(tokens * row_pitch(L::hidden))
+                                : behind(returned, tokens * L::slots * row_pitch(L::width))),
           given(memory.take<T>(shares_jitter(L::c) ? tokens * row_pitch(L::hidden) : 0)),
           multiplied(memory.take<T>(L::c.router.input_times_k ? tokens * row_pitch(L::hidden) : 0)),
           latent_x(memory.take<T>(latent ? tokens * row_pitch(L::width) : 0)),
@@ -17253,8 +18386,8 @@ void run_dense(context<cuda>& ctx, const T* in, index_t in_stride, const T* w, T
     const index_t row_tiles = ceil_div(rows, index_t{tile_rows});
     if constexpr (sizeof(T) == 2) {
         // As a first projection where rows are the caller's: what lies behind them must not be read.
-        run_projection(ctx, projection_of<T, N, K, !Own, none, false, false, (Own || K % 8 == 0), Edge>{}, p, row_tiles,
-                       tile_rows, name);
+        run_projection(ctx, projection_of<T, N, K, !Own, none, false, false, (Own || K % 8 == 0), Edge, false>{}, p,
+                       row_tiles, tile_rows, name);
     } else {
         simt_experts<T, N, K, true, none, false, false>
             <<<dim3(static_cast<unsigned>(row_tiles), unsigned{ceil_div(N, simt_columns)}), 128, 0, ctx.stream()>>>(p);
@@ -17729,7 +18862,7 @@ void route_rows(context<cuda>& ctx, route_arguments<P> a, index_t tokens, int ex
             a.first = static_cast<int>(first);
             a.tokens = static_cast<int>(tokens - first < most ? tokens : first + most);
             const dim3 grid(static_cast<unsigned>(ceil_div(a.tokens - a.first, int{Shape::tokens})),
-                            unsigned{ceil_div(N, int{Shape::experts})});
+                            unsigned{ceil_div(N, int{Shape::experts})} + (a.gate.out ? 1u : 0u));
             route_tokens<P, Shape><<<grid, plan_threads, 0, ctx.stream()>>>(a);
             check_kernel("route");
         }
@@ -17775,6 +18908,7 @@ void route_ready(context<cuda>& ctx, P, const route_call<W>& call, const typenam
     a.ids_stride = ids.row_stride();
     a.weights_stride = weights.row_stride();
     a.logits_stride = logits.row_stride();
+    a.gate = call.gate;
     const options<L>& o = call.o;
     a.numbers = {o.scale, o.epsilon, o.noise, o.threshold, r.power, o.training, draws_of(o), call.in.first_token};
     if constexpr (route_buffers<L>::assigns) {
@@ -17888,10 +19022,10 @@ using combine_for =
 
 /// How experts multiply: in the way of their type. Others bring a stage of their own.
 struct default_stage {
-    template <class Kind, bool Packed, bool Factor, class T>
+    template <class Kind, bool Packed, bool Factor, bool WithShared, class T>
     static void run(context<cuda>& ctx, const expert_matrices<T>& w, const grouped_product<T>& p, index_t pairs,
-                    int experts, int tile_rows, const stage_output<T>& to) {
-        run_experts<Kind, Packed, Factor>(ctx, w, p, pairs, experts, tile_rows, to);
+                    int experts, int tile_rows, const stage_output<T>& to, const expert_matrices<T>& shared = {}) {
+        run_experts<Kind, Packed, Factor, WithShared>(ctx, w, p, pairs, experts, tile_rows, to, shared);
     }
 };
 
@@ -17942,12 +19076,13 @@ token_rows<typename L::value_type> read_rows(context<cuda>& ctx, const batch<L, 
     return {given.data(), x, x, given.row_stride(), stride, stride};
 }
 
-/// The products of the routed experts: z[r] for every row of the plan.
-template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+/// The products of the routed experts: z[r] for every row of the plan. With the shared expert: behind the most rows
+/// that the plan can have, what that returns for every token.
+template <class Stage = default_stage, bool WithShared = false, class W, layer_type L = typename W::layer_type>
 void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                      const plan_output& plan, const typename L::accumulate_type* weights, index_t tokens,
-                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory,
-                     typename L::value_type* z, index_t z_stride, bool z_ends) {
+                     const options<L>& o, typename L::value_type* pre, typename L::value_type* shared_pre,
+                     const forward_memory<L>& memory, typename L::value_type* z, index_t z_stride, bool z_ends) {
     using T = typename L::value_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
     constexpr int H = L::hidden, D = L::width;
@@ -17968,17 +19103,43 @@ void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L
     p.pairs = plan.rows;
     p.slots = L::slots;
     if constexpr (on_input) p.factor = weights;
-    Stage::template run<routed_kind<L>, is_packed<W>, on_input>(
+    expert_matrices<T> shared{};
+    if constexpr (WithShared) {
+        shared = shared_matrices(w);
+        p.rows = static_cast<int>(tokens);
+        p.shared.in = rows.given;
+        p.shared.in_stride = rows.given_stride;
+        p.shared.limit = static_cast<typename L::accumulate_type>(o.shared_limit);
+        p.shared.pre = shared_pre;
+        p.shared.row = static_cast<int>(tokens * L::slots);
+    }
+    Stage::template run<routed_kind<L>, is_packed<W>, on_input, WithShared>(
         ctx, routed_matrices(w), p, tokens * L::slots, L::experts, plan.tile_rows,
-        stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts});
+        stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts}, shared);
 }
 
-/// What follows the experts: the shared expert, the weighted sums, and from a latent width back to the hidden one. `c`
-/// says where y is.
+/// The products of the shared expert on their own.
 template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
+void shared_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows, index_t tokens,
+                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory) {
+    using T = typename L::value_type;
+    grouped_product<T> p;
+    p.in = rows.given;
+    p.in_stride = rows.given_stride;
+    p.rows = static_cast<int>(tokens);
+    p.limit = static_cast<typename L::accumulate_type>(o.shared_limit);
+    p.pre = pre;
+    Stage::template run<shared_kind<L>, is_packed<W>, false, false>(
+        ctx, shared_matrices(w), p, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
+        stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
+}
+
+/// What follows the experts: the weighted sums with the shared expert's returns, and from a latent width back to the
+/// hidden one. `gates` are the shared expert's, or null where nothing computed them before; `c` says where y is.
+template <class W, layer_type L = typename W::layer_type>
 void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                   const routing_view<L, cuda>& routing, const std::int32_t* place, const typename L::value_type* z,
-                  index_t z_stride, tape<L, cuda>* saved, const options<L>& o,
+                  index_t z_stride, const typename L::accumulate_type* gates, tape<L, cuda>* saved, const options<L>& o,
                   combine_arguments<typename L::value_type> c, const forward_memory<L>& memory) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
@@ -17990,18 +19151,12 @@ void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::v
     c.gate_x = rows.given;
     c.gate_x_stride = rows.given_stride;
     if constexpr (L::shared_ffn > 0) {
-        grouped_product<T> s;
-        s.in = rows.given;
-        s.in_stride = rows.given_stride;
-        s.rows = static_cast<int>(tokens);
-        s.limit = static_cast<A>(o.shared_limit);
-        if (saved) s.pre = saved->shared_gate_up().data();
-        Stage::template run<shared_kind<L>, is_packed<W>, false>(
-            ctx, shared_matrices(w), s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
-            stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(H), false});
         c.shared = memory.shared_returned;
         c.shared_stride = row_pitch(H);
-        if constexpr (L::c.shared.gate) c.gate = w.shared_gate.data();
+        if constexpr (L::c.shared.gate) {
+            c.gates = gates;
+            c.gate = w.shared_gate.data();
+        }
     }
     if constexpr (L::c.free.constant > 0) {
         c.constant_gate = w.constant_gate.data();
@@ -18039,26 +19194,6 @@ void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::v
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/pointer.cuh ----
-// Whether a pointer that a caller passes as device memory is that.
-
-#include <cuda_runtime_api.h>
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// Memory that the device can read: a host pointer in a device view would only fail later, and elsewhere.
-inline void check_device_pointer(const char* function, const char* argument, const void* p, int device) {
-    cudaPointerAttributes found{};
-    const cudaError_t status = cudaPointerGetAttributes(&found, p);
-    if (status != cudaSuccess) cudaGetLastError();
-    const bool reachable =
-        status == cudaSuccess && (found.type == cudaMemoryTypeManaged || found.type == cudaMemoryTypeDevice);
-    require(reachable, function, argument, "device memory", "host memory");
-    require(found.type == cudaMemoryTypeManaged || found.device == device, function, argument,
-            "memory of device " + std::to_string(device), found.device);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/cuda/support.cuh ----
 // What a configuration may say and the CUDA wing does not do, as sentences that stop the build.
 
@@ -18076,6 +19211,7 @@ struct supported {
 // Tensors in device memory, and copies between the two memories.
 //
 //     tensor (host) ── copy(ctx, to, from) ──> device_tensor ── forward, … ──> device_tensor ── copy ──> tensor
+//     make_pinned   ── copy_async: enqueued, and the host goes on ──>
 
 namespace gatefold::inline v0 {
 
@@ -18138,43 +19274,72 @@ struct static_tensor<basic_tensor<cuda, T, E...>> {
     }
 };
 
-template <class V>
-inline constexpr bool is_on_device = std::is_same_v<typename V::backend_type, cuda>;
-
-/// Copies rows of `columns` elements; waits where host memory takes part, which the caller may use right after.
-template <class T>
-void copy_rows(context<cuda>& ctx, T* to, index_t to_stride, const T* from, index_t from_stride, index_t rows,
-               index_t columns, bool waits) {
-    if (rows == 0 || columns == 0) return;
-    const device_scope scope(ctx.device());
-    const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
-    if (to_stride == columns && from_stride == columns)
-        check(cudaMemcpyAsync(to, from, bytes(rows * columns), cudaMemcpyDefault, ctx.stream()), "copy");
+/// One side of a copy: memory that is where its type says. `stays`: host memory is read or written after the call.
+template <backend B, class T, int... E>
+void check_copy_side(const char* function, const char* argument, const basic_view<B, T, E...>& v, bool stays) {
+    if (v.size() == 0) return;
+    require(v.data() != nullptr, function, argument, "memory", "null");
+    if constexpr (std::is_same_v<B, cuda>)
+        on_cuda::check_any_device_pointer(function, argument, v.data());
+    else if (stays)
+        on_cuda::check_pinned_pointer(function, argument, v.data());
     else
-        check(cudaMemcpy2DAsync(to, bytes(to_stride), from, bytes(from_stride), bytes(columns),
-                                static_cast<std::size_t>(rows), cudaMemcpyDefault, ctx.stream()),
-              "copy");
-    if (waits) ctx.synchronize();
+        on_cuda::check_host_pointer(function, argument, v.data());
+}
+
+/// Enqueues the copy of all elements, row by row where there are gaps.
+template <backend B, backend C, class T, int... D, int... E>
+void enqueue_copy(const context<cuda>& ctx, const char* function, const basic_view<B, T, D...>& to,
+                  const basic_view<C, const T, E...>& from, bool stays) {
+    static_assert(sizeof...(D) == sizeof...(E), "gatefold::copy: both sides need the same number of dimensions");
+    constexpr int rank = sizeof...(D);
+    const on_cuda::call_scope scope(ctx, function);
+    for (int d = 0; d < rank; ++d)
+        require(to.extent(d) == from.extent(d), function, "from", to.extent(d), from.extent(d));
+    check_copy_side(function, "to", to, stays);
+    check_copy_side(function, "from", from, stays);
+    const index_t columns = to.extent(rank - 1), rows = to.rows();
+    if (rows == 0 || columns == 0) return;
+    const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
+    if (to.is_contiguous() && from.is_contiguous())
+        check(cudaMemcpyAsync(to.data(), from.data(), bytes(rows * columns), cudaMemcpyDefault, ctx.stream()),
+              function);
+    else
+        check(cudaMemcpy2DAsync(to.data(), bytes(to.row_stride()), from.data(), bytes(from.row_stride()),
+                                bytes(columns), static_cast<std::size_t>(rows), cudaMemcpyDefault, ctx.stream()),
+              function);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// Copies elements between host and device, or within the device, in the order of the context's stream.
+/// A tensor in pinned host memory, which copy_async overlaps with; one argument for each extent that is `dyn`.
+///
+/// Throws: as make_tensor does.
+template <class T, int... E, class... N>
+tensor<T, E...> make_pinned(N... extents) {
+    static_assert(sizeof...(N) == detail::dynamic_extents<E...>,
+                  "gatefold::make_pinned: give one argument for each extent that is dyn, and none for the others");
+    index_t all[sizeof...(E)];
+    detail::merge_extents<E...>(all, extents...);
+    return tensor<T, E...>(all, pinned_allocator);
+}
+
+/// Copies elements between host and device, or within devices, in the order of the context's stream.
 ///
 /// Where one side is host memory the call returns when the copy is done. Extents must agree.
-/// Throws: argument_error for extents that differ, cuda_error.
+/// Throws: argument_error for extents that differ, memory that is null or not where its type says, and a stream being
+///         captured where one side is host memory (the capture goes on); cuda_error.
 template <backend B, backend C, class T, int... D, int... E>
 void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
-    static_assert(sizeof...(D) == sizeof...(E), "gatefold::copy: both sides need the same number of dimensions");
-    constexpr int rank = sizeof...(D);
-    for (int d = 0; d < rank; ++d)
-        require(to.extent(d) == from.extent(d), "copy", "from", to.extent(d), from.extent(d));
-    const index_t columns = to.extent(rank - 1), rows = to.rows();
-    detail::copy_rows(ctx, to.data(), rank == 1 ? columns : to.row_stride(), from.data(),
-                      rank == 1 ? columns : from.row_stride(), rows, columns,
-                      !std::is_same_v<B, cuda> || !std::is_same_v<C, cuda>);
+    constexpr bool waits = !std::is_same_v<B, cuda> || !std::is_same_v<C, cuda>;
+    if constexpr (waits) {
+        require(!ctx.is_captured(), "copy", "stream", "a stream that is not being captured, or copy_async",
+                "one that is");
+    }
+    detail::enqueue_copy(ctx, "copy", to, from, false);
+    if constexpr (waits) ctx.synchronize();
 }
 template <backend B, backend C, class T, int... D, int... E>
 void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
@@ -18185,10 +19350,46 @@ void copy(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C
     copy(ctx, to.view(), from.view());
 }
 
-/// Copies every parameter of a layer, controller state included.
-template <layer_type L, backend B, backend C>
-void copy(context<cuda>& ctx, weights<L, B>& to, const weights<L, C>& from) {
-    const auto each = [&](const char*, auto& mine, const auto& theirs) { copy(ctx, mine, theirs); };
+/// copy that returns as soon as it is enqueued, also into a graph; host memory must be pinned, and is the copy's until
+/// the stream has passed it.
+///
+/// Throws: argument_error for extents that differ, memory that is null, pageable or not where its type says;
+/// cuda_error.
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
+    detail::enqueue_copy(ctx, "copy_async", to, from, true);
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
+    copy_async(ctx, to, basic_view<C, const T, E...>(from));
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C, T, E...>& from) {
+    copy_async(ctx, to.view(), from.view());
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// A parameter, owned or borrowed, to one that is owned.
+template <class To, class From>
+void copy_slot(context<cuda>& ctx, To& to, const From& from) {
+    if constexpr (requires { from.view(); })
+        copy(ctx, to.view(), from.view());
+    else
+        copy(ctx, to.view(), from);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Copies every parameter of a layer, controller state included, from weights or a view of them (a mapped file).
+template <layer_type L, backend B, layer_weights W>
+    requires(std::is_same_v<typename W::layer_type, L> && !requires(W w) { w.matrices; })
+void copy(context<cuda>& ctx, weights<L, B>& to, const W& from) {
+    const auto each = [&](const char*, auto& mine, const auto& theirs) { detail::copy_slot(ctx, mine, theirs); };
     for_each_parameter(each, to, from);
     for_each_buffer(each, to, from);
 }
@@ -18206,7 +19407,8 @@ void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::v
     const int tile_rows = tile_rows_for<T>(ctx, tokens, 1);
     stage_output<T> to{memory.activated, c.y, c.y_stride, true};
     if (c.accumulate) to = {memory.activated, memory.returned, row_pitch(L::width), false};
-    Stage::template run<routed_kind<L>, is_packed<W>, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows, to);
+    Stage::template run<routed_kind<L>, is_packed<W>, false, false>(ctx, routed_matrices(w), p, tokens, 1, tile_rows,
+                                                                    to);
     if (!c.accumulate) return;
     c.z = memory.returned;
     c.z_stride = row_pitch(L::width);
@@ -18216,8 +19418,8 @@ void dense_forward(context<cuda>& ctx, const W& w, grouped_product<typename L::v
 /// The routing and the plan of its kept pairs, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
 plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
-                           const routing_view<L, cuda>& routing, tape<L, cuda>* saved, const forward_memory<L>& memory,
-                           int tile_rows) {
+                           const token_rows<typename L::value_type>& rows, const routing_view<L, cuda>& routing,
+                           tape<L, cuda>* saved, const forward_memory<L>& memory, int tile_rows) {
     plan_output plan{memory.offsets, memory.rows, memory.place, memory.tiles, memory.tile_count, tile_rows};
     if (saved) {
         const plan_view<cuda> kept = saved->plan();
@@ -18228,13 +19430,16 @@ plan_output route_and_plan(context<cuda>& ctx, const W& w, const batch<L, cuda>&
     typename L::accumulate_type* deviations = nullptr;
     if constexpr (L::c.router.transform == logit_transform::noisy_top_k)
         if (saved) deviations = saved->deviations().data();
+    shared_gate<typename L::value_type> gate;
+    if constexpr (L::c.shared.gate)
+        gate = {rows.given, w.shared_gate.data(), rows.given_stride, L::hidden, memory.gates};
     if constexpr (drops(L::c)) {
         const plan_output all{memory.limit.offsets, memory.limit.rows, plan.place};
-        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations});
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &all, memory.counts, deviations, gate});
         limit_pairs(ctx, policy_of<L>{}, in, o, routing, memory.limit,
                     limit_buffers<L>::settles ? memory.limit.kept : nullptr, &plan);
     } else {
-        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations});
+        route(ctx, route_call<W>{w, in, o, routing, memory.route, &plan, memory.counts, deviations, gate});
     }
     return plan;
 }
@@ -18248,13 +19453,18 @@ void routed_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, ta
                                                 : routing_view<L, cuda>{{memory.ids, {tokens, L::slots}},
                                                                         {memory.weights, {tokens, L::slots}},
                                                                         {memory.logits, {tokens, L::choices}}};
-    const plan_output plan =
-        route_and_plan(ctx, w, in, o, routing, saved, memory, tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
     const token_rows<T> rows = read_rows(ctx, in, o, memory);
-    routed_products<Stage>(ctx, w, rows, plan, routing.weights.data(), tokens, o,
-                           saved ? saved->gate_up().data() : nullptr, memory, memory.returned, row_pitch(L::width),
-                           false);
-    combine_rows<Stage>(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), saved, o, c, memory);
+    const plan_output plan = route_and_plan(ctx, w, in, o, rows, routing, saved, memory,
+                                            tile_rows_for<T>(ctx, tokens * L::slots, L::experts));
+    T* shared_pre = nullptr;
+    if constexpr (L::shared_ffn > 0)
+        if (saved) shared_pre = saved->shared_gate_up().data();
+    routed_products<Stage, shared_rides<L>>(ctx, w, rows, plan, routing.weights.data(), tokens, o,
+                                            saved ? saved->gate_up().data() : nullptr, shared_pre, memory,
+                                            memory.returned, row_pitch(L::width), false);
+    if constexpr (forward_memory<L>::apart) shared_products<Stage>(ctx, w, rows, tokens, o, shared_pre, memory);
+    combine_rows(ctx, w, rows, routing, plan.place, memory.returned, row_pitch(L::width), memory.gates, saved, o, c,
+                 memory);
 }
 
 /// Rows of a 16-bit layer begin at whole vectors.
@@ -18271,9 +19481,11 @@ void layer_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     static_assert(supported<L>::value);
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
-    const device_scope scope(ctx.device());
-    check_device_pointer("forward", "x", in.x.data(), ctx.device());
-    check_device_pointer("forward", "y", y.data(), ctx.device());
+    const call_scope scope(ctx, "forward");
+    check_device_batch("forward", in, ctx.device());
+    check_device_memory("forward", "y", y, ctx.device());
+    check_device_weights("forward", w, ctx.device());
+    if (saved) check_device_memory("forward", "tape", saved->gate_up(), ctx.device());
     const index_t tokens = in.x.extent(0);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens)));
     const forward_memory<L> memory(arrays, tokens);
@@ -18326,10 +19538,12 @@ void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
                    const routing_view<L, cuda>& routing, const basic_view<cuda, T, dyn, L::width>& z,
                    const options<L>& o) {
     static_assert(supported<L>::value);
-    const device_scope scope(ctx.device());
-    check_device_pointer("experts", "x", in.x.data(), ctx.device());
-    check_device_pointer("experts", "rows", plan.rows.data(), ctx.device());
-    check_device_pointer("experts", "z", z.data(), ctx.device());
+    const call_scope scope(ctx, "experts");
+    check_device_batch("experts", in, ctx.device());
+    check_device_plan("experts", plan, ctx.device());
+    check_device_routing("experts", routing, ctx.device());
+    check_device_memory("experts", "z", z, ctx.device());
+    check_device_weights("experts", w, ctx.device());
     check_row_starts<T, L::hidden>("experts", "x", in.x);
     check_row_starts<T, L::width>("experts", "z", z);
     const index_t tokens = in.x.extent(0);
@@ -18340,17 +19554,20 @@ void experts_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     list_tiles_of<L::choices><<<1, plan_threads, 0, ctx.stream()>>>(int{L::experts}, to);
     check_kernel("experts: tiles");
     routed_products(ctx, w, read_rows(ctx, in, o, memory), to, routing.weights.data(), tokens, o,
-                    static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
+                    static_cast<T*>(nullptr), static_cast<T*>(nullptr), memory, z.data(), z.row_stride(), true);
 }
 
 template <class W, layer_type L = typename W::layer_type, class T = typename L::value_type>
 void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
                    const routing_view<L, cuda>& routing, const basic_view<cuda, const T, dyn, L::width>& z,
                    const output_of<W>& y, const options<L>& o) {
-    const device_scope scope(ctx.device());
-    check_device_pointer("combine", "x", in.x.data(), ctx.device());
-    check_device_pointer("combine", "z", z.data(), ctx.device());
-    check_device_pointer("combine", "y", y.data(), ctx.device());
+    const call_scope scope(ctx, "combine");
+    check_device_batch("combine", in, ctx.device());
+    check_device_plan("combine", plan, ctx.device());
+    check_device_routing("combine", routing, ctx.device());
+    check_device_memory("combine", "z", z, ctx.device());
+    check_device_memory("combine", "y", y, ctx.device());
+    check_device_weights("combine", w, ctx.device());
     check_row_starts<T, L::hidden>("combine", "x", in.x);
     check_row_starts<T, L::hidden>("combine", "y", y);
     constexpr int wide = static_cast<int>(16 / sizeof(T));
@@ -18364,7 +19581,9 @@ void combine_stage(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, con
     c.y_stride = y.row_stride();
     c.tokens = static_cast<int>(tokens);
     c.accumulate = o.accumulate;
-    combine_rows(ctx, w, read_rows(ctx, in, o, memory), routing, plan.place.data(), z.data(), z.row_stride(),
+    const token_rows<T> rows = read_rows(ctx, in, o, memory);
+    if constexpr (L::shared_ffn > 0) shared_products(ctx, w, rows, tokens, o, static_cast<T*>(nullptr), memory);
+    combine_rows(ctx, w, rows, routing, plan.place.data(), z.data(), z.row_stride(), nullptr,
                  static_cast<tape<L, cuda>*>(nullptr), o, c, memory);
 }
 
@@ -18378,6 +19597,7 @@ struct impl<cuda> {
     static void forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
                         std::type_identity_t<tape<L, cuda>*> saved, const options<L>& o) {
         on_cuda::layer_forward(ctx, w, in, y, saved, o);
+        ctx.end_call("forward");
     }
     template <layer_type L>
     static constexpr std::size_t forward_bytes(index_t tokens, int) {
@@ -18390,7 +19610,7 @@ struct impl<cuda> {
 
     template <class To, class From>
     static void copy(context<cuda>& ctx, To& to, const From& from) {
-        gatefold::copy(ctx, to, from);
+        copy_slot(ctx, to, from);
     }
 
     template <layer_type L>
@@ -18400,16 +19620,30 @@ struct impl<cuda> {
     template <layer_type L>
     static void pack_expert(context<cuda>& ctx, packed<L, cuda>& p, int e, const typename L::value_type* gate_up,
                             const typename L::value_type* down) {
-        const device_scope scope(ctx.device());
+        const on_cuda::call_scope scope(ctx, "pack_expert");
+        on_cuda::check_pack("pack_expert", p, gate_up, down, ctx.device());
         using T = typename L::value_type;
         using kind = on_cuda::routed_kind<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
         on_cuda::pack_experts<kind>(ctx, {gate_up, down}, to + e * kind::packed_up,
                                     to + on_cuda::packed_places<L>::down + e * kind::packed_down, 1);
+        ctx.end_call("pack_expert");
+    }
+    template <layer_type L>
+    static void pack_shared_expert(context<cuda>& ctx, packed<L, cuda>& p, const typename L::value_type* gate_up,
+                                   const typename L::value_type* down) {
+        const on_cuda::call_scope scope(ctx, "pack_shared_expert");
+        on_cuda::check_pack("pack_shared_expert", p, gate_up, down, ctx.device());
+        using places = on_cuda::packed_places<L>;
+        auto* to = reinterpret_cast<typename L::value_type*>(p.matrices.data());
+        on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, {gate_up, down}, to + places::shared_up,
+                                                       to + places::shared_down, 1);
+        ctx.end_call("pack_shared_expert");
     }
     template <layer_type L, class W>
     static void pack_all(context<cuda>& ctx, packed<L, cuda>& p, const W& w) {
-        const device_scope scope(ctx.device());
+        const on_cuda::call_scope scope(ctx, "pack");
+        on_cuda::check_device_weights("pack", w, ctx.device());
         using T = typename L::value_type;
         using places = on_cuda::packed_places<L>;
         T* to = reinterpret_cast<T*>(p.matrices.data());
@@ -18418,6 +19652,7 @@ struct impl<cuda> {
         if constexpr (L::shared_ffn > 0)
             on_cuda::pack_experts<on_cuda::shared_kind<L>>(ctx, on_cuda::shared_matrices(w), to + places::shared_up,
                                                            to + places::shared_down, 1);
+        ctx.end_call("pack");
     }
 
     template <class W, layer_type L = typename W::layer_type>
@@ -18425,6 +19660,7 @@ struct impl<cuda> {
                         const routing_view<L, cuda>& routing,
                         const basic_view<cuda, expert_sum<L, cuda>, dyn, L::width>& z, const options<L>& o) {
         on_cuda::experts_stage(ctx, w, in, plan, routing, z, o);
+        ctx.end_call("experts");
     }
     template <class W, layer_type L = typename W::layer_type>
     static void combine(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const plan_view<cuda>& plan,
@@ -18432,18 +19668,23 @@ struct impl<cuda> {
                         const basic_view<cuda, const expert_sum<L, cuda>, dyn, L::width>& z, const output_of<W>& y,
                         const options<L>& o) {
         on_cuda::combine_stage(ctx, w, in, plan, routing, z, y, o);
+        ctx.end_call("combine");
     }
 
     template <layer_type L>
     static void make_plan(context<cuda>& ctx, const std::int32_t* ids, const std::uint8_t* kept,
                           const plan_view<cuda>& out) {
-        const device_scope scope(ctx.device());
+        const on_cuda::call_scope scope(ctx, "make_plan");
+        if (out.tokens > 0) on_cuda::check_device_pointer("make_plan", "ids", ids, ctx.device());
+        if (kept) on_cuda::check_device_pointer("make_plan", "kept", kept, ctx.device());
+        on_cuda::check_device_plan("make_plan", out, ctx.device());
         const index_t pairs = out.tokens * out.slots;
         const auto groups = ceil_div(pairs, index_t{on_cuda::counted_pairs});
         auto* counts = reinterpret_cast<std::int32_t*>(
             ctx.workspace(static_cast<std::size_t>(groups * L::choices) * sizeof(std::int32_t)));
         on_cuda::make_plan<L::choices>(ctx, {ids, kept}, pairs, L::experts,
                                        {out.offsets.data(), out.rows.data(), out.place.data()}, counts);
+        ctx.end_call("make_plan");
     }
 };
 
@@ -18452,16 +19693,24 @@ struct routing_impl<cuda> {
     template <class W, layer_type L = typename W::layer_type>
     static void route(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const options<L>& o,
                       const routing_view<L, cuda>& out) {
-        const device_scope scope(ctx.device());
+        const on_cuda::call_scope scope(ctx, "route");
+        on_cuda::check_device_batch("route", in, ctx.device());
+        on_cuda::check_device_routing("route", out, ctx.device());
+        on_cuda::check_device_weights("route", w, ctx.device());
         carver arrays(ctx.workspace(on_cuda::route_bytes<L>(in.x.extent(0))));
         const on_cuda::route_buffers<L> memory(arrays, in.x.extent(0));
         on_cuda::route(ctx, on_cuda::route_call<W>{w, in, o, out, memory, nullptr, nullptr, nullptr});
+        ctx.end_call("route");
     }
     template <layer_type L>
     static void apply_capacity(context<cuda>& ctx, const batch<L, cuda>& in, const options<L>& o,
                                const routing_view<L, cuda>& routing, const basic_view<cuda, std::uint8_t, dyn>& kept) {
-        const device_scope scope(ctx.device());
+        const on_cuda::call_scope scope(ctx, "apply_capacity");
+        on_cuda::check_device_batch("apply_capacity", in, ctx.device());
+        on_cuda::check_device_routing("apply_capacity", routing, ctx.device());
+        on_cuda::check_device_memory("apply_capacity", "kept", kept, ctx.device());
         on_cuda::apply_capacity(ctx, in, o, routing, kept.data());
+        ctx.end_call("apply_capacity");
     }
 };
 
@@ -18869,7 +20118,8 @@ struct soft_impl<cpu, T> {
 // ---- gatefold/cpu/sparse.hpp ----
 // Block-sparse experts in the expert stage: cpu/experts.hpp's run_stage with panels that are stored in runs.
 //
-// On a machine with a matrix unit too, the vector kernels of the same order do the work.
+// A matrix unit multiplies calls that bring some expert more rows than the kernels for few rows take; those, which
+// memory limits, stay with the vectors of the same order, where activations that are zero spare weights too.
 
 // ---- gatefold/cpu/sparse_sweep.hpp ----
 // One expert's stored blocks against its rows, with the kernels of cpu/gemm.hpp and the bits of the sweep over
@@ -18888,7 +20138,7 @@ struct soft_impl<cpu, T> {
 // ---- gatefold/cpu/sparse_pack.hpp ----
 // Packing experts without their blocks of zeros: which blocks are stored, as runs of neighbours, and the copy.
 //
-//     panel: [2 streams][stored step][W]     panels one after another
+//     panel: [2 streams][stored step][W]     panels one after another, experts in memory of their own
 //
 // So however the blocks lie, a panel is read as two streams without gaps, which the hardware's prefetch can follow.
 
@@ -18898,20 +20148,35 @@ struct soft_impl<cpu, T> {
 // A block is what one panel of the kernels reads in 32 steps of k: 2 W outputs (where there is a gate, W gates and the
 // W ups of the same features) × 32 inputs, W lanes of a register. Blocks of which every bit is zero are not stored.
 
+#include <array>
+
 namespace gatefold::inline v0::detail {
 
 /// Stored blocks that follow one another in a panel: `steps` steps from `step` on.
 struct sparse_run {
     std::int32_t step, steps;
-    index_t offset;  ///< of the first stream, in elements from the start of all matrices
+    index_t offset;  ///< of the first stream, in elements from the start of the expert's matrices
 };
 
 /// What the kernels have to know of one projection of one expert.
 struct sparse_matrix {
-    index_t panel;          ///< its first entry in `panels`
+    index_t panel;          ///< its first entry in the expert's `panels`
     index_t begin, stored;  ///< first element and number of elements
     std::int32_t exponent;  ///< the least biased exponent among weights that are not zero, in the type of sums
     bool finite;
+};
+
+/// One expert: first and second projection, one after the other.
+struct sparse_blocks {
+    buffer<std::byte> matrices;
+    buffer<sparse_run> runs;
+    buffer<index_t> panels;  ///< the first run of each panel, and the number of all runs
+    sparse_matrix summary[2] = {};
+
+    GATEFOLD_INLINE index_t bytes() const {
+        return matrices.size() + runs.size() * static_cast<index_t>(sizeof(sparse_run)) +
+               (panels.size() - 1) * static_cast<index_t>(sizeof(index_t));
+    }
 };
 
 }  // namespace gatefold::inline v0::detail
@@ -18924,27 +20189,20 @@ template <layer_type L>
 struct sparse : parameter_set<L, detail::owning<cpu>::template slot, false> {
     using backend = cpu;
 
-    basic_tensor<cpu, std::byte, dyn> matrices;  ///< stored blocks: routed experts in order, then the shared one
-    buffer<detail::sparse_run> runs;
-    buffer<index_t> panels;                 ///< the first run of each panel, and the number of all runs
-    buffer<detail::sparse_matrix> summary;  ///< first and second projection of each expert
+    /// Routed experts in order, then the shared one.
+    std::array<detail::sparse_blocks, std::size_t{L::local_experts} + (L::shared_ffn > 0 ? 1 : 0)> experts;
 
     /// Bytes that are stored for expert e, local_experts for the shared one: what a call with rows for it reads at
     /// most.
     GATEFOLD_INLINE index_t bytes(int e) const {
-        const int all = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
-        require(e >= 0 && e < all, "sparse::bytes", "e", "an index below the number of experts", e);
-        const index_t begin = summary.data()[2 * e].panel;
-        const index_t end = e + 1 < all ? summary.data()[2 * e + 2].panel : panels.size() - 1;
-        const index_t elements = summary.data()[2 * e].stored + summary.data()[2 * e + 1].stored;
-        return elements * static_cast<index_t>(sizeof(typename L::value_type)) +
-               (panels.data()[end] - panels.data()[begin]) * static_cast<index_t>(sizeof(detail::sparse_run)) +
-               (end - begin) * static_cast<index_t>(sizeof(index_t));
+        require(e >= 0 && e < static_cast<int>(experts.size()), "sparse::bytes", "e",
+                "an index below the number of experts", e);
+        return experts[static_cast<std::size_t>(e)].bytes();
     }
     /// Bytes of the matrices of all experts, their index included.
     GATEFOLD_INLINE index_t bytes() const {
         index_t sum = 0;
-        for (int e = 0; 2 * e < static_cast<int>(summary.size()); ++e) sum += bytes(e);
+        for (const detail::sparse_blocks& e : experts) sum += e.bytes();
         return sum;
     }
 };
@@ -19099,7 +20357,65 @@ struct sparse_expert {
     }
 };
 
-/// Calls f(number, expert) for a routed or the shared expert.
+/// What is known of an expert's blocks before there is memory for them.
+struct sparse_extent {
+    index_t runs[2] = {}, panels = 0, elements = 0;
+};
+
+/// Fills in the summary of an expert.
+template <class E>
+sparse_extent examine_expert(const sparse_expert<E>& from, sparse_matrix (&summary)[2]) {
+    sparse_extent all;
+    for (int j = 0; j < 2; ++j) {
+        all.runs[j] = from.examine(j, summary[j]);
+        summary[j].panel = all.panels;
+        summary[j].begin = all.elements;
+        all.panels += from.panels(j);
+        all.elements += summary[j].stored;
+    }
+    return all;
+}
+
+/// Memory for what was found.
+template <class T>
+void allocate_blocks(sparse_blocks& to, const sparse_extent& all, const allocator& memory) {
+    to.panels = buffer<index_t>(all.panels + 1, memory);
+    to.runs = buffer<sparse_run>(all.runs[0] + all.runs[1], memory);
+    to.matrices = buffer<std::byte>(all.elements * static_cast<index_t>(sizeof(T)), memory);
+}
+
+/// Copies the blocks of both projections.
+template <class E>
+void copy_blocks(const sparse_expert<E>& from, const sparse_extent& all, sparse_blocks& to) {
+    for (int j = 0; j < 2; ++j)
+        from.pack(j, to.summary[j], j == 0 ? 0 : all.runs[0], to.runs.data(), to.panels.data() + to.summary[j].panel,
+                  reinterpret_cast<typename E::value_type*>(to.matrices.data()));
+    to.panels.data()[all.panels] = all.runs[0] + all.runs[1];
+}
+
+/// One expert by itself; `to` is replaced when everything is done.
+template <class E>
+void pack_sparse_expert(context<cpu>& ctx, sparse_blocks& to, const sparse_expert<E>& from) {
+    sparse_blocks fresh;
+    const sparse_extent all = examine_expert(from, fresh.summary);
+    allocate_blocks<typename E::value_type>(fresh, all, ctx.memory());
+    copy_blocks(from, all, fresh);
+    to = std::move(fresh);
+}
+
+/// An expert whose matrices are zero.
+template <class E>
+void clear_sparse_expert(context<cpu>& ctx, sparse_blocks& to) {
+    sparse_extent all;
+    for (int j = 0; j < 2; ++j) {
+        to.summary[j] = {all.panels, 0, 0, magnitudes<typename E::sum_type>{}.exponent(), true};
+        all.panels += sparse_expert<E>::panels(j);
+    }
+    allocate_blocks<typename E::value_type>(to, all, ctx.memory());
+    for (index_t i = 0; i <= all.panels; ++i) to.panels.data()[i] = 0;
+}
+
+/// Calls f(expert) for a routed or the shared expert.
 template <layer_type L, class W, class F>
 void with_sparse_expert(const W& w, int e, const F& f) {
     const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
@@ -19112,37 +20428,19 @@ void with_sparse_expert(const W& w, int e, const F& f) {
 /// Threads share the experts: first they find out what is stored, then they copy it.
 template <layer_type L, class W>
 void pack_sparse_layer(context<cpu>& ctx, sparse<L>& s, const W& w) {
-    using T = typename L::value_type;
-    const int experts = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
-    s.summary = buffer<sparse_matrix>(2 * experts, ctx.memory());
-    buffer<index_t> runs(2 * experts, ctx.memory());
-    sparse_matrix* m = s.summary.data();
+    const int experts = static_cast<int>(s.experts.size());
+    buffer<sparse_extent> extents(experts, ctx.memory());
     ctx.parallel(experts, [&](int e) {
         with_sparse_expert<L>(w, e, [&](const auto& one) {
-            for (int j = 0; j < 2; ++j) runs.data()[2 * e + j] = one.examine(j, m[2 * e + j]);
+            extents.data()[e] = examine_expert(one, s.experts[static_cast<std::size_t>(e)].summary);
         });
     });
-    index_t panels = 0, all_runs = 0, elements = 0;
-    for (int i = 0; i < 2 * experts; ++i) {
-        with_sparse_expert<L>(w, i / 2, [&](const auto& one) {
-            m[i].panel = panels;
-            panels += one.panels(i % 2);
-        });
-        m[i].begin = elements;
-        elements += m[i].stored;
-        const index_t here = runs.data()[i];
-        runs.data()[i] = all_runs;
-        all_runs += here;
-    }
-    s.panels = buffer<index_t>(panels + 1, ctx.memory());
-    s.runs = buffer<sparse_run>(all_runs, ctx.memory());
-    s.matrices = make_tensor<std::byte, dyn>(ctx, elements * static_cast<index_t>(sizeof(T)));
-    s.panels.data()[panels] = all_runs;
+    for (int e = 0; e < experts; ++e)
+        allocate_blocks<typename L::value_type>(s.experts[static_cast<std::size_t>(e)], extents.data()[e],
+                                                ctx.memory());
     ctx.parallel(experts, [&](int e) {
         with_sparse_expert<L>(w, e, [&](const auto& one) {
-            for (int j = 0; j < 2; ++j)
-                one.pack(j, m[2 * e + j], runs.data()[2 * e + j], s.runs.data(), s.panels.data() + m[2 * e + j].panel,
-                         reinterpret_cast<T*>(s.matrices.data()));
+            copy_blocks(one, extents.data()[e], s.experts[static_cast<std::size_t>(e)]);
         });
     });
 }
@@ -19155,6 +20453,32 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class Form>
 inline constexpr int sparse_rows = few_rows < Form::max_rows ? few_rows : Form::max_rows;
 
+/// The sums of R rows of a panel in registers.
+template <class A, int R>
+struct panel_sums {
+    vec<A> at[std::size_t{R}][2];
+
+    GATEFOLD_INLINE panel_sums() {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) at[i][0] = at[i][1] = zeros<A>();
+    }
+    /// Ends a block of order::portable: even + odd, then added.
+    GATEFOLD_INLINE void add_chains(const panel_sums& even, const panel_sums& odd) {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) at[i][j] = add(at[i][j], add(even.at[i][j], odd.at[i][j]));
+        }
+    }
+    GATEFOLD_INLINE void write(A* c, index_t row) const {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < 2; ++j) store(c + i * row + j * lanes<A>, at[i][j]);
+        }
+    }
+};
+
 /// c[i, :] = Σ row i · the runs of one panel, for few rows: no sum leaves its register, and both streams are fetched
 /// `ahead` bytes ahead.
 template <class Form, int R>
@@ -19162,22 +20486,16 @@ GATEFOLD_NOINLINE void multiply_runs(const sparse_run* runs, index_t count, cons
                                      const typename Form::stream_type* data, typename Form::sum_type* c, index_t row) {
     using T = typename Form::stream_type;
     using sum = typename Form::sum_type;
-    constexpr index_t width = lanes<sum>, element = width * Form::step, row_elements = Form::block > 1 ? 2 : 1;
+    constexpr index_t element = lanes<sum> * Form::step, row_elements = Form::block > 1 ? 2 : 1;
     constexpr index_t ahead = 1024;
     const index_t stream = stream_of(runs, count, element);
-    vec<sum> sums[std::size_t{R}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    panel_sums<sum, R> sums;
     for (; count > 0; --count, ++runs) {
         const index_t steps = runs->steps;
         const T* b = data + runs->offset;
         const auto* x = a + runs->step * row_elements * R;
         for (index_t k = 0; k < steps; k += Form::block) {
-            [[maybe_unused]] vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
-            if constexpr (Form::block > 1) {
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
-            }
+            [[maybe_unused]] panel_sums<sum, R> even, odd;
             for (int s = 0; s < Form::block; ++s) {
                 GATEFOLD_UNROLL
                 for (int j = 0; j < 2; ++j) {
@@ -19187,33 +20505,24 @@ GATEFOLD_NOINLINE void multiply_runs(const sparse_run* runs, index_t count, cons
                         keep_apart(w.raw);
                         GATEFOLD_UNROLL
                         for (int i = 0; i < R; ++i) {
-                            even[i][j] = fma(broadcast_word(x + i), even_of(w), even[i][j]);
-                            odd[i][j] = fma(broadcast_word(x + R + i), odd_of(w), odd[i][j]);
+                            even.at[i][j] = fma(broadcast_word(x + i), even_of(w), even.at[i][j]);
+                            odd.at[i][j] = fma(broadcast_word(x + R + i), odd_of(w), odd.at[i][j]);
                         }
                     } else {
                         vec<sum> w = Form::weights(b + j * stream);
                         keep_apart(w.raw);
                         GATEFOLD_UNROLL
-                        for (int i = 0; i < R; ++i) sums[i][j] = Form::multiply_add(Form::row(x + i), w, sums[i][j]);
+                        for (int i = 0; i < R; ++i)
+                            sums.at[i][j] = Form::multiply_add(Form::row(x + i), w, sums.at[i][j]);
                     }
                 }
                 b += element;
                 x += row_elements * R;
             }
-            if constexpr (Form::block > 1) {
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) {
-                    GATEFOLD_UNROLL
-                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
-                }
-            }
+            if constexpr (Form::block > 1) sums.add_chains(even, odd);
         }
     }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
-    }
+    sums.write(c, row);
 }
 
 template <class Form>
@@ -19241,11 +20550,9 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                                        typename Form::sum_type* c, index_t row) {
     using T = typename Form::stream_type;
     using sum = typename Form::sum_type;
-    constexpr index_t width = lanes<sum>, depth = sparse_depth / Form::step, element = width * Form::step;
+    constexpr index_t depth = sparse_depth / Form::step, element = lanes<sum> * Form::step;
     const index_t stream = stream_of(runs, count, element);
-    vec<sum> sums[std::size_t{R}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) sums[i][0] = sums[i][1] = zeros<sum>();
+    panel_sums<sum, R> sums;
     for (; count > 0; --count, ++runs) {
         const index_t base = runs->step, first = base / depth;
         const index_t blocks = ceil_div(index_t{runs->steps}, depth);
@@ -19258,8 +20565,8 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     const vec<sum> x = Form::row(a + index_t{*at} * R + i);
-                    sums[i][0] = Form::multiply_add(x, w0, sums[i][0]);
-                    sums[i][1] = Form::multiply_add(x, w1, sums[i][1]);
+                    sums.at[i][0] = Form::multiply_add(x, w0, sums.at[i][0]);
+                    sums.at[i][1] = Form::multiply_add(x, w1, sums.at[i][1]);
                 }
             }
         } else {
@@ -19267,9 +20574,7 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
             for (index_t k = first; k < first + blocks; ++k) {
                 const std::uint16_t *at = list.steps + list.first[k], *end = list.steps + list.first[k + 1];
                 if (at == end) continue;
-                vec<sum> even[std::size_t{R}][2], odd[std::size_t{R}][2];
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) even[i][0] = even[i][1] = odd[i][0] = odd[i][1] = zeros<sum>();
+                panel_sums<sum, R> even, odd;
                 for (; at != end; ++at) {
                     const T* p = b + (*at - base) * element;
                     const vec<sum> w[2] = {load<sum>(reinterpret_cast<const sum*>(p)),
@@ -19280,24 +20585,16 @@ GATEFOLD_NOINLINE void multiply_listed(listed_steps list, const sparse_run* runs
                         const vec<sum> x = broadcast_word(rows), y = broadcast_word(rows + R);
                         GATEFOLD_UNROLL
                         for (int j = 0; j < 2; ++j) {
-                            even[i][j] = fma(x, even_of(w[j]), even[i][j]);
-                            odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
+                            even.at[i][j] = fma(x, even_of(w[j]), even.at[i][j]);
+                            odd.at[i][j] = fma(y, odd_of(w[j]), odd.at[i][j]);
                         }
                     }
                 }
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) {
-                    GATEFOLD_UNROLL
-                    for (int j = 0; j < 2; ++j) sums[i][j] = add(sums[i][j], add(even[i][j], odd[i][j]));
-                }
+                sums.add_chains(even, odd);
             }
         }
     }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store(c + i * row + j * width, sums[i][j]);
-    }
+    sums.write(c, row);
 }
 
 template <class Form>
@@ -19321,7 +20618,7 @@ GATEFOLD_NOINLINE bool list_steps(const typename Form::row_type* rows, int heigh
     using word = typename number<typename Form::sum_type>::bits_type;
     constexpr index_t depth = sparse_depth / Form::step;
     constexpr word value =
-        std::is_same_v<Form, dot_form> ? word{0x7fff7fff} : magnitudes<typename Form::sum_type>::sign - 1;
+        Form::step == 2 && Form::block == 1 ? word{0x7fff7fff} : magnitudes<typename Form::sum_type>::sign - 1;
     const index_t blocks = ceil_div(steps, depth), each = height * (Form::block > 1 ? 2 : 1);
     if (steps > 65535 || static_cast<std::size_t>(steps + blocks + 1) * sizeof(std::uint16_t) > bytes) return false;
     auto* first = reinterpret_cast<std::uint16_t*>(memory);
@@ -19358,7 +20655,7 @@ template <class Form>
 GATEFOLD_INLINE bool zeros_change_nothing(const typename Form::row_type* rows, index_t n,
                                           const sparse_matrix& weights) {
     using A = typename Form::sum_type;
-    constexpr bool pairs = std::is_same_v<Form, dot_form>;
+    constexpr bool pairs = Form::step == 2 && Form::block == 1;
     constexpr int bias = real_format<A>::bias, fraction = real_format<A>::fraction_bits;
     // bf16 (8 bits) must stay above the subnormal numbers that are flushed, the others above the least of them.
     constexpr int least = std::is_same_v<typename Form::stream_type, bf16> ? 2 * (127 + 7) - 126 : bias + fraction + 1;
@@ -19478,15 +20775,90 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/sparse_tiles.hpp ----
+// The sweep of cpu/sparse_sweep.hpp on a matrix unit: the stored blocks of a panel pass under one or two tiles of rows
+// while their sums stay in the unit. order::portable of bf16, the bits of every other sweep.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Multiplies the stored blocks of panels [p0, p1) with all rows of an expert, on a unit. Of each panel the first pass
+/// fetches ahead; the others find it in the second-level cache.
+template <class Unit, bool Skips, class Done>
+GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles, const bf16* rows, index_t all_steps,
+                                          const sparse_source<bf16, Skips>& source, index_t p0, index_t p1,
+                                          std::byte* scratch, const Done& done) {
+    using form = tile_form<Unit>;
+    constexpr index_t step_elements = 32, depth = sparse_depth / form::step;
+    constexpr page_lookahead nothing_ahead{nullptr, 0, 0, 0};
+    if (p0 == p1) return;
+    const bool skip = zeros_change_nothing<form>(rows, tiles.rows * all_steps * form::step, *source.matrix);
+    bf16* nothing = reinterpret_cast<bf16*>(scratch);  // a block of zeros
+    if (!skip) std::memset(scratch, 0, sizeof(bf16) * static_cast<std::size_t>(2 * depth * step_elements));
+    float* sums = reinterpret_cast<float*>(scratch + sweep_blocks<form>::hub_bytes);
+
+    for (index_t p = p0; p < p1; ++p) {
+        const index_t first = source.panels[p], last = source.panels[p + 1];
+        const index_t stream = stream_of(source.runs + first, last - first, step_elements);
+        for (index_t t = 0; t < tiles.tiles; t += 2) {
+            const bool two = t + 1 < tiles.tiles;
+            const index_t r = tiles.begin(t), r1 = tiles.begin(t + 1);
+            const int height = static_cast<int>(r1 - r), other = two ? static_cast<int>(tiles.begin(t + 2) - r1) : 0;
+            const bf16 *a0 = rows + 2 * r * all_steps, *a1 = rows + 2 * r1 * all_steps;
+            const auto add = [&](index_t s0, index_t steps, const bf16* b, index_t apart, index_t distance) {
+                if (two)
+                    add_two_tiles(unit, steps, a0 + 2 * s0 * height, a1 + 2 * s0 * other, other, b, apart, distance,
+                                  nothing_ahead);
+                else
+                    add_tile<2>(unit, steps, a0 + 2 * s0 * height, height, b, apart, distance, nothing_ahead);
+            };
+            const auto add_nothing = [&](index_t from, index_t to) {
+                for (index_t s = from; s < to; s += depth) add(s, depth, nothing, depth * step_elements, 0);
+            };
+            if (two)
+                unit.configure({height, height, other, other, height, other, 16, 16});
+            else
+                unit.configure({height, height, height, height, height, 16, 16, 16});
+            unit.template zero<0>();
+            unit.template zero<1>();
+            unit.template zero<2>();
+            unit.template zero<3>();
+            index_t reached = 0;
+            for (index_t i = first; i < last; ++i) {
+                const sparse_run& run = source.runs[i];
+                if (!skip) add_nothing(reached, run.step);
+                reached = run.step + run.steps;
+                add(run.step, run.steps, source.data + run.offset, stream, t == 0 ? 2048 : 0);
+            }
+            if (!skip) add_nothing(reached, all_steps);
+            constexpr index_t row = 32, bytes = row * static_cast<index_t>(sizeof(float));
+            unit.template store<0>(sums, bytes);
+            unit.template store<1>(sums + 16, bytes);
+            if (two) {
+                unit.template store<2>(sums + 16 * row, bytes);
+                unit.template store<3>(sums + 16 * row + 16, bytes);
+            }
+            done(p, r, height, sums, row);
+            if (two) done(p, r1, other, sums + 16 * row, row);
+        }
+    }
+    unit.release();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// Found from run_stage by its arguments.
 template <class Form, class T, bool Skips, class Done>
-GATEFOLD_INLINE void sweep_with(const row_tiles& tiles, const typename Form::row_type* rows, index_t steps,
-                                const sparse_source<T, Skips>& source, index_t p0, index_t p1, std::byte* scratch,
-                                const Done& done) {
-    sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+GATEFOLD_INLINE void sweep_with(const typename Form::tiles_type& tiles, const typename Form::row_type* rows,
+                                index_t steps, const sparse_source<T, Skips>& source, index_t p0, index_t p1,
+                                std::byte* scratch, const Done& done) {
+    if constexpr (Form::by_tiles) {
+        typename Form::unit_type unit;
+        sweep_sparse_tiles(unit, tiles, rows, steps, source, p0, p1, scratch, done);
+    } else {
+        sweep_sparse<Form, Skips>(tiles, rows, steps, source, p0, p1, scratch, done);
+    }
 }
 
 /// Zero is a value of its own for these: the second projection looks for it.
@@ -19495,22 +20867,22 @@ constexpr bool yields_zeros(activation a) { return a == activation::relu || a ==
 /// What run_stage asks for panels.
 template <class T, bool Skips>
 struct sparse_panels {
-    const T* data;
-    const sparse_run* runs;
-    const index_t* first;
-    const sparse_matrix* summary;  ///< of expert 0
+    const sparse_blocks* experts;
     const T *up_bias, *down_bias;
 
+    /// The panels of projection j of expert e; `then` is the expert that is read after it.
     template <bool S>
-    GATEFOLD_INLINE sparse_source<T, S> source(index_t matrix, index_t then) const {
-        const sparse_matrix& m = summary[matrix];
-        return {data, runs, first + m.panel, &m, data + summary[then].begin};
+    GATEFOLD_INLINE sparse_source<T, S> source(index_t e, index_t then, int j) const {
+        const sparse_blocks &one = experts[e], &next = experts[then];
+        return {reinterpret_cast<const T*>(one.matrices.data()), one.runs.data(),
+                one.panels.data() + one.summary[j].panel, &one.summary[j],
+                reinterpret_cast<const T*>(next.matrices.data()) + next.summary[j].begin};
     }
     GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
-        return source<false>(2 * e, 2 * then);
+        return source<false>(e, then, 0);
     }
     GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
-        return source<Skips>(2 * e + 1, 2 * then + 1);
+        return source<Skips>(e, then, 1);
     }
 };
 
@@ -19518,22 +20890,27 @@ struct sparse_panels {
 template <class T>
 struct sparse_weights {
     static constexpr bool own_stage = true;
-    const std::byte* data;
-    const sparse_run* runs;
-    const index_t* first;
-    const sparse_matrix* summary;
+    const sparse_blocks* experts;
     const T *up_bias, *down_bias;
 
     template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
              const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
-        const sparse_panels<T, yields_zeros(E::act)> panels{
-            reinterpret_cast<const T*>(data), runs, first, summary, up_bias, down_bias};
+        const sparse_panels<T, yields_zeros(E::act)> panels{experts, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                target, drop);
         }
+#if GATEFOLD_AMX
+        if constexpr (std::is_same_v<T, bf16>) {
+            index_t most = 0;
+            for (int e = 0; e < in.groups.experts; ++e) most = (std::max)(most, in.groups.count(e));
+            if (most > sparse_rows<portable_form> && may_use_tiles())
+                return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
+                                                                               limit, keep, target, drop);
+        }
+#endif
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
                                                                     target, drop);
     }
@@ -19546,11 +20923,34 @@ struct own_form<sparse<L>> {
 
     /// From expert `e` on.
     GATEFOLD_INLINE static sparse_weights<T> weights(const sparse<L>& s, int e, const T* up_bias, const T* down_bias) {
-        return {s.matrices.data(), s.runs.data(), s.panels.data(), s.summary.data() + 2 * e, up_bias, down_bias};
+        return {s.experts.data() + e, up_bias, down_bias};
     }
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cuda/unordered_rules.hpp ----
+// Which layers can do without a combine (unordered.cuh), as sentences that stop the build. Needs no nvcc.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <layer_type L>
+struct unordered_supported {
+    static_assert(!L::is_dense, "gatefold::forward: a dense layer adds nothing up; call forward without unordered");
+    static_assert(L::slots > 1,
+                  "gatefold::forward: one expert per token leaves nothing to reorder; call forward without unordered");
+    static_assert(L::choices == L::experts,
+                  "gatefold::forward: free experts are computed by the combine, which unordered leaves out; call "
+                  "forward without it");
+    static_assert(L::c.latent == 0,
+                  "gatefold::forward: a latent width is left after the combine, which unordered leaves out; call "
+                  "forward without it");
+    static_assert(!L::c.shared.gate,
+                  "gatefold::forward: the gate of a shared expert is applied by the combine, which unordered leaves "
+                  "out; call forward without it");
+    static constexpr bool value = true;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 // ---- gatefold/io/checkpoint.hpp ----
 // A checkpoint as one set of named tensors, whether it is one safetensors file or many shards, plain or quantised.
 //
@@ -20405,8 +21805,6 @@ inline json_document parse_json(std::string_view text, std::string_view source =
 //     code ── exact ──> float          codes of a block and their scale ── one product ──> float
 //
 // Decoding is arithmetic on the bits; every value of these formats is a float, so nothing is rounded.
-
-#include <array>
 
 namespace gatefold::inline v0 {
 namespace detail {
@@ -22622,6 +24020,8 @@ void look_up(std::type_identity_t<view<const std::int32_t, dyn, K>> table, view<
 // relu_squared) spare the second projection's weights too where an expert has few rows.
 //
 //     weights<L> ── prune_blocks(ctx, w, fraction) ──> weights<L> ── pack_sparse(ctx, w) ──> sparse<L> ── forward
+//     one expert at a time: make_sparse<L>(ctx), then pack_expert(ctx, s, e, ...) and pack_shared_expert(ctx, s, ...),
+//     each source freed once it is packed
 //
 // Not part of gatefold/gatefold.hpp: include it beside that header. docs/sparsity.md says when it pays.
 
@@ -22639,6 +24039,53 @@ void prune_blocks(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
     require(fraction >= 0 && fraction <= 1, "prune_blocks", "fraction", "a number from 0 to 1", fraction);
     detail::check_weights("prune_blocks", w);
     detail::on_cpu::prune_layer(ctx, w, fraction);
+}
+
+/// A sparse layer whose experts are zero and store nothing; its other parameters are zero too.
+template <layer_type L>
+sparse<L> make_sparse(context<cpu>& ctx) {
+    sparse<L> s;
+    detail::allocate_slots(s, ctx);
+    for (std::size_t e = 0; e < s.experts.size(); ++e) {
+        if (e < std::size_t{L::local_experts})
+            detail::on_cpu::clear_sparse_expert<detail::on_cpu::routed_expert<L>>(ctx, s.experts[e]);
+        else
+            detail::on_cpu::clear_sparse_expert<detail::on_cpu::shared_expert<L>>(ctx, s.experts[e]);
+    }
+    return s;
+}
+
+/// Packs the matrices of expert e without their blocks of zeros, after which their source is not needed any more.
+///
+/// Shapes:  gate_up [2F or F, W], down [W, F], rows without gaps.
+/// Throws:  argument_error for an e that the layer does not hold or views that do not fit, std::bad_alloc; s is
+///          untouched then.
+template <layer_type L>
+void pack_expert(context<cpu>& ctx, sparse<L>& s, int e,
+                 std::type_identity_t<view<const typename L::value_type, dyn, dyn>> gate_up,
+                 std::type_identity_t<view<const typename L::value_type, dyn, dyn>> down) {
+    require(e >= 0 && e < L::local_experts, "pack_expert", "e", "an index below the number of experts", e);
+    detail::check_matrices("pack_expert", gate_up, down, L::gate_up_rows, L::width, L::ffn);
+    detail::sparse_blocks& to = s.experts[static_cast<std::size_t>(e)];
+    require(to.panels.data() != nullptr, "pack_expert", "s", "a layer from make_sparse", "an empty one");
+    detail::on_cpu::pack_sparse_expert(
+        ctx, to, detail::on_cpu::sparse_expert<detail::on_cpu::routed_expert<L>>{gate_up.data(), down.data()});
+}
+
+/// Packs the matrices of the shared expert in the same way.
+///
+/// Shapes:  gate_up [2F or F, H], down [H, F] for the shared expert's F, rows without gaps.
+/// Throws:  argument_error for views that do not fit, std::bad_alloc; s is untouched then.
+template <layer_type L>
+    requires(L::shared_ffn > 0)
+void pack_shared_expert(context<cpu>& ctx, sparse<L>& s,
+                        std::type_identity_t<view<const typename L::value_type, dyn, dyn>> gate_up,
+                        std::type_identity_t<view<const typename L::value_type, dyn, dyn>> down) {
+    detail::check_matrices("pack_shared_expert", gate_up, down, L::shared_gate_up_rows, L::hidden, L::shared_ffn);
+    detail::sparse_blocks& to = s.experts.back();
+    require(to.panels.data() != nullptr, "pack_shared_expert", "s", "a layer from make_sparse", "an empty one");
+    detail::on_cpu::pack_sparse_expert(
+        ctx, to, detail::on_cpu::sparse_expert<detail::on_cpu::shared_expert<L>>{gate_up.data(), down.data()});
 }
 
 /// Packs a layer without its blocks of zeros. A block that holds a -0 or anything else is stored.
@@ -24081,10 +25528,34 @@ struct adamw_step {
 };
 
 /// Elements [begin, end) of one parameter; `master` is the weight itself where there is no other.
-template <class A, class T, class M>
+///
+/// Around: moments and masters, aligned to a register, are written past the caches: a third less time where all come
+/// from memory (bench adamw/olmoe).
+template <bool Around, class A, class T, class M>
 void adamw_range(const adamw_step<A>& step, index_t begin, index_t end, T* weight, M* master, const A* gradient,
                  A* first, A* second) {
-    for (index_t i = begin; i < end; i += lanes<A>) {
+    constexpr int width = lanes<A>, ahead = 2048 / static_cast<int>(sizeof(A));
+    index_t i = begin;
+    for (; i + width <= end; i += width) {
+        prefetch<true>(master + i + ahead);
+        prefetch<true>(gradient + i + ahead);
+        prefetch<true>(first + i + ahead);
+        prefetch<true>(second + i + ahead);
+        vec<A> w = load<A>(master + i), m = load<A>(first + i), v = load<A>(second + i);
+        step(w, m, v, load<A>(gradient + i));
+        const auto keep = [&](auto* to, vec<A> x) {
+            if constexpr (Around)
+                store_around(to + i, x);
+            else
+                store(to + i, x);
+        };
+        keep(first, m);
+        keep(second, v);
+        keep(master, w);
+        if constexpr (!std::is_same_v<T, M>) store(weight + i, w);
+    }
+    if constexpr (Around) finish_stores_around();
+    if (i < end) {
         const index_t n = end - i;
         vec<A> w = load_first<A>(master + i, n), m = load_first<A>(first + i, n), v = load_first<A>(second + i, n);
         step(w, m, v, load_first<A>(gradient + i, n));
@@ -24103,24 +25574,37 @@ namespace gatefold::inline v0::inline GATEFOLD_TIER {
 ///
 /// With g = gradient_factor · gradient: m = first m + (1 - first) g, v = second v + (1 - second) g², and
 /// w = (1 - rate · weight_decay) w - rate · m / (1 - first^n) / (√(v / (1 - second^n)) + epsilon) in step n = 1, 2, ….
-/// Weights of two bytes follow their float masters, rounded once.
+/// Weights of two bytes follow their float masters, rounded once. Moments and masters that no cache would keep are
+/// written past the caches.
 /// Bits: the same for any number of threads.
 template <class W>
 void step(context<cpu>& ctx, W& w, const gradients_of<W>& g, adamw_state<W>& state, double rate,
           const adamw_options& o = {}) {
     namespace simd = detail::on_cpu;
     ++state.steps;
+    std::size_t bytes = 0;  // that the step writes
+    for_each_parameter(
+        [&](const char*, const auto& slot) {
+            using T = std::remove_pointer_t<decltype(slot.data())>;
+            bytes += static_cast<std::size_t>(slot.size()) * (3 * sizeof(accumulate_t<std::remove_const_t<T>>));
+        },
+        std::as_const(w));
+    const bool around = bytes > simd::kept_in_caches;
     for_each_parameter(
         [&](const char* name, auto& weight, const auto& gradient, auto& first, auto& second, auto& master) {
             using slot_type = std::remove_reference_t<decltype(weight)>;
-            using A = accumulate_t<typename slot_type::value_type>;
+            using T = typename slot_type::value_type;
+            using A = accumulate_t<T>;
             const simd::adamw_step<A> numbers(o, rate, state.steps, !is_undecayed<slot_type>(name));
             constexpr index_t block = 1024;
             simd::share_out(ctx, ceil_div(weight.size(), block), 8 * block, [&](index_t from, index_t to) {
                 const index_t end = to * block < weight.size() ? to * block : weight.size();
                 const auto run = [&](auto* kept) {
-                    simd::adamw_range(numbers, from * block, end, weight.data(), kept,
-                                      static_cast<const A*>(gradient.data()), first.data(), second.data());
+                    const auto part = around && simd::is_aligned(kept) && simd::is_aligned(first.data()) &&
+                                              simd::is_aligned(second.data())
+                                          ? simd::adamw_range<true, A, T, A>
+                                          : simd::adamw_range<false, A, T, A>;
+                    part(numbers, from * block, end, weight.data(), kept, gradient.data(), first.data(), second.data());
                 };
                 if constexpr (std::is_same_v<std::remove_reference_t<decltype(master)>, no_master>)
                     run(weight.data());
