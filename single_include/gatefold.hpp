@@ -15424,8 +15424,10 @@ constexpr int few_rows_warps(index_t items, const device_extents& d) {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
+// One block is what shared memory leaves room for on some devices; without the number ptxas stops at 64 registers and
+// spills where rows are ragged.
 template <class P>
-__global__ void __launch_bounds__(32 * few_rows_shape::most_warps) multiply_few(const typename P::arguments p) {
+__global__ void __launch_bounds__(32 * few_rows_shape::most_warps, 1) multiply_few(const typename P::arguments p) {
     using T = typename P::value_type;
     using S = few_rows_shape;
     using X = typename P::shape;
