@@ -203,9 +203,8 @@ index_t row_tiles_of(const grouped_product<T>& p, index_t pairs, int experts, in
            (WithShared ? ceil_div(p.rows, tile_rows) : 0);
 }
 /// The first projection to `activated`, rows of Ffn elements.
-template <int Ffn, class T>
-grouped_product<T> first_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
-                                 T* activated) {
+template <int Ffn, class Product, class T>
+Product first_product(Product p, const expert_matrices<T>& w, const expert_matrices<T>& shared, T* activated) {
     p.weights = w.up;
     p.bias = w.up_bias;
     p.shared.weights = shared.up;
@@ -215,9 +214,9 @@ grouped_product<T> first_product(grouped_product<T> p, const expert_matrices<T>&
     return p;
 }
 /// The second projection, of what the first one made.
-template <class T>
-grouped_product<T> second_product(grouped_product<T> p, const expert_matrices<T>& w, const expert_matrices<T>& shared,
-                                  T* out, index_t out_stride) {
+template <class Product, class T>
+Product second_product(Product p, const expert_matrices<T>& w, const expert_matrices<T>& shared, T* out,
+                       index_t out_stride) {
     p.in = p.out;
     p.in_stride = p.out_stride;
     p.pairs = nullptr;
@@ -235,17 +234,17 @@ grouped_product<T> second_product(grouped_product<T> p, const expert_matrices<T>
 }
 
 /// Both projections of a group of experts over at most `pairs` rows, and of the shared expert over tokens.rows more,
-/// which are never the caller's.
-template <class Kind, bool Packed, bool Factor, bool WithShared = false>
-void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& w,
-                 const grouped_product<typename Kind::value_type>& tokens, index_t pairs, int experts, int tile_rows,
-                 const stage_output<typename Kind::value_type>& to,
+/// which are never the caller's. A summed_product adds the rows of the second one up instead of storing them.
+template <class Kind, bool Packed, bool Factor, bool WithShared = false, class Product>
+void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_type>& w, const Product& tokens,
+                 index_t pairs, int experts, int tile_rows, const stage_output<typename Kind::value_type>& to,
                  const expert_matrices<typename Kind::value_type>& shared = {}) {
     using T = typename Kind::value_type;
     constexpr int W = Kind::width, F = Kind::ffn;
     constexpr bool bias = Kind::bias;
+    constexpr auto none = activation::identity;
     const index_t row_tiles = row_tiles_of<WithShared>(tokens, pairs, experts, tile_rows);
-    auto p = first_product<F>(tokens, w, shared, to.activated);
+    Product p = first_product<F>(tokens, w, shared, to.activated);
     if constexpr (Kind::matrix_cores) {
         if constexpr (Factor) {
             scale_rows<T, W>
@@ -255,27 +254,26 @@ void run_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value_
             p.in_stride = row_pitch(W);
             p.pairs = nullptr;
         }
-        run_projection(ctx, projection_of < T, F, W, true, Kind::act, bias, Packed, Factor || W % 8 == 0, false,
-                       Kind::listed, WithShared > {}, p, row_tiles, tile_rows, "forward: first projection");
-        const auto q = second_product(p, w, shared, to.out, to.out_stride);
-        constexpr auto none = activation::identity;
-        const auto down = [&]<bool Edge>() {
-            run_projection(ctx,
-                           projection_of<T, W, F, false, none, bias, Packed, true, Edge, Kind::listed, WithShared>{}, q,
-                           row_tiles, tile_rows, "forward: second projection");
+        constexpr bool aligned = Factor || W % 8 == 0;
+        using up = projection_of<T, F, W, true, Kind::act, bias, Packed, aligned, false, Kind::listed, WithShared>;
+        run_projection(ctx, projection_for<Product, up>{}, p, row_tiles, tile_rows, "forward: first projection");
+        const Product q = second_product(p, w, shared, to.out, to.out_stride);
+        const auto run_down = [&]<bool Edge>() {
+            using down = projection_of<T, W, F, false, none, bias, Packed, true, Edge, Kind::listed, WithShared>;
+            run_projection(ctx, projection_for<Product, down>{}, q, row_tiles, tile_rows, "forward: second projection");
         };
-        if constexpr (W % 16 != 0 && !WithShared) {
-            if (to.is_y) return down.template operator()<true>();
+        if constexpr (W % 16 != 0 && !WithShared && !Product::sums) {
+            if (to.is_y) return run_down.template operator()<true>();
         }
-        down.template operator()<false>();
+        run_down.template operator()<false>();
     } else {
         constexpr int features = Kind::gated ? simt_columns / 2 : simt_columns;
         const auto tiles = static_cast<unsigned>(row_tiles);
-        simt_experts<T, F, W, true, Kind::act, bias, Factor, WithShared>
+        simt_experts<T, F, W, true, Kind::act, bias, Factor, WithShared, Product>
             <<<dim3(tiles, unsigned{ceil_div(F, features)}), 128, 0, ctx.stream()>>>(p);
         check_launch("forward: first projection");
-        const auto q = second_product(p, w, shared, to.out, to.out_stride);
-        simt_experts<T, W, F, false, activation::identity, bias, false, WithShared>
+        const Product q = second_product(p, w, shared, to.out, to.out_stride);
+        simt_experts<T, W, F, false, none, bias, false, WithShared, Product>
             <<<dim3(tiles, unsigned{ceil_div(W, simt_columns)}), 128, 0, ctx.stream()>>>(q);
         check_launch("forward: second projection");
     }

@@ -99,7 +99,8 @@ template <class Stage = default_stage, bool WithShared = false, class W, layer_t
 void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows,
                      const plan_output& plan, const typename L::accumulate_type* weights, index_t tokens,
                      const options<L>& o, typename L::value_type* pre, typename L::value_type* shared_pre,
-                     const forward_memory<L>& memory, typename L::value_type* z, index_t z_stride, bool z_ends) {
+                     const forward_memory<L>& memory, typename L::value_type* z, index_t z_stride, bool z_ends,
+                     const Stage& stage = {}) {
     using T = typename L::value_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
     constexpr int H = L::hidden, D = L::width;
@@ -130,7 +131,7 @@ void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L
         p.shared.pre = shared_pre;
         p.shared.row = static_cast<int>(tokens * L::slots);
     }
-    Stage::template run<routed_kind<L>, is_packed<W>, on_input, WithShared>(
+    stage.template run<routed_kind<L>, is_packed<W>, on_input, WithShared>(
         ctx, routed_matrices(w), p, tokens * L::slots, L::experts, plan.tile_rows,
         stage_output<T>{memory.activated, z, z_stride, z_ends, memory.scaled, plan.offsets + L::experts}, shared);
 }
@@ -138,7 +139,8 @@ void routed_products(context<cuda>& ctx, const W& w, const token_rows<typename L
 /// The products of the shared expert on their own.
 template <class Stage = default_stage, class W, layer_type L = typename W::layer_type>
 void shared_products(context<cuda>& ctx, const W& w, const token_rows<typename L::value_type>& rows, index_t tokens,
-                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory) {
+                     const options<L>& o, typename L::value_type* pre, const forward_memory<L>& memory,
+                     const Stage& stage = {}) {
     using T = typename L::value_type;
     grouped_product<T> p;
     p.in = rows.given;
@@ -146,7 +148,7 @@ void shared_products(context<cuda>& ctx, const W& w, const token_rows<typename L
     p.rows = static_cast<int>(tokens);
     p.limit = static_cast<typename L::accumulate_type>(o.shared_limit);
     p.pre = pre;
-    Stage::template run<shared_kind<L>, is_packed<W>, false, false>(
+    stage.template run<shared_kind<L>, is_packed<W>, false, false>(
         ctx, shared_matrices(w), p, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
         stage_output<T>{memory.shared_activated, memory.shared_returned, row_pitch(L::hidden), false});
 }

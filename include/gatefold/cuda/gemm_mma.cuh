@@ -42,6 +42,9 @@ struct summed : P {
     using arguments = summed_product<typename P::value_type>;
     static constexpr bool sums = true;
 };
+/// P for the arguments Product.
+template <class Product, class P>
+using projection_for = std::conditional_t<Product::sums, summed<P>, P>;
 
 /// Item i of a persistent kernel: a tile of rows and a piece of the outputs. Tiles of one expert are neighbours, so
 /// that its weights are read from memory once; after `Together` tiles the next piece comes, so that the rows of these

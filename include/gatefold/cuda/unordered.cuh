@@ -1,9 +1,8 @@
 // Forward whose rows are added to y as they come, by atomics of the down projection: no combine, and no expert outputs
 // in memory, but the order of a token's sum is the device's. Not part of gatefold.hpp.
 //
-//     forward(ctx, unordered, w, x, y)      routing and plan are those of forward(ctx, w, x, y); y differs in last
-//     bits,
-//                                           from it and from call to call
+//     forward(ctx, unordered, w, x, y)      routing and plan are those of forward(ctx, w, x, y); the last bits of y
+//                                           differ from its, and from call to call
 #pragma once
 
 #include <gatefold/cuda/unordered_rules.hpp>
@@ -41,45 +40,18 @@ std::size_t unordered_bytes(index_t tokens) {
     return count.used();
 }
 
-/// run_experts with a second projection that adds its rows to `to`.
-template <class Kind, bool Packed, bool Factor, bool WithShared, class T>
-void run_summed(context<cuda>& ctx, const expert_matrices<T>& w, const grouped_product<T>& tokens, index_t pairs,
-                int experts, int tile_rows, const stage_output<T>& memory, const row_sums<T>& to,
-                const expert_matrices<T>& shared = {}) {
-    constexpr int W = Kind::width, F = Kind::ffn;
-    constexpr bool bias = Kind::bias;
-    constexpr auto none = activation::identity;
-    const index_t row_tiles = row_tiles_of<WithShared>(tokens, pairs, experts, tile_rows);
-    summed_product<T> up{first_product<F>(tokens, w, shared, memory.activated), to};
-    if constexpr (Kind::matrix_cores && Factor) {
-        scale_rows<T, W><<<static_cast<unsigned>(pairs < 2048 ? pairs : 2048), 256, 0, ctx.stream()>>>(
-            tokens, memory.count, memory.scaled);
-        check_launch("forward: scaled rows");
-        up.in = memory.scaled;
-        up.in_stride = row_pitch(W);
-        up.pairs = nullptr;
+/// The expert stage whose second projection adds its rows to `to`.
+template <class T>
+struct unordered_stage {
+    row_sums<T> to;
+
+    template <class Kind, bool Packed, bool Factor, bool WithShared>
+    void run(context<cuda>& ctx, const expert_matrices<T>& w, const grouped_product<T>& p, index_t pairs, int experts,
+             int tile_rows, const stage_output<T>& memory, const expert_matrices<T>& shared = {}) const {
+        run_experts<Kind, Packed, Factor, WithShared>(ctx, w, summed_product<T>{p, to}, pairs, experts, tile_rows,
+                                                      memory, shared);
     }
-    const summed_product<T> down{second_product<T>(up, w, shared, nullptr, 0), to};
-    if constexpr (Kind::matrix_cores) {
-        constexpr bool aligned = Factor || W % 8 == 0;
-        run_projection(
-            ctx,
-            summed<projection_of<T, F, W, true, Kind::act, bias, Packed, aligned, false, Kind::listed, WithShared>>{},
-            up, row_tiles, tile_rows, "forward: first projection");
-        run_projection(
-            ctx, summed<projection_of<T, W, F, false, none, bias, Packed, true, false, Kind::listed, WithShared>>{},
-            down, row_tiles, tile_rows, "forward: second projection");
-    } else {
-        constexpr int features = Kind::gated ? simt_columns / 2 : simt_columns;
-        const auto tiles = static_cast<unsigned>(row_tiles);
-        simt_experts<T, F, W, true, Kind::act, bias, Factor, WithShared, summed_product<T>>
-            <<<dim3(tiles, unsigned{ceil_div(F, features)}), 128, 0, ctx.stream()>>>(up);
-        check_launch("forward: first projection");
-        simt_experts<T, W, F, false, none, bias, false, WithShared, summed_product<T>>
-            <<<dim3(tiles, unsigned{ceil_div(W, simt_columns)}), 128, 0, ctx.stream()>>>(down);
-        check_launch("forward: second projection");
-    }
-}
+};
 
 template <class W, layer_type L = typename W::layer_type>
 void unordered_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in, const output_of<W>& y,
@@ -125,39 +97,12 @@ void unordered_forward(context<cuda>& ctx, const W& w, const batch<L, cuda>& in,
     to.clears = true;
     to.accumulate = o.accumulate;
 
-    constexpr bool rides = shared_rides<L>;
-    grouped_product<T> p;
-    p.in = rows.in;
-    p.in_stride = rows.in_stride;
-    p.limit = static_cast<A>(o.limit);
-    p.tiles = plan.tiles;
-    p.tile_count = plan.tile_count;
-    p.pairs = plan.rows;
-    p.slots = L::slots;
-    if constexpr (on_input) p.factor = routing.weights.data();
-    expert_matrices<T> shared{};
-    if constexpr (L::shared_ffn > 0) shared = shared_matrices(w);
-    if constexpr (rides) {
-        p.rows = static_cast<int>(tokens);
-        p.shared.in = rows.given;
-        p.shared.in_stride = rows.given_stride;
-        p.shared.limit = static_cast<A>(o.shared_limit);
-        p.shared.row = to.shared_row;
-    }
-    run_summed<routed_kind<L>, is_packed<W>, on_input, rides>(
-        ctx, routed_matrices(w), p, tokens * L::slots, L::experts, tile_rows,
-        stage_output<T>{memory.activated, nullptr, 0, false, memory.scaled, plan.offsets + L::experts}, to, shared);
+    routed_products<unordered_stage<T>, shared_rides<L>>(ctx, w, rows, plan, routing.weights.data(), tokens, o, nullptr,
+                                                         nullptr, memory, nullptr, 0, false, {to});
     if constexpr (forward_memory<L>::apart) {
-        grouped_product<T> s;
-        s.in = rows.given;
-        s.in_stride = rows.given_stride;
-        s.rows = static_cast<int>(tokens);
-        s.limit = static_cast<A>(o.shared_limit);
         to.clears = false;
         to.shared_row = 0;
-        run_summed<shared_kind<L>, is_packed<W>, false, false>(
-            ctx, shared, s, tokens, 1, tile_rows_for<T>(ctx, tokens, 1),
-            stage_output<T>{memory.shared_activated, nullptr, 0, false}, to);
+        shared_products<unordered_stage<T>>(ctx, w, rows, tokens, o, nullptr, memory, {to});
     }
 }
 
