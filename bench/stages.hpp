@@ -375,7 +375,7 @@ std::string stages<L>::model_;
 template <layer_type L>
 std::string stages<L>::type_;
 
-inline constexpr index_t token_counts[] = {1, 4, 16, 64, 256, 1024};
+inline constexpr index_t token_counts[] = {1, 4, 16, 64, 256, 1024, 4096};
 #if defined(_OPENMP)
 inline constexpr int thread_counts[] = {1, 2};
 #else
