@@ -23,15 +23,14 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
 
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/dropout.hpp>
+#include <gatefold/cpu/experts_finish.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
 #include <gatefold/cpu/experts_tiles.hpp>
 #include <gatefold/cpu/products.hpp>
-#include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/activation.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -48,28 +47,7 @@ struct kept_activations {
     T* activated = nullptr;
 };
 
-/// Adds weighted expert outputs to the sums of their tokens; `first` sets the sums of all `tokens` to zero before.
-template <class Sum>
-struct combine_into {
-    Sum* sums;
-    index_t stride, tokens;
-    const Sum* weights = nullptr;  ///< by pair; null: one
-    const std::int32_t* pairs = nullptr;
-    int slots = 1;
-    bool first = true;
-};
-
-template <class Sum>
-struct rows_into {
-    Sum* rows;
-    index_t stride;
-};
-
 // ---- memory
-
-/// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
-template <class Form>
-inline constexpr index_t step_rows = Form::block > 1 ? 2 : 1;
 
 template <class E, class Form>
 constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
@@ -93,131 +71,7 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
     return bytes;
 }
 
-// ---- what becomes of finished sums
-
-/// After the first projection: bias, activation, dropout, and the result where the second projection reads it.
-template <class Form, activation Act, class T, bool Bias, class Drop>
-struct activate_tile {
-    using sum = typename Form::sum_type;
-    static constexpr int W = lanes<sum>;
-    static constexpr bool gated = is_gated(Act);
-    static constexpr int panel_features = gated ? W : 2 * W;
-
-    int ffn;
-    index_t padded, last_panel;
-    typename Form::row_type* tiles;  ///< activations of this expert's rows
-    const T* bias;
-    vec<sum> limit;
-    T *pre, *activated;  ///< kept for training; of this expert's rows, or null
-    [[no_unique_address]] Drop drop;
-
-    /// Activations of a tile's rows on their way into the order of the tile.
-    static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
-    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
-    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{W}];
-
-    /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
-    GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
-        return tiles + r * padded + f / 32 * 32 * height + 32 * i + f % 32;
-    }
-    GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
-        return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
-    }
-    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, const T* values) const {
-        if constexpr (Form::by_tiles)
-            std::memcpy(tile_row(r, height, i, f), values, std::size_t{W} * sizeof(T));
-        else if constexpr (numbers == 2)
-            std::memcpy(held[i], values, std::size_t{W} * sizeof(T));
-        else
-            store(held[i], load<sum>(values));
-    }
-    GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
-        if constexpr (!Form::by_tiles) {
-            const index_t count = (padded - f < W ? padded - f : W) / numbers;
-            for (int first = 0; first < height; first += W)
-                interleave_square(column(r, height, f), height, held[0], first, count);
-        }
-    }
-
-    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        constexpr index_t rows_up = gated ? 2 : 1;
-        for (int half = 0; half < (gated ? 1 : 2); ++half) {
-            const index_t f = panel * panel_features + half * W, left = ffn - f, there = padded - f;
-            if (there <= 0) break;
-            alignas(64) square held;
-            for (int i = 0; i < height; ++i) {
-                vec<sum> value = load<sum>(c + i * row + half * W), upper = load<sum>(c + i * row + W);
-                if constexpr (Bias) {
-                    value = add(value, load_first<sum>(bias + f, left));
-                    if constexpr (gated) upper = add(upper, load_first<sum>(bias + ffn + f, left));
-                }
-                if (pre && left > 0) {
-                    T* to = pre + (r + i) * rows_up * ffn + f;
-                    store_first(to, value, left);
-                    if constexpr (gated) store_first(to + ffn, upper, left);
-                }
-                alignas(64) T values[std::size_t{W}];
-                if constexpr (gated)
-                    store(values, drop.apply(activate<Act>(value, upper, limit), r + i, f, left));
-                else
-                    store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
-                for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
-                hold(held, r, height, i, f, values);
-                if (activated)
-                    for (index_t j = 0; j < (left < W ? left : W); ++j) activated[(r + i) * ffn + f + j] = values[j];
-            }
-            put(held, r, height, f);
-        }
-        // Behind the last panel the second projection reads zeros up to a whole block of steps.
-        if (panel == last_panel) {
-            const index_t f = (last_panel + 1) * panel_features, missing = f < padded ? padded - f : 0;
-            if constexpr (Form::by_tiles) {
-                for (int i = 0; i < height && missing > 0; ++i)
-                    std::memset(static_cast<void*>(tile_row(r, height, i, f)), 0,
-                                static_cast<std::size_t>(missing) * sizeof(T));
-            } else {
-                std::memset(static_cast<void*>(column(r, height, f)), 0,
-                            static_cast<std::size_t>(missing / numbers * height) * sizeof(typename Form::row_type));
-            }
-        }
-    }
-};
-
-/// After the second projection: bias, then into the token's sum or the row's place.
-template <class Form, class T, bool Bias, class Target>
-struct deliver_tile {
-    using sum = typename Form::sum_type;
-    static constexpr int W = lanes<sum>;
-    static constexpr bool combines = std::is_same_v<Target, combine_into<sum>>;
-
-    int width;
-    index_t begin;  ///< first row of the expert
-    const T* bias;
-    const Target& target;
-
-    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        for (int i = 0; i < height; ++i) {
-            sum* to;
-            sum weight = 1;
-            if constexpr (combines) {
-                const index_t pair = target.pairs ? target.pairs[begin + r + i] : begin + r + i;
-                to = target.sums + pair / target.slots * target.stride;
-                if (target.weights) weight = target.weights[pair];
-            } else {
-                to = target.rows + (begin + r + i) * target.stride;
-            }
-            for (int half = 0; half < 2; ++half) {
-                const index_t column = (2 * panel + half) * W, left = width - column;
-                if (left <= 0) break;
-                vec<sum> z = load<sum>(c + i * row + half * W);
-                if constexpr (Bias) z = add(z, load_first<sum>(bias + column, left));
-                if constexpr (combines)
-                    z = number<vec<sum>>::fma(broadcast(weight), z, load_first<sum>(to + column, left));
-                store_first(to + column, z, left);
-            }
-        }
-    }
-};
+// ---- the rows of the first projection
 
 /// Brings the rows [low, high) that begin a tile there into the order of the kernels: gathered, scaled, converted.
 template <class Form, class X>
