@@ -72,6 +72,46 @@ BOOST_AUTO_TEST_CASE(an_executor_of_the_program) {
     BOOST_TEST(sum == 212);
 }
 
+BOOST_AUTO_TEST_CASE(phases_follow_one_another) {
+    for (int threads : {1, 2, 4})
+        for (int parts : {0, 1, 2, 3, 7}) {
+            gf::context<gf::cpu> ctx(threads);
+            std::atomic<int> done{0}, third{0}, early{0};
+            const auto begins = [&](int phase) { early += done < phase * parts ? 1 : 0; };
+            for (int repeat = 0; repeat < 20; ++repeat) {
+                done = 0;
+                ctx.parallel(
+                    parts,
+                    [&](int p) {
+                        // Whoever is done first would begin the next phase long before the others are.
+                        for (volatile int i = 0; i < 2000 * p;) i = i + 1;
+                        ++done;
+                    },
+                    [&](int) { begins(1), ++done; }, [&](int) { begins(2), ++done, ++third; });
+            }
+            BOOST_TEST((done == 3 * parts && third == 20 * parts && early == 0));
+        }
+}
+
+BOOST_AUTO_TEST_CASE(an_executor_runs_phase_by_phase) {
+    gf::context_options options;
+    options.threads = 2;
+    int calls = 0;
+    options.runs = {&calls, [](void* self, int parts, void (*part)(void*, int), void* argument) {
+                        ++*static_cast<int*>(self);
+                        for (int p = parts; p-- > 0;) part(argument, p);
+                    }};
+    gf::context<gf::cpu> ctx(options);
+    std::vector<int> seen;
+    const auto second = [&seen](int p) { seen.push_back(10 + p); };  // a body that is const
+    ctx.parallel(
+        3, [&](int p) { seen.push_back(p); }, second);
+    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 12, 11, 10}));
+    ctx.parallel(
+        1, [&](int p) { seen.push_back(20 + p); }, second);  // one part needs no executor
+    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 12, 11, 10, 20, 10}));
+}
+
 BOOST_AUTO_TEST_CASE(workspace_only_grows) {
     counting_memory memory;
     {

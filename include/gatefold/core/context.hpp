@@ -22,7 +22,7 @@
 namespace gatefold::inline v0 {
 
 /// Runs `part(argument, p)` for every p in [0, parts), in any order and on any threads, and returns when all are done.
-/// The results of the library do not depend on how an executor distributes the parts.
+/// No part waits for another. The results of the library do not depend on how an executor distributes the parts.
 struct executor {
     void* self;
     void (*run)(void* self, int parts, void (*part)(void* argument, int p), void* argument);
@@ -123,7 +123,41 @@ public:
         for (int p = 0; p < parts; ++p) body(p);
     }
 
+    /// Runs several bodies one after another, each for every p in [0, parts): the next begins when all parts of the one
+    /// before are done, and sees what they wrote. One region of threads with OpenMP, one run per body with an executor.
+    template <class First, class Second, class... More>
+    void parallel(int parts, First&& first, Second&& second, More&&... more) {
+        const phase phases[] = {phase_of(first), phase_of(second), phase_of(more)...};
+        if (parts <= 1 || options_.threads == 1) {
+            for (const phase& each : phases)
+                for (int p = 0; p < parts; ++p) each.part(each.body, p);
+            return;
+        }
+        if (options_.runs.run) {
+            for (const phase& each : phases) options_.runs.run(options_.runs.self, parts, each.part, each.body);
+            return;
+        }
+        GATEFOLD_OMP(parallel num_threads(options_.threads))
+        for (const phase& each : phases) {
+            if (&each != phases) {
+                GATEFOLD_OMP(barrier)
+            }
+            GATEFOLD_OMP(for schedule(static, 1) nowait)
+            for (int p = 0; p < parts; ++p) each.part(each.body, p);
+        }
+    }
+
 private:
+    struct phase {
+        void (*part)(void* body, int p);
+        void* body;
+    };
+    template <class Body>
+    static phase phase_of(Body& body) {
+        return {[](void* argument, int p) { (*static_cast<Body*>(argument))(p); },
+                const_cast<void*>(static_cast<const void*>(&body))};
+    }
+
     context_options options_;
     buffer<std::byte> workspace_;
     routing_report report_;

@@ -15,6 +15,7 @@
 //         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
 //         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
 //                  rows_into<sum>:    z[row, :]
+//         result   round_into<T>: where the target's rows are rounded to when all experts are done, or nowhere
 //
 // Every sum is one chain in the order of the form (cpu/gemm.hpp), so a row has the same bits whatever rows it comes
 // with, on any number of threads, packed or not. First projection: threads share one flat list of (expert, panel).
@@ -160,7 +161,7 @@ template <class Form, activation Act, class T, bool Bias, class Context, class X
           class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
                                  const Panels& weights, typename Form::sum_type limit, const kept_activations<T>& keep,
-                                 const Target& target, const Drop& drop = {}) {
+                                 const Target& target, const Drop& drop = {}, const round_into<T>& result = {}) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
     using tiles_type = typename Form::tiles_type;
@@ -182,13 +183,10 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     const index_t worth = 1 + active * shape.packed_elements * static_cast<index_t>(sizeof(T)) / bytes_each;
     const int parts = worth < ctx.threads() ? static_cast<int>(worth) : ctx.threads();
 
-    if (parts == 1 || (rows - first_row) * shape.width <= 8192)
-        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
-    else
-        ctx.parallel(parts, [&](int part) {
-            pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
-                            first_row + share(rows - first_row, part + 1, parts), x);
-        });
+    const auto pack = [&](int part) {
+        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
+                        first_row + share(rows - first_row, part + 1, parts), x);
+    };
 
     const auto next_of = [&](int e) {
         for (int f = e + 1; f < groups.experts; ++f)
@@ -205,7 +203,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     };
     index_t total = 0;
     for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
-    ctx.parallel(parts, [&](int part) {
+    const auto up = [&](int part) {
         const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
         index_t before = 0;
         for (int e = 0; e < groups.experts; ++e) {
@@ -223,14 +221,14 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                     keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
                     keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
         }
-    });
+    };
 
     // Second projection: a part owns output columns and takes the experts in ascending order.
-    ctx.parallel(parts, [&](int part) {
+    const auto down = [&](int part) {
         const index_t p0 = share(shape.down_panels, part, parts), p1 = share(shape.down_panels, part + 1, parts);
         if (p0 == p1) return;
+        const index_t c0 = p0 * 2 * W, c1 = p1 * 2 * W < shape.width ? p1 * 2 * W : shape.width;
         if constexpr (std::is_same_v<Target, combine_into<sum>>) {
-            const index_t c0 = p0 * 2 * W, c1 = p1 * 2 * W < shape.width ? p1 * 2 * W : shape.width;
             if (target.first)
                 for (index_t t = 0; t < target.tokens; ++t)
                     for (index_t c = c0; c < c1; ++c) target.sums[t * target.stride + c] = 0;
@@ -244,7 +242,15 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                 deliver_tile<Form, T, Bias, Target>{shape.width, begin,
                                                     weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
         }
-    });
+        if (result.to)
+            for (index_t t = 0; t < result.rows; ++t)
+                round_row(rows_of_target(target), target.stride, result, t, c0, c1);
+    };
+
+    // Few rows are packed before another thread has woken.
+    if (parts > 1 && (rows - first_row) * shape.width > 8192) return ctx.parallel(parts, pack, up, down);
+    pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
+    ctx.parallel(parts, up, down);
 }
 
 /// Whether weights hold their matrices in a form of their own and know how the stage reads it.
@@ -258,7 +264,7 @@ template <class E, class Context, class X, class Weights, class Target, class Dr
     requires(!brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target, const Drop& drop = {}) {
+                 const Target& target, const Drop& drop = {}, const round_into<typename E::value_type>& result = {}) {
     using T = typename E::value_type;
     panels_of<T, E::W, E::gated> panels{nullptr, nullptr, nullptr, weights.up_bias, weights.down_bias, shape_of<E>};
     if constexpr (std::is_same_v<Weights, packed_weights<T>>)
@@ -268,25 +274,25 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
     if constexpr (std::is_same_v<T, bf16>) {
         if (resolve(sums) == order::dot)
             return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target,
-                                                           drop);
+                                                           drop, result);
     }
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
             return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit,
-                                                                           keep, target, drop);
+                                                                           keep, target, drop, result);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                target, drop);
+                                                                target, drop, result);
 }
 
 template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
     requires(brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target, const Drop& drop = {}) {
-    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop);
+                 const Target& target, const Drop& drop = {}, const round_into<typename E::value_type>& result = {}) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop, result);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

@@ -35,6 +35,35 @@ struct rows_into {
     index_t stride;
 };
 
+template <class Sum>
+GATEFOLD_INLINE const Sum* rows_of_target(const combine_into<Sum>& target) {
+    return target.sums;
+}
+template <class Sum>
+GATEFOLD_INLINE const Sum* rows_of_target(const rows_into<Sum>& target) {
+    return target.rows;
+}
+
+/// Where finished sums, or rows, are rounded to, once and by the part that finished them; null: nowhere.
+template <class T>
+struct round_into {
+    T* to = nullptr;
+    index_t stride = 0, rows = 0;
+    bool accumulate = false;  ///< adds to what is there
+};
+
+/// Rounds columns [c0, c1) of row t of `sums`.
+template <class Sum, class T>
+GATEFOLD_INLINE void round_row(const Sum* sums, index_t stride, const round_into<T>& result, index_t t, index_t c0,
+                               index_t c1) {
+    for (index_t c = c0; c < c1; c += lanes<Sum>) {
+        T* to = result.to + t * result.stride + c;
+        vec<Sum> sum = load_first<Sum>(sums + t * stride + c, c1 - c);
+        if (result.accumulate) sum = add(sum, load_first<Sum>(to, c1 - c));
+        store_first(to, sum, c1 - c);
+    }
+}
+
 /// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
 template <class Form>
 inline constexpr index_t step_rows = Form::block > 1 ? 2 : 1;

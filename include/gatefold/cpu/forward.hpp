@@ -116,10 +116,11 @@ void shared_gate_values(context<cpu>& ctx, const W& w, const batch<L>& in, typen
     });
 }
 
-/// Adds the shared expert's output, times its gate, to the sums.
+/// Adds the shared expert's output, times its gate, to the sums, which are rounded to `result` then.
 template <class W, layer_type L = typename W::layer_type>
 void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
-                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory,
+                const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
@@ -132,7 +133,7 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     if (saved) keep.pre = saved->shared_gate_up().data();
     const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
     run_experts<shared_expert<L>>(ctx, memory.experts, input, shared_weights(w), static_cast<A>(o.shared_limit),
-                                  ctx.sums(), keep, target);
+                                  ctx.sums(), keep, target, no_dropout{}, result);
 }
 
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
@@ -194,17 +195,27 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
 /// The stage of the routed experts, or of the dense FFN.
 template <layer_type L, class X, class W, class Target, class Drop>
 void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
-                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
+                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop,
+                const round_into<typename L::value_type>& result = {}) {
     run_experts<routed_expert<L>>(ctx, scratch, in, routed_weights(w),
-                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop);
+                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop,
+                                  result);
+}
+
+/// Whether the sums of the routed experts are what the layer returns, without a step behind the stage.
+template <layer_type L>
+constexpr bool ends_with_routed() {
+    constexpr bool free_experts = L::choices > L::experts, blends = L::c.router.acts_on == weight_at::blend;
+    constexpr bool scales = L::c.router.scaled == scale_at::output;
+    return !free_experts && !blends && !scales && L::c.latent == 0 && L::shared_ffn == 0;
 }
 
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
-/// `in`.
+/// `in`. Rounds the sums to `result` where nothing else is added to them.
 template <class W, layer_type L = typename W::layer_type>
 void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
                 typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
-                const forward_memory<L>& memory) {
+                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -238,26 +249,19 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
     run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
-                  dropout_of(o, in.first_token, plan.rows.data(), L::slots));
+                  dropout_of(o, in.first_token, plan.rows.data(), L::slots),
+                  ends_with_routed<L>() ? result : round_into<T>{});
     finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
 }
 
-/// Rounds the tokens' sums to y, or adds them to it.
+/// Rounds the tokens' sums, or adds them to what is there.
 template <layer_type L>
-void deliver_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
-                  const view<typename L::value_type, dyn, L::hidden>& y, bool accumulate) {
-    using A = typename L::accumulate_type;
-    const index_t tokens = y.extent(0);
-    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+void round_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
+                const round_into<typename L::value_type>& result) {
+    const int parts = static_cast<int>(result.rows < ctx.threads() ? result.rows : ctx.threads());
     ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
-        for (index_t t = mine.begin; t < mine.end; ++t)
-            for (index_t h = 0; h < L::hidden; h += lanes<A>) {
-                const index_t left = L::hidden - h;
-                vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
-                if (accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
-                store_first(y.row(t) + h, sum, left);
-            }
+        const range mine = part_of(result.rows, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t) round_row(sums, L::hidden, result, t, 0, L::hidden);
     });
 }
 
@@ -272,21 +276,23 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
 
     A* sums = memory.sums;
     index_t stride = L::hidden;
+    round_into<T> result{y.data(), y.row_stride(), tokens, o.accumulate};
     if constexpr (std::is_same_v<T, A>)
-        if (!o.accumulate) sums = y.data(), stride = y.row_stride();
+        if (!o.accumulate) sums = y.data(), stride = y.row_stride(), result = {};
 
     if constexpr (L::is_dense) {
         kept_activations<T> keep;
         if (saved) keep.pre = saved->gate_up().data();
         const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
         run_routed<L>(ctx, memory.experts, input, w, o, keep, rows_into<A>{sums, stride},
-                      dropout_of(o, in.first_token, nullptr, 1));
+                      dropout_of(o, in.first_token, nullptr, 1), result);
     } else {
         const batch<L> given = experts_batch(ctx, in, o, memory);
-        add_routed(ctx, w, in, given, sums, stride, saved, o, memory);
-        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory);
+        add_routed(ctx, w, in, given, sums, stride, saved, o, memory, result);
+        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory, result);
+        if constexpr (L::shared_ffn == 0 && !ends_with_routed<L>())
+            if (result.to) round_sums<L>(ctx, sums, result);
     }
-    if (sums == memory.sums) deliver_sums<L>(ctx, sums, y, o.accumulate);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

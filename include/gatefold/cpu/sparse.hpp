@@ -57,12 +57,13 @@ struct sparse_weights {
 
     template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
-             const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
+             const kept_activations<T>& keep, const Target& target, const Drop& drop,
+             const round_into<T>& result) const {
         const sparse_panels<T, yields_zeros(E::act)> panels{experts, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                               target, drop);
+                                                               target, drop, result);
         }
 #if GATEFOLD_AMX
         if constexpr (std::is_same_v<T, bf16>) {
@@ -70,11 +71,11 @@ struct sparse_weights {
             for (int e = 0; e < in.groups.experts; ++e) most = (std::max)(most, in.groups.count(e));
             if (most > sparse_rows<portable_form> && may_use_tiles())
                 return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                               limit, keep, target, drop);
+                                                                               limit, keep, target, drop, result);
         }
 #endif
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                    target, drop);
+                                                                    target, drop, result);
     }
 };
 

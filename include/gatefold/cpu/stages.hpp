@@ -50,9 +50,11 @@ void combine_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan
     });
     finish_routed(ctx, w, given, read, plan, routing, routed, index_t{L::width}, memory.sums, index_t{L::hidden}, o,
                   memory);
+    const round_into<typename L::value_type> result{y.data(), y.row_stride(), tokens, o.accumulate};
     if constexpr (L::shared_ffn > 0)
-        add_shared(ctx, w, given, memory.sums, index_t{L::hidden}, static_cast<tape<L>*>(nullptr), o, memory);
-    deliver_sums<L>(ctx, memory.sums, y, o.accumulate);
+        add_shared(ctx, w, given, memory.sums, index_t{L::hidden}, static_cast<tape<L>*>(nullptr), o, memory, result);
+    else
+        round_sums<L>(ctx, memory.sums, result);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
