@@ -66,9 +66,13 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
-            const index_t depth = !source.packed ? blocks::hub_steps / (2 * panels)
-                                  : alone        ? all_steps
-                                                 : blocks::packed_depth(all_steps);
+            // The last steps of panels side by side fetch from what comes next, and are a call of their own.
+            const index_t distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
+            const index_t last_steps = panels == 2 ? distance / step_bytes : 0;
+            const index_t depth = !source.packed            ? blocks::hub_steps / (2 * panels)
+                                  : !alone                  ? blocks::packed_depth(all_steps)
+                                  : all_steps <= last_steps ? all_steps
+                                                            : all_steps - last_steps;
             const index_t turned = alone && !source.packed
                                        ? turn_rows<Form>(source.rows, p, static_cast<int>(tiles.begin(t1) - r0),
                                                          rows + r0 * all_steps * row_elements, sums)
@@ -81,13 +85,17 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
-                    if (panels == 1) {
+                    const T* following = p + panels < p1 ? source.packed + 2 * (p + panels) * stream : source.then;
+                    ahead.distance = distance;
+                    if (panels == 2) {
+                        // Where a stream ends, the beginning of the same one of the next panels, which is far from it.
+                        if (s0 + steps + last_steps > all_steps)
+                            ahead.distance +=
+                                (following - b - (stream - s0 * step_elements)) * static_cast<index_t>(sizeof(T));
+                    } else {
                         // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
                         // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
-                        const T* next = s0 + steps < all_steps ? b + steps * step_elements
-                                        : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
-                                                               : source.then;
+                        const T* next = s0 + steps < all_steps ? b + steps * step_elements : following;
                         ahead.next = reinterpret_cast<const char*>(next);
                         ahead.half = alone ? 64 : stream * static_cast<index_t>(sizeof(T));
                         ahead.advance = (alone ? 2 : 1) * step_bytes / (t1 - t0);
