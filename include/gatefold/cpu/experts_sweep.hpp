@@ -91,7 +91,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                         // Where a stream ends, the beginning of the same one of the next panels, which is far from it.
                         if (s0 + steps + last_steps > all_steps)
                             ahead.distance +=
-                                (following - b - (stream - s0 * step_elements)) * static_cast<index_t>(sizeof(T));
+                                (following - b - (all_steps - s0) * step_elements) * static_cast<index_t>(sizeof(T));
                     } else {
                         // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
                         // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
