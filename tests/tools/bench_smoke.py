@@ -39,7 +39,8 @@ def run(program, *arguments):
 
 def in_turn(program):
     """Faults of the benchmarks that run several things in turn: a few of each kind, what their counters say of one another."""
-    chosen = r"^(realtime/(ffn|moe)_h16|pack_.*/tiny/f32/|off_tile.*/h256_f512/hf-1/bf16/rows:1$|scaling/tiny/f32/tokens:1/|versus/tiny/f32/tokens:4/threads:1$)")
+    chosen = (r"^(realtime/(ffn|moe)_h16|pack_.*/tiny/f32/|off_tile.*/h256_f512/hf-1/bf16/rows:1$"
+              r"|scaling/tiny/f32/tokens:1/|versus/tiny/f32/tokens:4/threads:1$)")
     text = run(program, "--benchmark_filter=" + chosen, "--benchmark_min_time=0.01", "--benchmark_format=json")
     faults = []
     for line in json.loads(text)["benchmarks"]:
