@@ -97,6 +97,23 @@ void memory() {
 }
 
 template <class T>
+void pairs() {
+    constexpr int n = 2 * k::lanes<float>;
+    bit_source next;
+    std::vector<T> from(std::size_t{n});
+    for (T& x : from) x = any<T>(next);
+    for (int count = -1; count <= n + 1; ++count) {
+        const int inside = count < 0 ? 0 : count < n ? count : n;
+        const std::vector<T> part(from.begin(), from.begin() + inside);
+        const k::vec<float> words = k::load_words_first(part.data(), count);
+        T got[std::size_t{n}];
+        std::memcpy(got, &words.raw, sizeof got);
+        for (int i = 0; i < n; ++i)
+            BOOST_TEST(bits_of(got[i]) == (i < inside ? bits_of(part[static_cast<std::size_t>(i)]) : 0u));
+    }
+}
+
+template <class T>
 void arithmetic() {
     constexpr int n = k::lanes<T>;
     bit_source next;
@@ -143,6 +160,10 @@ BOOST_AUTO_TEST_CASE(float_memory) { memory<float, float>(); }
 BOOST_AUTO_TEST_CASE(double_memory) { memory<double, double>(); }
 BOOST_AUTO_TEST_CASE(bf16_memory) { memory<float, bf16>(); }
 BOOST_AUTO_TEST_CASE(f16_memory) { memory<float, f16>(); }
+BOOST_AUTO_TEST_CASE(pairs_as_words) {
+    pairs<bf16>();
+    pairs<f16>();
+}
 BOOST_AUTO_TEST_CASE(float_arithmetic) { arithmetic<float>(); }
 BOOST_AUTO_TEST_CASE(double_arithmetic) { arithmetic<double>(); }
 BOOST_AUTO_TEST_CASE(transposes) {

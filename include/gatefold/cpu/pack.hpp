@@ -58,13 +58,9 @@ struct pair_reader {
         constexpr int n = 2 * words;
         const T* p = data + 2 * step;
         const index_t left = columns - 2 * step;
+        if constexpr (std::is_same_v<T, bf16>)
+            if (!factor) return load_words_first(p, left);
         vec<float> result;
-        if constexpr (std::is_same_v<T, bf16>) {
-            if (!factor && left >= n) {
-                std::memcpy(&result.raw, p, sizeof result.raw);
-                return result;
-            }
-        }
         bf16 pairs[n];
         for (int half = 0; half < n; half += words) {
             vec<float> x = load_first<float>(p + half, left - half);

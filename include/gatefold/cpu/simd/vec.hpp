@@ -193,10 +193,34 @@ GATEFOLD_INLINE vec<A, N> load_first(const T* p, index_t count) {
         return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p)};
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), p)};
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        alignas(32) T part[std::size_t{N}];
+        const __m256i there = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1u), p);
+        std::memcpy(part, &there, sizeof there);
+        return load<A, N>(part);
+    }
 #endif
     T part[std::size_t{N}] = {};
     for (index_t i = 0; i < count; ++i) part[i] = p[i];
     return load<A, N>(part);
+}
+
+/// The first `count` elements as they are, as many of them as a register of words holds; zeros behind them.
+template <class T>
+    requires(sizeof(T) == 2)
+GATEFOLD_INLINE vec<float> load_words_first(const T* p, index_t count) {
+    vec<float> result = zeros<float>();
+    constexpr index_t all = 2 * lanes<float>;
+    if (count >= all) {
+        std::memcpy(&result.raw, p, sizeof result.raw);
+    } else if (count > 0) {
+#if GATEFOLD_AVX512
+        result.raw = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16((1u << count) - 1u, p));
+#else
+        std::memcpy(&result.raw, p, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+    }
+    return result;
 }
 
 /// Writes the first `count` elements and nothing else.
@@ -209,6 +233,13 @@ GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
         return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v.raw);
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1u), v.raw);
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        T all[std::size_t{N}];
+        store(all, v);
+        __m256i bits;
+        std::memcpy(&bits, all, sizeof bits);
+        return _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << count) - 1u), bits);
+    }
 #endif
     T part[std::size_t{N}];
     store(part, v);
