@@ -163,7 +163,21 @@ GATEFOLD_INLINE void store(T* p, vec<A, N> v) {
     if constexpr (std::is_same_v<T, A>)
         *reinterpret_cast<typename vec<A, N>::memory_type*>(p) = v.raw;
     else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bf16>) {
-        // Not vcvtneps2bf16, which flushes subnormals.
+#if GATEFOLD_AVX512_BF16
+        if constexpr (N == 16) {
+            // The instruction reads subnormals as zero: they pass through it one binade up, where the places that go
+            // are the same ones.
+            const __m512i bits = reinterpret_cast<__m512i>(v.raw);
+            const __mmask16 tiny = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
+            const __m512i raised = _mm512_mask_add_epi32(bits, tiny, bits, _mm512_set1_epi32(0x00800000));
+            const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(raised));
+            __m256i narrow;
+            std::memcpy(&narrow, &rounded, sizeof narrow);
+            narrow = _mm256_mask_sub_epi16(narrow, tiny, narrow, _mm256_set1_epi16(0x0080));
+            std::memcpy(p, &narrow, sizeof narrow);
+            return;
+        }
+#endif
         using word = unsigned_vec<std::uint32_t, N>;
         const word bits = reinterpret_cast<word>(v.raw), upper = bits >> 16;
         const word rounded = (bits + (upper & 1u) + 0x7fffu) >> 16;
@@ -244,6 +258,14 @@ GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
     T part[std::size_t{N}];
     store(part, v);
     for (index_t i = 0; i < count; ++i) p[i] = part[i];
+}
+
+/// The first `count` lanes of a register, zeros behind them.
+template <class A, int N>
+GATEFOLD_INLINE vec<A, N> first_of(vec<A, N> v, index_t count) {
+    A part[std::size_t{N}];
+    store(part, v);
+    return load_first<A, N>(part, count);
 }
 
 /// Asks for the cache line of `p`: Near for the first-level cache, otherwise the second.
