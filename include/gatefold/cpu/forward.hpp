@@ -14,6 +14,7 @@
 #include <gatefold/cpu/experts.hpp>
 #include <gatefold/cpu/free_experts.hpp>
 #include <gatefold/cpu/latent.hpp>
+#include <gatefold/cpu/one_token.hpp>
 #include <gatefold/cpu/packed.hpp>
 #include <gatefold/cpu/plan.hpp>
 #include <gatefold/cpu/router.hpp>
@@ -271,6 +272,8 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
+    if constexpr (takes_one_token<W>())
+        if (tokens == 1 && !saved && !o.training) return forward_one_token(ctx, w, in, y.data(), o);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
     const forward_memory<L> memory(arrays, tokens, ctx.threads());
 

@@ -34,7 +34,9 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
-    detail::check_forward(ctx, w, in, y, o);
+    bool checked = false;
+    if constexpr (detail::has_short_calls<W>) checked = detail::is_plain_call(w, in, y, o);
+    if (!checked) detail::check_forward(ctx, w, in, y, o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, nullptr, o);
 }
