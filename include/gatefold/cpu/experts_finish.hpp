@@ -169,26 +169,42 @@ struct deliver_tile {
     const Target& target;
 
     GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        for (int i = 0; i < height; ++i) {
+        const index_t first = 2 * panel * W, left = width - first;
+        if (left >= 2 * W)
+            deliver(r, height, first, index_t{W}, index_t{W}, c, row);
+        else
+            deliver(r, height, first, left, left - W, c, row);
+    }
+
+    /// Columns [first, first + left) and the `beyond` ones of the second register.
+    GATEFOLD_INLINE void deliver(index_t r, int height, index_t first, index_t left, index_t beyond, const sum* c,
+                                 index_t row) const {
+        const Target into = target;  // a copy, which no store through `to` can change
+        for (int i = 0; i < height; ++i, c += row) {
             sum* to;
             sum weight = 1;
             if constexpr (combines) {
-                const index_t pair = target.pairs ? target.pairs[begin + r + i] : begin + r + i;
-                to = target.sums + pair / target.slots * target.stride;
-                if (target.weights) weight = target.weights[pair];
+                index_t pair = begin + r + i, token = pair;
+                if (into.pairs) {
+                    // Pairs are counted in 32 bits: the shorter division.
+                    const auto at = static_cast<std::uint32_t>(into.pairs[pair]);
+                    pair = at;
+                    token = at / static_cast<std::uint32_t>(into.slots);
+                }
+                to = into.sums + token * into.stride;
+                if (into.weights) weight = into.weights[pair];
             } else {
-                to = target.rows + (begin + r + i) * target.stride;
+                to = into.rows + (begin + r + i) * into.stride;
             }
-            for (int half = 0; half < 2; ++half) {
-                const index_t column = (2 * panel + half) * W, left = width - column;
-                if (left <= 0) break;
-                vec<sum> z = load<sum>(c + i * row + half * W);
-                if constexpr (Bias) z = add(z, load_first<sum>(bias + column, left));
-                if constexpr (combines)
-                    z = number<vec<sum>>::fma(broadcast(weight), z, load_first<sum>(to + column, left));
-                store_first(to + column, z, left);
-            }
+            add_part(c, to, weight, first, left);
+            if (beyond > 0) add_part(c + W, to, weight, first + W, beyond);
         }
+    }
+    GATEFOLD_INLINE void add_part(const sum* c, sum* to, sum weight, index_t column, index_t left) const {
+        vec<sum> z = load<sum>(c);
+        if constexpr (Bias) z = add(z, load_first<sum>(bias + column, left));
+        if constexpr (combines) z = number<vec<sum>>::fma(broadcast(weight), z, load_first<sum>(to + column, left));
+        store_first(to + column, z, left);
     }
 };
 
