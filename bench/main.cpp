@@ -18,6 +18,7 @@ void register_mixtral();
 void register_blocking();
 void register_sparse();
 void register_pack();
+void register_off_tile();
 void register_realtime();
 void register_custom();
 
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
     bench::register_blocking();
     bench::register_sparse();
     bench::register_pack();
+    bench::register_off_tile();
     bench::register_realtime();
 #if defined(GATEFOLD_BENCH_CONFIG)
     bench::register_custom();

@@ -24,6 +24,7 @@ TOKENS = [1, 4, 16, 64, 256, 1024, 4096]
 SMALL = [f"{kind}_h{width}{k}" for width in (16, 32, 64) for kind, k in (("ffn", ""), ("moe", "_k1"), ("moe", "_k2"))]
 PACKED = ["tiny", "olmoe", "qwen3"]
 SCALED = ["tiny", "olmoe", "qwen3", "mixtral"]
+OFF_TILE = [f"h{h}_f512/{sides}-{off}" for h in (256, 1024) for sides in ("h", "f", "hf") for off in (1, 2, 8, 17, 31)]
 PEERS = re.compile("versus/|layer_forward_(onednn|libxsmm|ggml)/")  # where the build found them
 COUNTERS = ["floor_us", "of_floor", "best_of_floor", "gflops_peak", "dram_gbs", "distinct_experts", "tokens_per_second"]
 EXPERTS, TOP_K = 8, 2  # of model tiny
@@ -38,7 +39,8 @@ def run(program, *arguments):
 
 def in_turn(program):
     """Faults of the benchmarks that run several things in turn: a few of each kind, what their counters say of one another."""
-    chosen = r"^(realtime/(ffn|moe)_h16|pack_.*/tiny/f32/|scaling/tiny/f32/tokens:1/|versus/tiny/f32/tokens:4/threads:1$)"
+    chosen = (r"^(realtime/(ffn|moe)_h16|pack_.*/tiny/f32/|off_tile.*/h256_f512/hf-1/bf16/rows:1$"
+              r"|scaling/tiny/f32/tokens:1/|versus/tiny/f32/tokens:4/threads:1$)")
     text = run(program, "--benchmark_filter=" + chosen, "--benchmark_min_time=0.01", "--benchmark_format=json")
     faults = []
     for line in json.loads(text)["benchmarks"]:
@@ -53,6 +55,9 @@ def in_turn(program):
         elif stage.startswith("pack_"):
             if abs(line["pack_us"] / line["copy_us"] / line["to_copy"] - 1) > 1e-3 or line["mb"] <= 0:
                 faults.append(f"{name}: to_copy is not pack over copy")
+        elif stage.startswith("off_tile"):
+            if not (line["over_next"] > 0 and math.isclose(line["best_over_next"], line["off_us"] / line["next_us"], rel_tol=1e-6)):
+                faults.append(f"{name}: {line['off_us']} us over {line['next_us']} us is not {line['best_over_next']}")
         elif stage == "scaling":
             if not (line["possible_gain"] > 0 and math.isfinite(line["of_possible"]) and line["of_possible"] > 0):
                 faults.append(f"{name}: a gain of {line['gain']} where {line['possible_gain']} is possible")
@@ -81,6 +86,7 @@ def main():
     expected |= {f"realtime/{layer}/f32/tokens:1/threads:1" for layer in SMALL}
     expected |= {f"pack_{kind}/{model}/{type_}/threads:{n}" for model in PACKED for type_ in TYPES for kind in ("fresh", "touched")
                  for n in (threads if kind == "fresh" else [1])}
+    expected |= {f"off_tile{hub}/{pair}/{type_}/rows:{n}" for hub in ("", "_hub") for pair in OFF_TILE for type_ in TYPES for n in (1, 16, 256)}
     if 2 in threads:
         expected |= {f"scaling/{model}/{type_}/tokens:{t}/threads:2" for model in SCALED for type_ in TYPES for t in TOKENS}
     faults = [f"no benchmark {name}" for name in sorted(expected - listed)]

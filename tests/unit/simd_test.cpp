@@ -96,6 +96,41 @@ void memory() {
     }
 }
 
+// Around every place where rounding to two bytes changes its mind: the ends of the exponents, ties and their
+// neighbours.
+void rounds_to_bf16() {
+    constexpr int n = k::lanes<float>;
+    std::vector<float> values;
+    for (const std::uint32_t exponent : {0u, 1u, 2u, 127u, 253u, 254u, 255u})
+        for (const std::uint32_t kept : {0u, 1u, 2u, 3u, 0x3fu, 0x40u, 0x7eu, 0x7fu})
+            for (const std::uint32_t gone : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+                for (const std::uint32_t sign : {0u, 1u})
+                    values.push_back(from_bits<float>(sign << 31 | exponent << 23 | kept << 16 | gone));
+    while (values.size() % static_cast<std::size_t>(n) != 0) values.push_back(0);
+    for (std::size_t at = 0; at < values.size(); at += static_cast<std::size_t>(n)) {
+        bf16 rounded[std::size_t{n}];
+        k::store(rounded, k::load<float>(values.data() + at));
+        for (int i = 0; i < n; ++i) same_bits(rounded[i], bf16(values[at + static_cast<std::size_t>(i)]));
+    }
+}
+
+template <class T>
+void pairs() {
+    constexpr int n = 2 * k::lanes<float>;
+    bit_source next;
+    std::vector<T> from(std::size_t{n});
+    for (T& x : from) x = any<T>(next);
+    for (int count = -1; count <= n + 1; ++count) {
+        const int inside = count < 0 ? 0 : count < n ? count : n;
+        const std::vector<T> part(from.begin(), from.begin() + inside);
+        const k::vec<float> words = k::load_words_first(part.data(), count);
+        T got[std::size_t{n}];
+        std::memcpy(got, &words.raw, sizeof got);
+        for (int i = 0; i < n; ++i)
+            BOOST_TEST(bits_of(got[i]) == (i < inside ? bits_of(part[static_cast<std::size_t>(i)]) : 0u));
+    }
+}
+
 template <class T>
 void arithmetic() {
     constexpr int n = k::lanes<T>;
@@ -132,6 +167,14 @@ void turns() {
         for (int j = 0; j < n; ++j) BOOST_TEST(rows[i][j] == static_cast<T>(100 * j + i));
 }
 
+template <int Count>
+void first_lanes() {
+    constexpr int n = k::lanes<float>;
+    k::vec<float> v;
+    for (int i = 0; i < n; ++i) v.raw[i] = static_cast<float>(i + 1);
+    for (int i = 0; i < n; ++i) BOOST_TEST(k::first_of(v, Count)[i] == (i < Count ? v[i] : 0.0f));
+}
+
 GATEFOLD_NOINLINE float product(float a, float b) { return gf::mul(a, b); }
 
 }  // namespace
@@ -142,13 +185,34 @@ BOOST_AUTO_TEST_SUITE(simd)
 BOOST_AUTO_TEST_CASE(float_memory) { memory<float, float>(); }
 BOOST_AUTO_TEST_CASE(double_memory) { memory<double, double>(); }
 BOOST_AUTO_TEST_CASE(bf16_memory) { memory<float, bf16>(); }
+BOOST_AUTO_TEST_CASE(bf16_rounding) { rounds_to_bf16(); }
 BOOST_AUTO_TEST_CASE(f16_memory) { memory<float, f16>(); }
+BOOST_AUTO_TEST_CASE(pairs_as_words) {
+    pairs<bf16>();
+    pairs<f16>();
+}
 BOOST_AUTO_TEST_CASE(float_arithmetic) { arithmetic<float>(); }
 BOOST_AUTO_TEST_CASE(double_arithmetic) { arithmetic<double>(); }
 BOOST_AUTO_TEST_CASE(transposes) {
     turns<float>();
     turns<double>();
 }
+BOOST_AUTO_TEST_CASE(first_of) {
+    first_lanes<-1>();
+    first_lanes<0>();
+    first_lanes<3>();
+    first_lanes<k::lanes<float>>();
+}
+#if GATEFOLD_AVX512
+BOOST_AUTO_TEST_CASE(transposes_of_halves) {
+    k::vec<float> halves[8];
+    for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 8; ++j) halves[i % 8].raw[i / 8 * 8 + j] = static_cast<float>(100 * i + j);
+    k::transpose_halves(halves);
+    for (int j = 0; j < 8; ++j)
+        for (int i = 0; i < 16; ++i) BOOST_TEST(halves[j][i] == static_cast<float>(100 * i + j));
+}
+#endif
 
 BOOST_AUTO_TEST_CASE(subnormals_are_flushed_inside_the_scope_only) {
     volatile float small = 0x1p-100f;

@@ -141,7 +141,7 @@ struct panels_of {
         if (packed)
             return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {nullptr, nullptr, 0,
+        return {nullptr, up + then * shape.up_rows * shape.width, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
@@ -153,7 +153,10 @@ struct panels_of {
                     shape.down_stream,
                     {}};
         }
-        return {nullptr, nullptr, 0, {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
+        return {nullptr,
+                down + (then * shape.width + p0 * 2 * W) * shape.ffn,
+                0,
+                {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
     }
 };
 

@@ -11,8 +11,10 @@
 #include <cstring>
 #include <type_traits>
 
+#include <gatefold/cpu/dropout.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 #include <gatefold/cpu/gemm.hpp>
+#include <gatefold/cpu/pack.hpp>
 #include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/activation.hpp>
 
@@ -84,10 +86,11 @@ struct activate_tile {
     T *pre, *activated;  ///< kept for training; of this expert's rows, or null
     [[no_unique_address]] Drop drop;
 
+    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
+    static constexpr bool narrow = numbers == 2 && GATEFOLD_AVX512;                  ///< W features are half a register
     /// Activations of a tile's rows on their way into the order of the tile.
     static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
-    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
-    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{W}];
+    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{narrow ? W / 2 : W}];
 
     /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
     GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
@@ -96,50 +99,90 @@ struct activate_tile {
     GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
         return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
     }
-    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, const T* values) const {
-        if constexpr (Form::by_tiles)
-            std::memcpy(tile_row(r, height, i, f), values, std::size_t{W} * sizeof(T));
-        else if constexpr (numbers == 2)
-            std::memcpy(held[i], values, std::size_t{W} * sizeof(T));
-        else
-            store(held[i], load<sum>(values));
+    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, vec<sum> v) const {
+        if constexpr (Form::by_tiles) {
+            store(tile_row(r, height, i, f), v);
+        } else if constexpr (numbers == 2) {
+            store(reinterpret_cast<T*>(held[i]), v);
+        } else if constexpr (std::is_same_v<T, sum>) {
+            store(held[i], v);
+        } else {
+            T rounded[std::size_t{W}];
+            store(rounded, v);
+            store(held[i], load<sum>(rounded));
+        }
     }
     GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
-        if constexpr (!Form::by_tiles) {
-            const index_t count = (padded - f < W ? padded - f : W) / numbers;
+        const index_t count = (padded - f < W ? padded - f : W) / numbers;
+        if constexpr (narrow)
+            interleave_halves(column(r, height, f), height, held[0], count);
+        else if constexpr (!Form::by_tiles)
             for (int first = 0; first < height; first += W)
                 interleave_square(column(r, height, f), height, held[0], first, count);
+    }
+
+    /// Stores the pre-activations of W features or less, as they are once a bias is added.
+    GATEFOLD_NOINLINE void keep(index_t r, int height, index_t f, index_t left, const sum* c, index_t row) const {
+        T* to = pre + r * (gated ? 2 : 1) * ffn + f;
+        for (int i = 0; i < height; ++i, c += row) {
+            for (int j = 0; j < (gated ? 2 : 1); ++j) {
+                vec<sum> value = load<sum>(c + j * W);
+                if constexpr (Bias) value = add(value, load_first<sum>(bias + j * ffn + f, left));
+                store_first(to, value, left);
+                to += ffn;
+            }
         }
+    }
+    /// W features that all exist, and are kept nowhere else: nothing but arithmetic, so that rows overlap.
+    GATEFOLD_NOINLINE void whole(index_t r, int height, index_t f, const sum* c, index_t row) const {
+        const vec<sum> bound = limit;
+        [[maybe_unused]] vec<sum> of_value, of_upper;
+        if constexpr (Bias) of_value = load<sum>(bias + f);
+        if constexpr (Bias && gated) of_upper = load<sum>(bias + ffn + f);
+        alignas(64) square held;
+        for (int i = 0; i < height; ++i, c += row) {
+            vec<sum> value = load<sum>(c);
+            if constexpr (Bias) value = add(value, of_value);
+            if constexpr (gated) {
+                vec<sum> upper = load<sum>(c + W);
+                if constexpr (Bias) upper = add(upper, of_upper);
+                value = activate<Act>(value, upper, bound);
+            } else {
+                value = activate<Act>(value, bound);
+            }
+            hold(held, r, height, i, f, value);
+        }
+        put(held, r, height, f);
+    }
+    /// The same for any number of features, zeros behind them.
+    GATEFOLD_NOINLINE void edge(index_t r, int height, index_t f, index_t left, const sum* c, index_t row) const {
+        alignas(64) square held;
+        for (int i = 0; i < height; ++i, c += row) {
+            vec<sum> value = load<sum>(c);
+            if constexpr (Bias) value = add(value, load_first<sum>(bias + f, left));
+            if constexpr (gated) {
+                vec<sum> upper = load<sum>(c + W);
+                if constexpr (Bias) upper = add(upper, load_first<sum>(bias + ffn + f, left));
+                value = activate<Act>(value, upper, limit);
+            } else {
+                value = activate<Act>(value, limit);
+            }
+            value = drop.apply(value, r + i, f, left);
+            if (activated) store_first(activated + (r + i) * ffn + f, value, left);
+            hold(held, r, height, i, f, first_of(value, left));
+        }
+        put(held, r, height, f);
     }
 
     GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        constexpr index_t rows_up = gated ? 2 : 1;
-        for (int half = 0; half < (gated ? 1 : 2); ++half) {
-            const index_t f = panel * panel_features + half * W, left = ffn - f, there = padded - f;
-            if (there <= 0) break;
-            alignas(64) square held;
-            for (int i = 0; i < height; ++i) {
-                vec<sum> value = load<sum>(c + i * row + half * W), upper = load<sum>(c + i * row + W);
-                if constexpr (Bias) {
-                    value = add(value, load_first<sum>(bias + f, left));
-                    if constexpr (gated) upper = add(upper, load_first<sum>(bias + ffn + f, left));
-                }
-                if (pre && left > 0) {
-                    T* to = pre + (r + i) * rows_up * ffn + f;
-                    store_first(to, value, left);
-                    if constexpr (gated) store_first(to + ffn, upper, left);
-                }
-                alignas(64) T values[std::size_t{W}];
-                if constexpr (gated)
-                    store(values, drop.apply(activate<Act>(value, upper, limit), r + i, f, left));
-                else
-                    store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
-                for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
-                hold(held, r, height, i, f, values);
-                if (activated)
-                    for (index_t j = 0; j < (left < W ? left : W); ++j) activated[(r + i) * ffn + f + j] = values[j];
-            }
-            put(held, r, height, f);
+        for (int half = 0; half < (gated ? 1 : 2); ++half, c += W) {
+            const index_t f = panel * panel_features + half * W, left = ffn - f;
+            if (padded <= f) break;
+            if (pre) keep(r, height, f, left, c, row);
+            if (std::is_same_v<Drop, no_dropout> && left >= W && !activated)
+                whole(r, height, f, c, row);
+            else
+                edge(r, height, f, left, c, row);
         }
         // Behind the last panel the second projection reads zeros up to a whole block of steps.
         if (panel == last_panel) {

@@ -18,7 +18,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class T>
 struct panel_source {
     const T* packed;  ///< null: from `rows`
-    const T* then;    ///< what is read after the last panel, as packed
+    const T* then;    ///< what is read after the last panel, as packed or the first row of a panel
     index_t stream;
     panel_rows<T> rows;
 };
@@ -26,19 +26,22 @@ struct panel_source {
 /// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
 /// that are done; none where the panel is at the edge of the matrix.
 template <class Form>
-GATEFOLD_INLINE index_t turn_rows(const panel_rows<typename Form::stream_type>& from, index_t panel, int height,
-                                  const typename Form::row_type* rows, typename Form::sum_type* sums) {
+GATEFOLD_INLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
+                                  int height, const typename Form::row_type* rows, typename Form::sum_type* sums) {
     constexpr int W = lanes<typename Form::sum_type>;
+    const auto& from = source.rows;
     const index_t steps = from.columns / (turned_steps<Form> * Form::step) * turned_steps<Form>;
     if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
     for (int half = 0; half < 2; ++half) {
-        const auto* next = reinterpret_cast<const char*>(from.template row<W>(panel + 1, half));
+        const auto* begin = from.template row<W>(panel, half);
+        const auto* next = reinterpret_cast<const char*>(last ? source.then + (begin - from.template row<W>(panel, 0))
+                                                              : from.template row<W>(panel + 1, half));
         const auto multiply = rows_kernel_for<Form>(height);
         if constexpr (Form::flushes) {
             const flush_subnormals mode;
-            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
         } else {
-            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
         }
     }
     return steps;
@@ -74,7 +77,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                                   : all_steps <= last_steps ? all_steps
                                                             : all_steps - last_steps;
             const index_t turned = alone && !source.packed
-                                       ? turn_rows<Form>(source.rows, p, static_cast<int>(tiles.begin(t1) - r0),
+                                       ? turn_rows<Form>(source, p, p + 1 == p1, static_cast<int>(tiles.begin(t1) - r0),
                                                          rows + r0 * all_steps * row_elements, sums)
                                        : 0;
             for (index_t s0 = turned; s0 < all_steps; s0 += depth) {
@@ -91,7 +94,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                         // Where a stream ends, the beginning of the same one of the next panels, which is far from it.
                         if (s0 + steps + last_steps > all_steps)
                             ahead.distance +=
-                                (following - b - (stream - s0 * step_elements)) * static_cast<index_t>(sizeof(T));
+                                (following - b - (all_steps - s0) * step_elements) * static_cast<index_t>(sizeof(T));
                     } else {
                         // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
                         // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.

@@ -58,13 +58,9 @@ struct pair_reader {
         constexpr int n = 2 * words;
         const T* p = data + 2 * step;
         const index_t left = columns - 2 * step;
+        if constexpr (std::is_same_v<T, bf16>)
+            if (!factor) return load_words_first(p, left);
         vec<float> result;
-        if constexpr (std::is_same_v<T, bf16>) {
-            if (!factor && left >= n) {
-                std::memcpy(&result.raw, p, sizeof result.raw);
-                return result;
-            }
-        }
         bf16 pairs[n];
         for (int half = 0; half < n; half += words) {
             vec<float> x = load_first<float>(p + half, left - half);
@@ -179,6 +175,29 @@ GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int f
         store_first(to + at, block[j], first == 0 && at + width <= total ? width : rows);
     }
 }
+
+#if GATEFOLD_AVX512
+/// The same of rows of half a register, `from` [height][W / 2] with room for W rows; all of them at once.
+GATEFOLD_INLINE void interleave_halves(float* to, int height, const float* from, index_t count) {
+    constexpr int width = lanes<float>, half = width / 2;
+    const index_t total = count * height;
+    vec<float> block[std::size_t{half}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < half; ++i) {
+        // Two loads, because one of both rows would wait until what wrote them has left the store buffer.
+        const vec<float, half> lower = load<float, half>(from + i * half),
+                               upper = load<float, half>(from + (half + i) * half);
+        block[i].raw =
+            __builtin_shufflevector(lower.raw, upper.raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    transpose_halves(block);
+    GATEFOLD_UNROLL
+    for (int j = 0; j < half; ++j) {
+        if (j >= count) break;
+        store_first(to + j * height, block[j], j * height + width <= total ? width : height);
+    }
+}
+#endif
 
 /// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
 /// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register.

@@ -78,6 +78,38 @@ GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 #endif
 }
 
+#if GATEFOLD_AVX512
+/// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
+/// of all rows.
+GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
+    typename vec<float>::raw_type a[8], b[8];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12,
+                                       28, 13, 29);
+        a[i + 1] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
+                                           14, 30, 15, 31);
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
+                                                   13, 28, 29);
+            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                                       27, 14, 15, 30, 31);
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        halves[j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+        halves[4 + j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+}
+#endif
+
 /// The same for doubles; the compiler finds the shuffles.
 GATEFOLD_INLINE void transpose(vec<double> (&rows)[lanes<double>]) {
     GATEFOLD_UNROLL

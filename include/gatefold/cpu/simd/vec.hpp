@@ -163,7 +163,21 @@ GATEFOLD_INLINE void store(T* p, vec<A, N> v) {
     if constexpr (std::is_same_v<T, A>)
         *reinterpret_cast<typename vec<A, N>::memory_type*>(p) = v.raw;
     else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bf16>) {
-        // Not vcvtneps2bf16, which flushes subnormals.
+#if GATEFOLD_AVX512_BF16
+        if constexpr (N == 16) {
+            // The instruction reads subnormals as zero: they pass through it one binade up, where the places that go
+            // are the same ones.
+            const __m512i bits = reinterpret_cast<__m512i>(v.raw);
+            const __mmask16 tiny = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
+            const __m512i raised = _mm512_mask_add_epi32(bits, tiny, bits, _mm512_set1_epi32(0x00800000));
+            const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(raised));
+            __m256i narrow;
+            std::memcpy(&narrow, &rounded, sizeof narrow);
+            narrow = _mm256_mask_sub_epi16(narrow, tiny, narrow, _mm256_set1_epi16(0x0080));
+            std::memcpy(p, &narrow, sizeof narrow);
+            return;
+        }
+#endif
         using word = unsigned_vec<std::uint32_t, N>;
         const word bits = reinterpret_cast<word>(v.raw), upper = bits >> 16;
         const word rounded = (bits + (upper & 1u) + 0x7fffu) >> 16;
@@ -193,10 +207,34 @@ GATEFOLD_INLINE vec<A, N> load_first(const T* p, index_t count) {
         return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p)};
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), p)};
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        alignas(32) T part[std::size_t{N}];
+        const __m256i there = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1u), p);
+        std::memcpy(part, &there, sizeof there);
+        return load<A, N>(part);
+    }
 #endif
     T part[std::size_t{N}] = {};
     for (index_t i = 0; i < count; ++i) part[i] = p[i];
     return load<A, N>(part);
+}
+
+/// The first `count` elements as they are, as many of them as a register of words holds; zeros behind them.
+template <class T>
+    requires(sizeof(T) == 2)
+GATEFOLD_INLINE vec<float> load_words_first(const T* p, index_t count) {
+    vec<float> result = zeros<float>();
+    constexpr index_t all = 2 * lanes<float>;
+    if (count >= all) {
+        std::memcpy(&result.raw, p, sizeof result.raw);
+    } else if (count > 0) {
+#if GATEFOLD_AVX512
+        result.raw = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16((1u << count) - 1u, p));
+#else
+        std::memcpy(&result.raw, p, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+    }
+    return result;
 }
 
 /// Writes the first `count` elements and nothing else.
@@ -209,10 +247,25 @@ GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
         return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v.raw);
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1u), v.raw);
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        T all[std::size_t{N}];
+        store(all, v);
+        __m256i bits;
+        std::memcpy(&bits, all, sizeof bits);
+        return _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << count) - 1u), bits);
+    }
 #endif
     T part[std::size_t{N}];
     store(part, v);
     for (index_t i = 0; i < count; ++i) p[i] = part[i];
+}
+
+/// The first `count` lanes of a register, zeros behind them.
+template <class A, int N>
+GATEFOLD_INLINE vec<A, N> first_of(vec<A, N> v, index_t count) {
+    A part[std::size_t{N}];
+    store(part, v);
+    return load_first<A, N>(part, count);
 }
 
 /// Asks for the cache line of `p`: Near for the first-level cache, otherwise the second.
