@@ -231,7 +231,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
     using sum = typename Form::sum_type;
     constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
     const index_t apart = together * columns * static_cast<index_t>(sizeof(typename Form::stream_type));
-    const typename Form::stream_type* from[groups];
+    const typename Form::stream_type* from[std::size_t{groups}];
     GATEFOLD_UNROLL
     for (int g = 0; g < groups; ++g) {
         from[g] = matrix + g * together * columns;
