@@ -161,7 +161,7 @@ void check(const std::vector<std::int32_t>& offsets, order sums, bool input_weig
     aligned_bytes around(k::packed_bytes<E>());
     k::pack_expert<E, true>(up.data(), down.data(), around.data());
     BOOST_TEST(std::memcmp(around.data(), packed.data(), k::packed_bytes<E>()) == 0);
-    for (const int threads : {1, 3}) {
+    for (const int threads : {1, 2, 3, 7}) {
         gf::context<gf::cpu> ctx(threads);
         aligned_bytes scratch(k::expert_scratch_bytes<E>(threads, rows));
         const k::expert_input<X> in{{experts, offsets.data(), rows},
@@ -192,6 +192,24 @@ void check_shapes(order sums) {
     check<5, 7, activation::relu, T, false>({0, 3}, sums);
     check<64, 130, activation::relu, T, true>({0, 0, 14, 29}, sums);
     check<1, 1, activation::swiglu, T, false>({0, 1}, sums);
+}
+
+/// Experts of many and of few rows, more of them than caches hold, so that they take turns.
+template <class T, order Sums, bool Bias>
+void check_turns() {
+    constexpr int H = 520, F = 260;
+    using blocks = k::turn_blocks<k::form_for<T, Sums>>;
+    std::vector<std::int32_t> offsets{0};
+    // With one expert of more tiles than a block has, and lighter ones where the ridge is low.
+    const int many[] = {260, 40, 1}, lower[] = {24, 30, 15};
+    for (int e = 0; e < 36; ++e) {
+        const int rows = e % 12 == 5 ? (blocks::ridge > 4 ? many : lower)[e / 12] : e % 7 == 3 ? 0 : 1 + e % 2;
+        offsets.push_back(offsets.back() + rows);
+    }
+    BOOST_TEST(k::worth_merging({36, offsets.data(), offsets.back()}, blocks::ridge));
+    using E = k::expert<H, F, activation::swiglu, T, Bias>;
+    BOOST_TEST(30 * k::packed_bytes<E>() > static_cast<std::size_t>(blocks::cached));
+    check<H, F, activation::swiglu, T, Bias>(offsets, Sums);
 }
 
 // The matrix unit's sweep, on its twin in plain code, against the vector kernels.
@@ -262,6 +280,10 @@ BOOST_AUTO_TEST_CASE(many_rows_and_long_sums) {
     check<2100, 34, activation::swiglu, float, false>({0, 1, 30}, order::fastest);
     check<34, 2100, activation::swiglu, float, false>({0, 1, 30}, order::fastest);
 }
+BOOST_AUTO_TEST_CASE(turns_of_float) { check_turns<float, order::portable, true>(); }
+BOOST_AUTO_TEST_CASE(turns_of_f16) { check_turns<f16, order::portable, false>(); }
+BOOST_AUTO_TEST_CASE(turns_of_bf16_in_the_portable_order) { check_turns<bf16, order::portable, false>(); }
+BOOST_AUTO_TEST_CASE(turns_of_bf16_in_the_dot_order) { check_turns<bf16, order::dot, false>(); }
 BOOST_AUTO_TEST_CASE(matrix_unit) {
     check_tiles<64, 96, activation::swiglu, false>({0, 1, 1, 6, 22, 40});
     check_tiles<37, 70, activation::swiglu, true>({0, 16, 48, 50});

@@ -63,6 +63,25 @@ struct sweep_blocks {
     static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
 };
 
+/// How experts of many and of few rows take turns (cpu/experts_order.hpp).
+template <class Form>
+struct turn_blocks {
+    using sum = typename Form::sum_type;
+    static constexpr index_t step_bytes =
+        index_t{lanes<sum>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
+
+    /// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
+    /// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
+    static constexpr index_t ridge =
+        7 * step_bytes / (lanes<sum> * static_cast<index_t>(sizeof(sum))) / (Form::widens && Form::step == 2 ? 2 : 1);
+    /// Experts whose panels take turns in the first projection: their rows stay in the caches.
+    static constexpr index_t together = 16;
+    /// Bytes fetched ahead where experts take turns.
+    static constexpr index_t ahead_of_turns = caches.second / 2;
+    /// Weights of a call that the caches may hold from the last one: nothing to wait for.
+    static constexpr index_t cached = 16 * caches.second;
+};
+
 /// How the sweep on a matrix unit is cut (cpu/experts_tiles.hpp): tiles of 16 rows, streams of 64 bytes per step.
 struct unit_blocks {
     static constexpr int tiles = 18, rows = 16 * tiles;

@@ -29,6 +29,7 @@
 #include <gatefold/cpu/dropout.hpp>
 #include <gatefold/cpu/experts_finish.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
+#include <gatefold/cpu/experts_order.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
 #include <gatefold/cpu/experts_tiles.hpp>
 #include <gatefold/cpu/products.hpp>
@@ -56,7 +57,9 @@ constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
         return round_up(static_cast<std::size_t>(rows * steps * step_rows<Form>) * sizeof(typename Form::row_type),
                         memory_alignment);
     };
-    return tiles(E::up_steps) + tiles(E::down_steps) + static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
+    const std::size_t order = round_up(static_cast<std::size_t>(rows) * sizeof(ordered_expert), memory_alignment);
+    return tiles(E::up_steps) + tiles(E::down_steps) + order +
+           static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
 }
 
 /// Scratch for at most `rows` rows of all experts together, in any order of sums.
@@ -160,6 +163,26 @@ struct panels_of {
     }
 };
 
+/// Whether the kernels fetch panels of other experts than their own: those of vectors, over plain packed weights.
+template <class Form, class Panels>
+inline constexpr bool takes_turns = !Form::by_tiles && requires(const Panels& weights) {
+    weights.packed;
+};
+
+/// What is fetched along a walk; `source` has the panels of the first expert.
+template <class Form, class T>
+panel_fetch fetch_of(const panel_walk& walk, const panel_source<T>& source, const expert_shape& shape, index_t steps) {
+    using blocks = turn_blocks<Form>;
+    constexpr auto size = static_cast<index_t>(sizeof(T));
+    return {walk,
+            reinterpret_cast<const char*>(source.packed),
+            shape.packed_elements * size,
+            source.stream * size,
+            steps * blocks::step_bytes,
+            blocks::ridge,
+            blocks::ahead_of_turns};
+}
+
 template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Panels,
           class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
@@ -176,6 +199,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     carver memory(scratch);
     element* x = memory.take<element>(rows * up_row);
     element* activated = memory.take<element>(rows * down_row);
+    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(rows);
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };
 
@@ -183,7 +207,8 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     constexpr index_t bytes_each = 16384;
     index_t active = 0;
     for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
-    const index_t worth = 1 + active * shape.packed_elements * static_cast<index_t>(sizeof(T)) / bytes_each;
+    constexpr auto element_bytes = static_cast<index_t>(sizeof(T));
+    const index_t worth = 1 + active * shape.packed_elements * element_bytes / bytes_each;
     const int parts = worth < ctx.threads() ? static_cast<int>(worth) : ctx.threads();
 
     const auto pack = [&](int part) {
@@ -206,27 +231,61 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     };
     index_t total = 0;
     for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
+    const auto up_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
+        const index_t begin = groups.begin(e);
+        sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps, source, p0, p1,
+                         own_of(part),
+                         activate_tile<Form, Act, T, Bias, Drop>{
+                             shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
+                             weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
+                             keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
+                             keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
+    };
+    const auto down_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
+        const index_t begin = groups.begin(e);
+        sweep_with<Form>(tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps, source,
+                         p0, p1, own_of(part),
+                         deliver_tile<Form, T, Bias, Target>{
+                             shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
+    };
+
+    // Experts of many and of few rows take turns where that is worth it.
+    merged_experts merged{nullptr, 0, 0};
+    if constexpr (takes_turns<Form, Panels>)
+        if (weights.packed && active * shape.packed_elements * element_bytes > turn_blocks<Form>::cached &&
+            worth_merging(groups, turn_blocks<Form>::ridge))
+            merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
+
     const auto up = [&](int part) {
         const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
+        if constexpr (takes_turns<Form, Panels>) {
+            if (merged.active > 0) {
+                using blocks = turn_blocks<Form>;
+                const auto task = [&](index_t at) {
+                    return task_at(merged, blocks::together, shape.up_panels, at, cost);
+                };
+                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(low), task(high));
+                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0), shape, shape.up_steps);
+                for (; !walk.done(); walk.next()) {
+                    auto source = weights.up_panels(walk.expert(), walk.expert());
+                    source.fetch = &fetch;
+                    up_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
+                }
+                return;
+            }
+        }
         index_t before = 0;
         for (int e = 0; e < groups.experts; ++e) {
-            const index_t each = cost(e), first = before, begin = groups.begin(e);
+            const index_t each = cost(e), first = before;
             before += each * shape.up_panels;
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            sweep_with<Form>(
-                tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
-                activate_tile<Form, Act, T, Bias, Drop>{
-                    shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
-                    weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
-                    keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
-                    keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
+            up_of(part, e, weights.up_panels(e, next_of(e)), p0, p1);
         }
     };
 
-    // Second projection: a part owns output columns and takes the experts in ascending order.
+    // Second projection: a part owns output columns, in each of which the experts come in ascending order.
     const auto down = [&](int part) {
         const index_t p0 = share(shape.down_panels, part, parts), p1 = share(shape.down_panels, part + 1, parts);
         if (p0 == p1) return;
@@ -236,14 +295,19 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                 for (index_t t = 0; t < target.tokens; ++t)
                     for (index_t c = c0; c < c1; ++c) target.sums[t * target.stride + c] = 0;
         }
-        for (int e = 0; e < groups.experts; ++e) {
-            if (groups.count(e) == 0) continue;
-            const index_t begin = groups.begin(e);
-            sweep_with<Form>(
-                tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
-                weights.down_panels(e, next_of(e), p0), p0, p1, own_of(part),
-                deliver_tile<Form, T, Bias, Target>{shape.width, begin,
-                                                    weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
+        if (merged.active > 0) {
+            if constexpr (takes_turns<Form, Panels>) {
+                auto walk = panel_walk::of_second(merged, p0, p1);
+                panel_fetch fetch = fetch_of<Form>(walk, weights.down_panels(0, 0, 0), shape, shape.down_steps);
+                for (; !walk.done(); walk.next()) {
+                    auto source = weights.down_panels(walk.expert(), walk.expert(), p0);
+                    source.fetch = &fetch;
+                    down_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
+                }
+            }
+        } else {
+            for (int e = 0; e < groups.experts; ++e)
+                if (groups.count(e) > 0) down_of(part, e, weights.down_panels(e, next_of(e), p0), p0, p1);
         }
         if (result.to)
             for (index_t t = 0; t < result.rows; ++t)

@@ -10,6 +10,7 @@
 #include <cstddef>
 
 #include <gatefold/cpu/blocking.hpp>
+#include <gatefold/cpu/experts_fetch.hpp>
 #include <gatefold/cpu/experts_layout.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -21,6 +22,7 @@ struct panel_source {
     const T* then;    ///< what is read after the last panel, as packed or the first row of a panel
     index_t stream;
     panel_rows<T> rows;
+    panel_fetch* fetch = nullptr;  ///< where experts take turns: what calls fetch, in the place of `then`
 };
 
 /// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
@@ -64,7 +66,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
-        const bool alone = t1 - t0 == 1;
+        const bool alone = t1 - t0 == 1 && !source.fetch;
         const int together = alone && source.packed ? blocks::panels(static_cast<int>(tiles.begin(t1) - r0)) : 1;
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
@@ -95,6 +97,8 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                         if (s0 + steps + last_steps > all_steps)
                             ahead.distance +=
                                 (following - b - (all_steps - s0) * step_elements) * static_cast<index_t>(sizeof(T));
+                    } else if (source.fetch) {
+                        if (t0 == 0) source.fetch->consume(steps * step_bytes);
                     } else {
                         // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
                         // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
@@ -119,13 +123,14 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                     const int height = static_cast<int>(tiles.begin(t + 1) - begin);
                     const auto* a = rows + (begin * all_steps + s0 * height) * row_elements;
                     const kernel<Form> multiply = kernel_for_panels<Form>(panels, height);
+                    if (source.fetch) ahead = source.fetch->next(steps, step_bytes, distance, height, t1 - t, here);
                     if constexpr (Form::flushes) {
                         const flush_subnormals mode;
                         multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
                     } else {
                         multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
                     }
-                    ahead.next += ahead.advance * steps;
+                    if (!source.fetch) ahead.next += ahead.advance * steps;
                 }
             }
             for (int q = 0; q < panels; ++q)
