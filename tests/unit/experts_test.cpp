@@ -251,6 +251,25 @@ void check_tiles([[maybe_unused]] const std::vector<std::int32_t>& offsets) {
     }
 }
 
+// Packed past the caches and into them: the same bytes.
+template <int H, int F, activation Act, class T>
+void check_packing_around() {
+    using E = k::expert<H, F, Act, T>;
+    numbers next;
+    const auto up = next.many<T>(index_t{E::up_rows} * H), down = next.many<T>(index_t{H} * F);
+    aligned_bytes kept(k::packed_bytes<E>()), around(k::packed_bytes<E>());
+    k::pack_expert<E, false>(up.data(), down.data(), kept.data());
+    k::pack_expert<E, true>(up.data(), down.data(), around.data());
+    BOOST_TEST(std::memcmp(kept.data(), around.data(), k::packed_bytes<E>()) == 0, H << " " << F);
+}
+template <class T>
+void check_packing_around() {
+    check_packing_around<64, 96, activation::swiglu, T>();
+    check_packing_around<37, 29, activation::swiglu, T>();
+    check_packing_around<101, 70, activation::relu, T>();
+    check_packing_around<3, 5, activation::swiglu, T>();
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(unit)
@@ -293,6 +312,12 @@ BOOST_AUTO_TEST_CASE(matrix_unit) {
 }
 BOOST_AUTO_TEST_CASE(matrix_unit_with_more_rows_than_the_cache_holds) {
     check_tiles<2304, 40, activation::relu, false>({0, 280});
+}
+BOOST_AUTO_TEST_CASE(packed_around_the_caches) {
+    check_packing_around<float>();
+    check_packing_around<double>();
+    check_packing_around<f16>();
+    check_packing_around<bf16>();
 }
 BOOST_AUTO_TEST_CASE(no_rows) { check<8, 8, activation::swiglu, float, false>({0, 0, 0}, order::fastest); }
 

@@ -120,8 +120,7 @@ void pack_panels(T* to, const panel_rows<T>& rows, index_t panels, index_t steps
 
 /// Packs one expert: `up` [up_rows, H] and `down` [H, F] to packed_bytes<E>() bytes at `to`, aligned to 64.
 ///
-/// Around stores past the caches: a third less traffic, which is what packing a layer costs that none of them keeps
-/// (bench pack_touched).
+/// Around stores past the caches: a third less traffic (bench pack_touched).
 template <class E, bool Around = false>
 void pack_expert(const typename E::value_type* up, const typename E::value_type* down, std::byte* to) {
     using T = typename E::value_type;

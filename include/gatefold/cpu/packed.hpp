@@ -21,9 +21,10 @@ constexpr std::size_t packed_layer_bytes() {
     if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
     return bytes;
 }
-/// Whether a layer's packed form is larger than what caches keep.
+/// Whether a layer is packed past the caches: where they would not keep its weights, its packed form and as much again
+/// of what the program does meanwhile (bench pack_touched).
 template <layer_type L>
-inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches;
+inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches / 4;
 template <layer_type L>
 std::byte* packed_at(std::byte* matrices, int e) {
     return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
