@@ -67,8 +67,8 @@ struct sweep_blocks<bench::varied<Form>> {
         operator index_t() const { return bench::chosen_cut.tiles; }
     };
     static constexpr chosen_tiles tiles{};
-    static index_t ahead(int height) {
-        return bench::chosen_cut.ahead == 0 ? model::ahead(height) : bench::chosen_cut.ahead;
+    static index_t ahead(int height, index_t steps) {
+        return bench::chosen_cut.ahead == 0 ? model::ahead(height, steps) : bench::chosen_cut.ahead;
     }
     struct chosen_steps {
         operator index_t() const { return bench::chosen_cut.hub / model::step_bytes; }
@@ -103,7 +103,8 @@ struct blocking {
                 together,
                 depth(E::up_steps),
                 depth(E::down_steps),
-                Hub ? c.hub : k::sweep_blocks<varied<Form>>::ahead(static_cast<int>(ceil_div(rows, tiles))),
+                Hub ? c.hub
+                    : k::sweep_blocks<varied<Form>>::ahead(static_cast<int>(ceil_div(rows, tiles)), E::up_steps),
                 Hub || !alone ? 1 : k::sweep_blocks<varied<Form>>::panels(static_cast<int>(rows))};
         };
         std::vector<cut> all{model};

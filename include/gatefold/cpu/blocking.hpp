@@ -44,8 +44,11 @@ struct sweep_blocks {
     /// Packed panels side by side where a block is one tile of that height.
     static constexpr int panels(int height) { return most_streams<Form>(height) / 2; }
     /// Bytes that a kernel for tiles of that height fetches ahead in packed streams: chains that restart take longer
-    /// over a byte, and memory is best asked earlier once rows make them wait for arithmetic.
-    static constexpr index_t ahead(int height) { return Form::block > 1 && height > 2 ? 2048 : 1024; }
+    /// over a byte, and memory is best asked earlier once rows make them wait for arithmetic, or where streams of
+    /// `steps` steps are so short that what comes between two panels is often.
+    static constexpr index_t ahead(int height, index_t steps) {
+        return (Form::block > 1 && height > 2) || steps * step_bytes <= 8192 ? 2048 : 1024;
+    }
     /// Steps of a packed panel between two visits of a tile: equal pieces such that one and its part of a tile's rows
     /// are half the second-level cache at most.
     static constexpr index_t packed_depth(index_t steps) {

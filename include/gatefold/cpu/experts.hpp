@@ -256,6 +256,13 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             worth_merging(groups, turn_blocks<Form>::ridge))
             merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
 
+    // Behind its last panel a part reads its first ones of the second projection.
+    const auto up_source = [&](int e, bool last, int part) {
+        auto source = weights.up_panels(e, next_of(e));
+        if (last || next_of(e) == e)
+            source.then = weights.down_panels(e, next_of(-1), share(shape.down_panels, part, parts)).then;
+        return source;
+    };
     const auto up = [&](int part) {
         const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
         if constexpr (takes_turns<Form, Panels>) {
@@ -281,7 +288,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            up_of(part, e, weights.up_panels(e, next_of(e)), p0, p1);
+            up_of(part, e, up_source(e, before >= high, part), p0, p1);
         }
     };
 
@@ -314,8 +321,9 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                 round_row(rows_of_target(target), target.stride, result, t, c0, c1);
     };
 
-    // Few rows are packed before another thread has woken.
+    // Few rows are packed before another thread has woken, and while the first weights come.
     if (parts > 1 && (rows - first_row) * shape.width > 8192) return ctx.parallel(parts, pack, up, down);
+    if (rows > first_row) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
     pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
     ctx.parallel(parts, up, down);
 }

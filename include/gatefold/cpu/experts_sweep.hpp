@@ -25,6 +25,14 @@ struct panel_source {
     panel_fetch* fetch = nullptr;  ///< where experts take turns: what calls fetch, in the place of `then`
 };
 
+/// Asks for what the first kernel call over these panels begins with, where few rows take two panels side by side.
+template <class T>
+GATEFOLD_INLINE void fetch_beginning(const panel_source<T>& source) {
+    for (int j = 0; source.packed && j < 4; ++j)
+        for (index_t byte = 0; byte < 1024; byte += 64)
+            prefetch<false>(reinterpret_cast<const char*>(source.packed + j * source.stream) + byte);
+}
+
 /// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
 /// that are done; none where the panel is at the edge of the matrix.
 template <class Form>
@@ -72,7 +80,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
             // The last steps of panels side by side fetch from what comes next, and are a call of their own.
-            const index_t distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
+            const index_t distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0), all_steps);
             const index_t last_steps = panels == 2 ? distance / step_bytes : 0;
             const index_t depth = !source.packed            ? blocks::hub_steps / (2 * panels)
                                   : !alone                  ? blocks::packed_depth(all_steps)

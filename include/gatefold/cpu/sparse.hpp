@@ -23,6 +23,11 @@ GATEFOLD_INLINE void sweep_with(const typename Form::tiles_type& tiles, const ty
     }
 }
 
+template <class T, bool Skips>
+GATEFOLD_INLINE void fetch_beginning(const sparse_source<T, Skips>& source) {
+    prefetch<false>(source.data);
+}
+
 /// Zero is a value of its own for these: the second projection looks for it.
 constexpr bool yields_zeros(activation a) { return a == activation::relu || a == activation::relu_squared; }
 
