@@ -126,6 +126,42 @@ void check(std::vector<std::int32_t> offsets, int n, int depth, bool gather, boo
     }
 }
 
+// Few columns: the same chains, whichever operand lies across the lanes.
+template <class A, class B, class Out>
+void check_narrow(index_t rows, int n, int depth) {
+    using sum = k::sum_of<A, B>;
+    numbers next;
+    const auto a = next.many<A>(rows * depth);
+    const auto w = next.many<B>(index_t{n} * depth);
+    const index_t stride = n + 3;
+    const auto old = next.many<Out>(rows * stride);
+    auto expected = old;
+    for (index_t r = 0; r < rows; ++r)
+        for (index_t j = 0; j < n; ++j) {
+            sum s = 0;
+            for (index_t c = 0; c < depth; ++c)
+                s = step<sum>(static_cast<sum>(a[static_cast<std::size_t>(r * depth + c)]),
+                              static_cast<sum>(w[static_cast<std::size_t>(j * depth + c)]), s);
+            expected[static_cast<std::size_t>(r * stride + j)] = static_cast<Out>(s);
+        }
+    for (const int threads : {1, 3}) {
+        gf::context<gf::cpu> ctx(threads);
+        scratch_memory scratch(threads);
+        auto got = old;
+        k::product_nt_narrow(ctx, scratch.aligned, rows, k::rows_of<A>{a.data(), depth},
+                             k::weights_of<B>{w.data(), depth}, n, depth, k::matrix<Out>{got.data(), stride});
+        BOOST_TEST((bytes(got) == bytes(expected)));
+    }
+}
+template <class A, class B, class Out>
+void check_narrow_all() {
+    for (const index_t rows : {0, 1, 5, 31, 32, 33, 130, 700})
+        for (const int n : {1, 8, 20, 32, 60}) check_narrow<A, B, Out>(rows, n, 21);
+    check_narrow<A, B, Out>(70, 9, 1100);
+    check_narrow<A, B, Out>(600, 130, 5);
+    check_narrow<A, B, Out>(40, 3, 0);
+}
+
 template <class A, class B, class Out>
 void check_all() {
     check<A, B, Out>({0, 5}, 3, 7, false, false);
@@ -148,6 +184,12 @@ BOOST_AUTO_TEST_CASE(mixed_rows) {
     check_all<bf16, float, float>();
     check_all<float, f16, bf16>();
     check_all<double, float, double>();
+}
+BOOST_AUTO_TEST_CASE(few_columns) {
+    check_narrow_all<float, float, float>();
+    check_narrow_all<double, double, double>();
+    check_narrow_all<bf16, bf16, float>();
+    check_narrow_all<bf16, float, float>();
 }
 BOOST_AUTO_TEST_CASE(no_rows) { check<float, float, float>({0, 0, 0}, 5, 6, false, false); }
 BOOST_AUTO_TEST_CASE(many_columns) {

@@ -128,6 +128,24 @@ void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
                                        &pack_weights_across<sum, B>, &w});
 }
 
+/// product_nt for one group of rows in order, where n may be small: rows of `a` and of `w` change places if that leaves
+/// fewer lanes idle. The same bits, since a product of two numbers does not know their order.
+template <class Context, class A, class B, class Out>
+void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, rows_of<A> a, weights_of<B> w, int n, int k,
+                       matrix<Out> out) {
+    using sum = sum_of<A, B>;
+    constexpr index_t panel = 2 * lanes<sum>;
+    const grouping all{1, nullptr, rows};
+    if (n * round_up(rows, panel) >= rows * round_up<index_t>(n, panel))
+        return product_nt(ctx, scratch, all, a, w, n, k, out);
+    const grouping choices{1, nullptr, n};
+    const rows_of<B> left{w.data, w.stride};
+    const weights_of<A> right{a.data, a.stride};
+    run_product(ctx, scratch,
+                product_call<sum, Out>{choices, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &left,
+                                       &pack_weights_across<sum, A>, &right, nullptr, 0, 0, 0, true});
+}
+
 template <class Context, class A, class B, class Out>
 void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
                 matrix<Out> out, bool accumulate = false) {

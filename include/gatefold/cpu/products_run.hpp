@@ -80,6 +80,9 @@ struct product_call {
     /// column to the next. Null elsewhere.
     const char* weights = nullptr;
     index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+    /// Output (row, column) stands where (column, row) would: for one group whose operands have changed places, and
+    /// without `accumulate`.
+    bool turned = false;
 
     product_extent extent(int e) const {
         const index_t count = groups.count(e);
@@ -158,10 +161,12 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
     const int e = block.e;
     const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
     const product_extent x = p.extent(e);
-    Out* const out = p.target(e) + block.r0 * stride + block.c0;
+    const index_t row_step = p.turned ? 1 : stride, column_step = p.turned ? stride : 1;
+    Out* const out = p.target(e) + block.r0 * row_step + block.c0 * column_step;
     const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
     if (x.depth == 0) {
-        if (!p.accumulate) clear_block<Sum>(out, stride, block, around);
+        const product_block turned{e, block.c0, columns, block.r0, block.rows};
+        if (!p.accumulate) clear_block<Sum>(out, stride, p.turned ? turned : block, around);
         return;
     }
 
@@ -169,7 +174,8 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
     Sum* c = a + index_t{blocks::rows} * blocks::depth;
     Sum* b = c + index_t{blocks::rows} * blocks::columns;
     // Sums of whole panels are kept in the output itself where it has their type.
-    const index_t padded = round_up<index_t>(columns, panel), whole = in_place ? columns / panel * panel : 0;
+    const index_t padded = round_up<index_t>(columns, panel);
+    const index_t whole = in_place && !p.turned ? columns / panel * panel : 0;
     if (p.accumulate)
         for (index_t r = 0; r < block.rows; ++r)
             for (index_t j = whole; j < padded; j += width)
@@ -231,6 +237,11 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
                                             ahead);
             }
         }
+    }
+    if (p.turned) {
+        for (index_t j = 0; j < columns; ++j)
+            for (index_t r = 0; r < block.rows; ++r) out[j * stride + r] = from_accumulate<Out>(c[r * padded + j]);
+        return;
     }
     for (index_t r = 0; r < block.rows; ++r)
         for (index_t j = whole; j < columns; j += width)

@@ -205,17 +205,16 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     using R = typename L::router_type;
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
-    const grouping all{1, nullptr, count};
     const matrix<A> to{logits, stride};
     if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
     if constexpr (traits::r.logits == projection::linear)
-        product_nt(ctx, memory.products, all, u, weights_of<R>{w.router.data(), H}, N, H, to);
+        product_nt_narrow(ctx, memory.products, count, u, weights_of<R>{w.router.data(), H}, N, H, to);
     if constexpr (traits::two_layer)
-        product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<R>{w.router_head.data(), P}, N,
-                   P, to);
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<R>{w.router_head.data(), P}, N, P, to);
     if constexpr (traits::cosine)
-        product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<A>{memory.directions, P}, N, P,
-                   to);
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<A>{memory.directions, P}, N, P, to);
     if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
                   traits::r.logits_in == precision::storage)
         for_each_token(ctx, count, [&](index_t t) {
