@@ -273,7 +273,11 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
     if constexpr (takes_one_token<W>())
-        if (tokens == 1 && !saved && !o.training) return forward_one_token(ctx, w, in, y.data(), o);
+        if (tokens == 1 && !saved && !o.training)
+            return forward_one_token<W>(
+                ctx, w,
+                {in.x.data(), in.router_x.data() ? in.router_x.data() : in.x.data(), in.chosen.data(), in.first_token},
+                y.data(), o);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
     const forward_memory<L> memory(arrays, tokens, ctx.threads());
 

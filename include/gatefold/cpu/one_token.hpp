@@ -87,6 +87,14 @@ GATEFOLD_INLINE void one_token_logits(const W& w, const typename L::value_type* 
     }
 }
 
+/// One token of a batch: what experts and router read, ids given from outside or null, and its number.
+template <layer_type L>
+struct one_token {
+    const typename L::value_type *x, *router_x;
+    const std::int32_t* chosen = nullptr;
+    index_t number = 0;
+};
+
 /// What a token's routing comes to: its experts and their weights.
 template <layer_type L>
 struct one_routing {
@@ -107,21 +115,21 @@ struct one_routing {
 };
 
 template <class W, layer_type L = typename W::layer_type>
-GATEFOLD_INLINE void route_one(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
+GATEFOLD_INLINE void route_one(context<cpu>& ctx, const W& w, const one_token<L>& in, const options<L>& o,
                                one_routing<L>& to) {
     using A = typename L::accumulate_type;
     A z[std::size_t{L::choices}], keys[std::size_t{L::choices}];
-    one_token_logits(w, in.router_x.data() ? in.router_x.data() : in.x.data(), z);
+    one_token_logits(w, in.router_x, z);
     routing_report& report = ctx.report();
     ++report.tokens;
     for (int e = 0; e < L::choices; ++e) {
         report.nan_logits += is_nan(z[e]) ? 1 : 0;
         report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
     }
-    const bool undecided = is_undecided(z, L::choices), given = in.chosen.data() != nullptr;
+    const bool undecided = is_undecided(z, L::choices), given = in.chosen != nullptr;
     report.undecided += undecided ? 1 : 0;
-    for (int s = 0; given && s < L::slots; ++s) to.ids[s] = in.chosen(0, s);
-    route_token<L>(z, undecided, given, selection_bias_of(w), expert_scale_of(w), o, in.first_token, keys, to.ids,
+    for (int s = 0; given && s < L::slots; ++s) to.ids[s] = in.chosen[s];
+    route_token<L>(z, undecided, given, selection_bias_of(w), expert_scale_of(w), o, in.number, keys, to.ids,
                    to.weights);
 }
 
@@ -157,14 +165,14 @@ GATEFOLD_INLINE void run_one_row(const one_expert<E>& weights, const typename E:
 
 /// Forward of one token in one order of sums.
 template <order Sums, class W, layer_type L = typename W::layer_type>
-GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::value_type* y,
+GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const one_token<L>& in, typename L::value_type* y,
                                      const options<L>& o) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     using form = form_for<T, Sums>;
     using routed = routed_expert<L>;
     using output = one_output<L>;
-    const T* x = in.x.data();
+    const T* x = in.x;
     const packed_weights<T> all = routed_weights(w);
     if constexpr (L::is_dense) {
         run_one_row<routed, form>(one_expert<routed>(all, 0), x, static_cast<A>(o.limit),
@@ -197,8 +205,8 @@ GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const batch<
 
 /// Forward of one token at inference; see the top of this file.
 template <class W, layer_type L = typename W::layer_type>
-GATEFOLD_NOINLINE void forward_one_token(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::value_type* y,
-                                         const options<L>& o) {
+GATEFOLD_NOINLINE void forward_one_token(context<cpu>& ctx, const W& w, const one_token<L>& in,
+                                         typename L::value_type* y, const options<L>& o) {
     if constexpr (!L::is_dense) check_options("route", o);
     if constexpr (std::is_same_v<typename L::value_type, bf16>)
         if (resolve(ctx.sums()) == order::dot) return forward_one_row<order::dot>(ctx, w, in, y, o);

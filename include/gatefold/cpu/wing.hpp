@@ -21,6 +21,12 @@ struct impl<cpu> {
                         std::type_identity_t<tape<L>*> saved, const options<L>& o) {
         GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
     }
+    /// Inference of one token by weights with has_short_calls.
+    template <class W, layer_type L = typename W::layer_type>
+    static void forward_token(context<cpu>& ctx, const W& w, const typename L::value_type* x, typename L::value_type* y,
+                              const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::forward_one_token<W>(ctx, w, {x, x}, y, o);)
+    }
     template <layer_type L>
     static constexpr std::size_t forward_bytes(index_t tokens, int threads) {
         return on_cpu::forward_bytes<L>(tokens, threads);

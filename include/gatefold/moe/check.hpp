@@ -129,13 +129,13 @@ void check_dropout(const char* function, const options<L>& o) {
 template <class W>
 inline constexpr bool has_short_calls = false;
 
-/// Whether this is a call for one token with nothing but x and y, and one that check_forward lets pass: a few
+/// Whether this is a call for one token that check_forward lets pass if there is nothing but x and y: a few
 /// nanoseconds. What fails here may still be right. A context that has room for any token has room for one.
-template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
-GATEFOLD_INLINE bool is_plain_call(const W& w, const batch<L, B>& in, const output_of<W>& y, const options<L>& o) {
+template <layer_weights W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const output_of<W>& y, const options<L>& o) {
     using T = typename L::value_type;
     constexpr std::uintptr_t bytes = std::uintptr_t{L::hidden} * sizeof(T);
-    const auto x = reinterpret_cast<std::uintptr_t>(in.x.data()), to = reinterpret_cast<std::uintptr_t>(y.data());
+    const auto x = reinterpret_cast<std::uintptr_t>(in.data()), to = reinterpret_cast<std::uintptr_t>(y.data());
     // Added up, because a branch per condition costs more than the conditions.
     int wrong = L::c.router.select == selection::given || L::c.capacity.shared_by == capacity_group::sequence;
     const auto look_at = [&](const auto& v) {
@@ -144,14 +144,11 @@ GATEFOLD_INLINE bool is_plain_call(const W& w, const batch<L, B>& in, const outp
         wrong |= v.extent(1) != L::hidden;
         wrong |= v.row_stride() < L::hidden;
     };
-    look_at(in.x);
+    look_at(in);
     look_at(y);
     wrong |= x < to + bytes && to < x + bytes;
-    std::uintptr_t misplaced = (x | to) % alignof(T);
-    const auto exists = [](const auto& v) { return reinterpret_cast<std::uintptr_t>(v.data()); };
-    wrong |= (exists(in.mask) | exists(in.router_x) | exists(in.token_ids) | exists(in.chosen) |
-              exists(in.previous_logits) | exists(in.sequence_starts)) != 0;
     wrong |= o.dropout != L::c.dropout;
+    std::uintptr_t misplaced = (x | to) % alignof(T);
     const auto look = [&](const char*, const auto& slot) {
         wrong |= slot.data() == nullptr;
         misplaced |=

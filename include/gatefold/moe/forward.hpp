@@ -34,9 +34,7 @@ template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w,
              const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
-    bool checked = false;
-    if constexpr (detail::has_short_calls<W>) checked = detail::is_plain_call(w, in, y, o);
-    if (!checked) detail::check_forward(ctx, w, in, y, o);
+    detail::check_forward(ctx, w, in, y, o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::forward(ctx, w, in, y, nullptr, o);
 }
@@ -62,6 +60,10 @@ void forward(context<typename W::backend>& ctx, const W& w,
 template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w, input_of<W> x, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
+    // Without a batch, which takes longer to fill than the checks of such a call.
+    if constexpr (detail::has_short_calls<W>)
+        if (!o.training && detail::is_plain_call(w, x, y, o))
+            return detail::impl<typename W::backend>::forward_token(ctx, w, x.data(), y.data(), o);
     forward(ctx, w, batch<typename W::layer_type, typename W::backend>{.x = x}, y, o);
 }
 
