@@ -167,10 +167,11 @@ GATEFOLD_INLINE void store(T* p, vec<A, N> v) {
         if constexpr (N == 16) {
             // The instruction reads subnormals as zero: they pass through it one binade up, where the places that go
             // are the same ones.
-            const __m512i bits = reinterpret_cast<__m512i>(v.raw);
+            __m512i bits;
+            std::memcpy(&bits, &v.raw, sizeof bits);  // nvcc refuses the cast
             const __mmask16 tiny = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
             const __m512i raised = _mm512_mask_add_epi32(bits, tiny, bits, _mm512_set1_epi32(0x00800000));
-            const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(raised));
+            const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_castsi512_ps(raised));
             __m256i narrow;
             std::memcpy(&narrow, &rounded, sizeof narrow);
             narrow = _mm256_mask_sub_epi16(narrow, tiny, narrow, _mm256_set1_epi16(0x0080));
