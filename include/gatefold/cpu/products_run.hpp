@@ -262,7 +262,7 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
         const product_extent x = p.extent(e);
         work += x.rows * x.columns * (x.depth + 8);
     }
-    const int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
+    int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
 
     // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
     index_t all = 0;
@@ -279,6 +279,14 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
     const auto grid = [&](const product_extent& x) {
         return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
     };
+    const auto tasks = [&] {
+        index_t n = 0;
+        for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
+        return n;
+    };
+    // Few columns make no more tasks than they have panels, and no thread is woken for none.
+    while (parts > 1 && tasks() < parts && block_columns > blocks::panel) block_columns /= 2;
+    if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
     // A task costs its arithmetic and, per output, about what eight rows would for packing.
     const auto cost = [&](const product_extent& x) {
         const block_grid g = grid(x);
