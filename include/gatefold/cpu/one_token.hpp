@@ -45,11 +45,11 @@ constexpr bool takes_one_token() {
     if constexpr (!is_packed<W> || !std::is_same_v<typename W::backend, cpu>) {
         return false;
     } else {
-        bool small = is_small_expert<routed_expert<L>> && (L::shared_ffn == 0 || is_small_expert<shared_expert<L>>);
+        bool fits = is_small_expert<routed_expert<L>> && (L::shared_ffn == 0 || is_small_expert<shared_expert<L>>);
         if constexpr (!L::is_dense)
-            small = small && routes_one_token<L>() && L::c.latent == 0 && !L::c.router.input_times_k &&
-                    L::c.router.acts_on == weight_at::output;
-        return small;
+            fits = fits && routes_one_token<L>() && L::c.latent == 0 && !L::c.router.input_times_k &&
+                   L::c.router.acts_on == weight_at::output;
+        return fits;
     }
 }
 
