@@ -197,8 +197,8 @@ void check_shapes(order sums) {
 /// Experts of many and of few rows, more of them than caches hold, so that they take turns.
 template <class T, order Sums, bool Bias>
 void check_turns() {
-    constexpr int H = 520, F = 260;
     using blocks = k::turn_blocks<k::form_for<T, Sums>>;
+    constexpr int H = 520, F = blocks::cached > 16 << 20 ? 520 : 260;
     std::vector<std::int32_t> offsets{0};
     // With one expert of more tiles than a block has, and lighter ones where the ridge is low.
     const int many[] = {260, 40, 1}, lower[] = {24, 30, 15};

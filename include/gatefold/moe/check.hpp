@@ -10,28 +10,50 @@
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
+/// A view as its checks see it, whatever its type.
+struct view_facts {
+    const void* data;
+    std::size_t alignment;
+    index_t row_stride;
+    int rank;
+    const index_t* extents;
+    const int* fixed;  ///< extents of the type; dyn where a run chooses
+};
+
+/// What check_view asks, compiled once for all types of views.
+inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argument, const view_facts& v,
+                                          index_t rows) {
+    const int last = v.rank - 1;
+    if (!(v.extents[0] == rows)) [[unlikely]]
+        reject(function, argument, std::to_string(rows) + " rows", v.extents[0]);
+    bool empty = rows == 0;
+    for (int d = 1; d <= last; ++d) {
+        if (!(v.fixed[d] == dyn || v.extents[d] == v.fixed[d])) [[unlikely]]
+            reject(function, argument, "extent " + std::to_string(v.fixed[d]) + " in dimension " + std::to_string(d),
+                   v.extents[d]);
+        empty = empty || v.extents[d] == 0;
+    }
+    if (empty) return;
+    require(v.data != nullptr, function, argument, "memory", "null");
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(v.data) % v.alignment;
+    if (!(past == 0)) [[unlikely]]
+        reject(function, argument, "memory at a multiple of " + std::to_string(v.alignment) + " bytes",
+               "an address that is " + std::to_string(past) + " past one");
+    if (last > 0 && !(v.row_stride >= v.extents[last])) [[unlikely]]
+        reject(function, argument, "rows at least " + std::to_string(v.extents[last]) + " elements apart",
+               v.row_stride);
+}
+
 /// Memory for `rows` rows, aligned for its elements; an empty view needs none.
 template <backend B, class T, int... E>
 void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
-    constexpr int last = static_cast<int>(sizeof...(E)) - 1;
-    constexpr std::size_t alignment = __is_same(B, cuda) ? 16 : alignof(T);
-    if (!(v.extent(0) == rows)) [[unlikely]]
-        reject(function, argument, std::to_string(rows) + " rows", v.extent(0));
+    constexpr int rank = static_cast<int>(sizeof...(E));
     const int fixed[] = {E...};
-    for (int d = 1; d <= last; ++d)
-        if (!(fixed[d] == dyn || v.extent(d) == fixed[d])) [[unlikely]]
-            reject(function, argument, "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d),
-                   v.extent(d));
-    if (v.size() == 0) return;
-    require(v.data() != nullptr, function, argument, "memory", "null");
-    if (!(reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0)) [[unlikely]]
-        reject(function, argument, "memory at a multiple of " + std::to_string(alignment) + " bytes",
-               "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) +
-                   " past one");
-    if (last > 0)
-        if (!(v.row_stride() >= v.extent(last))) [[unlikely]]
-            reject(function, argument, "rows at least " + std::to_string(v.extent(last)) + " elements apart",
-                   v.row_stride());
+    index_t extents[std::size_t{rank}];
+    for (int d = 0; d < rank; ++d) extents[d] = v.extent(d);
+    check_facts(function, argument,
+                {v.data(), __is_same(B, cuda) ? 16 : alignof(T), rank > 1 ? v.row_stride() : 0, rank, extents, fixed},
+                rows);
 }
 
 /// A span of addresses, for the overlap test.
