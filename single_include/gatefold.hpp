@@ -878,7 +878,7 @@ constexpr order resolve(order o) {
 namespace gatefold::inline v0 {
 
 /// Runs `part(argument, p)` for every p in [0, parts), in any order and on any threads, and returns when all are done.
-/// The results of the library do not depend on how an executor distributes the parts.
+/// No part waits for another. The results of the library do not depend on how an executor distributes the parts.
 struct executor {
     void* self;
     void (*run)(void* self, int parts, void (*part)(void* argument, int p), void* argument);
@@ -979,7 +979,41 @@ public:
         for (int p = 0; p < parts; ++p) body(p);
     }
 
+    /// Runs several bodies one after another, each for every p in [0, parts): the next begins when all parts of the one
+    /// before are done, and sees what they wrote. One region of threads with OpenMP, one run per body with an executor.
+    template <class First, class Second, class... More>
+    void parallel(int parts, First&& first, Second&& second, More&&... more) {
+        const phase phases[] = {phase_of(first), phase_of(second), phase_of(more)...};
+        if (parts <= 1 || options_.threads == 1) {
+            for (const phase& each : phases)
+                for (int p = 0; p < parts; ++p) each.part(each.body, p);
+            return;
+        }
+        if (options_.runs.run) {
+            for (const phase& each : phases) options_.runs.run(options_.runs.self, parts, each.part, each.body);
+            return;
+        }
+        GATEFOLD_OMP(parallel num_threads(options_.threads))
+        for (const phase& each : phases) {
+            if (&each != phases) {
+                GATEFOLD_OMP(barrier)
+            }
+            GATEFOLD_OMP(for schedule(static, 1) nowait)
+            for (int p = 0; p < parts; ++p) each.part(each.body, p);
+        }
+    }
+
 private:
+    struct phase {
+        void (*part)(void* body, int p);
+        void* body;
+    };
+    template <class Body>
+    static phase phase_of(Body& body) {
+        return {[](void* argument, int p) { (*static_cast<Body*>(argument))(p); },
+                const_cast<void*>(static_cast<const void*>(&body))};
+    }
+
     context_options options_;
     buffer<std::byte> workspace_;
     routing_report report_;
@@ -2292,7 +2326,22 @@ GATEFOLD_INLINE void store(T* p, vec<A, N> v) {
     if constexpr (std::is_same_v<T, A>)
         *reinterpret_cast<typename vec<A, N>::memory_type*>(p) = v.raw;
     else if constexpr (std::is_same_v<A, float> && std::is_same_v<T, bf16>) {
-        // Not vcvtneps2bf16, which flushes subnormals.
+#if GATEFOLD_AVX512_BF16
+        if constexpr (N == 16) {
+            // The instruction reads subnormals as zero: they pass through it one binade up, where the places that go
+            // are the same ones.
+            __m512i bits;
+            std::memcpy(&bits, &v.raw, sizeof bits);  // nvcc refuses the cast
+            const __mmask16 tiny = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f800000));
+            const __m512i raised = _mm512_mask_add_epi32(bits, tiny, bits, _mm512_set1_epi32(0x00800000));
+            const __m256bh rounded = _mm512_cvtneps_pbh(_mm512_castsi512_ps(raised));
+            __m256i narrow;
+            std::memcpy(&narrow, &rounded, sizeof narrow);
+            narrow = _mm256_mask_sub_epi16(narrow, tiny, narrow, _mm256_set1_epi16(0x0080));
+            std::memcpy(p, &narrow, sizeof narrow);
+            return;
+        }
+#endif
         using word = unsigned_vec<std::uint32_t, N>;
         const word bits = reinterpret_cast<word>(v.raw), upper = bits >> 16;
         const word rounded = (bits + (upper & 1u) + 0x7fffu) >> 16;
@@ -2322,10 +2371,34 @@ GATEFOLD_INLINE vec<A, N> load_first(const T* p, index_t count) {
         return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p)};
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return {_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1u), p)};
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        alignas(32) T part[std::size_t{N}];
+        const __m256i there = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1u), p);
+        std::memcpy(part, &there, sizeof there);
+        return load<A, N>(part);
+    }
 #endif
     T part[std::size_t{N}] = {};
     for (index_t i = 0; i < count; ++i) part[i] = p[i];
     return load<A, N>(part);
+}
+
+/// The first `count` elements as they are, as many of them as a register of words holds; zeros behind them.
+template <class T>
+    requires(sizeof(T) == 2)
+GATEFOLD_INLINE vec<float> load_words_first(const T* p, index_t count) {
+    vec<float> result = zeros<float>();
+    constexpr index_t all = 2 * lanes<float>;
+    if (count >= all) {
+        std::memcpy(&result.raw, p, sizeof result.raw);
+    } else if (count > 0) {
+#if GATEFOLD_AVX512
+        result.raw = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16((1u << count) - 1u, p));
+#else
+        std::memcpy(&result.raw, p, static_cast<std::size_t>(count) * sizeof(T));
+#endif
+    }
+    return result;
 }
 
 /// Writes the first `count` elements and nothing else.
@@ -2338,10 +2411,25 @@ GATEFOLD_INLINE void store_first(T* p, vec<A, N> v, index_t count) {
         return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v.raw);
     else if constexpr (std::is_same_v<A, double> && std::is_same_v<T, double> && N == 8)
         return _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << count) - 1u), v.raw);
+    else if constexpr (std::is_same_v<A, float> && sizeof(T) == 2 && N == 16) {
+        T all[std::size_t{N}];
+        store(all, v);
+        __m256i bits;
+        std::memcpy(&bits, all, sizeof bits);
+        return _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << count) - 1u), bits);
+    }
 #endif
     T part[std::size_t{N}];
     store(part, v);
     for (index_t i = 0; i < count; ++i) p[i] = part[i];
+}
+
+/// The first `count` lanes of a register, zeros behind them.
+template <class A, int N>
+GATEFOLD_INLINE vec<A, N> first_of(vec<A, N> v, index_t count) {
+    A part[std::size_t{N}];
+    store(part, v);
+    return load_first<A, N>(part, count);
 }
 
 /// Asks for the cache line of `p`: Near for the first-level cache, otherwise the second.
@@ -2465,6 +2553,38 @@ GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 #endif
 }
 
+#if GATEFOLD_AVX512
+/// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
+/// of all rows.
+GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
+    typename vec<float>::raw_type a[8], b[8];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12,
+                                       28, 13, 29);
+        a[i + 1] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
+                                           14, 30, 15, 31);
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
+                                                   13, 28, 29);
+            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                                       27, 14, 15, 30, 31);
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        halves[j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+        halves[4 + j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+}
+#endif
+
 /// The same for doubles; the compiler finds the shuffles.
 GATEFOLD_INLINE void transpose(vec<double> (&rows)[lanes<double>]) {
     GATEFOLD_UNROLL
@@ -2529,13 +2649,9 @@ struct pair_reader {
         constexpr int n = 2 * words;
         const T* p = data + 2 * step;
         const index_t left = columns - 2 * step;
+        if constexpr (std::is_same_v<T, bf16>)
+            if (!factor) return load_words_first(p, left);
         vec<float> result;
-        if constexpr (std::is_same_v<T, bf16>) {
-            if (!factor && left >= n) {
-                std::memcpy(&result.raw, p, sizeof result.raw);
-                return result;
-            }
-        }
         bf16 pairs[n];
         for (int half = 0; half < n; half += words) {
             vec<float> x = load_first<float>(p + half, left - half);
@@ -2651,15 +2767,44 @@ GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int f
     }
 }
 
+#if GATEFOLD_AVX512
+/// The same of rows of half a register, `from` [height][W / 2] with room for W rows; all of them at once.
+GATEFOLD_INLINE void interleave_halves(float* to, int height, const float* from, index_t count) {
+    constexpr int width = lanes<float>, half = width / 2;
+    const index_t total = count * height;
+    vec<float> block[std::size_t{half}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < half; ++i) {
+        // Two loads, because one of both rows would wait until what wrote them has left the store buffer.
+        const vec<float, half> lower = load<float, half>(from + i * half),
+                               upper = load<float, half>(from + (half + i) * half);
+        block[i].raw =
+            __builtin_shufflevector(lower.raw, upper.raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    transpose_halves(block);
+    GATEFOLD_UNROLL
+    for (int j = 0; j < half; ++j) {
+        if (j >= count) break;
+        store_first(to + j * height, block[j], j * height + width <= total ? width : height);
+    }
+}
+#endif
+
 /// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
-/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register.
+/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register, the rows lie one behind
+/// the other, and as many of those that follow are fetched.
 template <class T, int Step, bool Around = false, class A = accumulate_t<T>>
 GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
     constexpr int width = lanes<A>;
     bool whole = true;
     for (int i = 0; i < width; ++i) whole = whole && rows[i];
     index_t s = 0;
-    if (whole)
+    if (whole) {
+        // What is packed next follows the last row: fetched as four streams, because of 16 rows that are read in turn
+        // memory's own prefetchers lose track (bench pack_touched).
+        constexpr int together = width > 4 ? width / 4 : 1;
+        const index_t row_bytes = (rows[1] - rows[0]) * static_cast<index_t>(sizeof(T));
+        const char* ahead = reinterpret_cast<const char*>(rows[0]) + width * row_bytes;
         for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
             vec<A> x[std::size_t{width}];
             GATEFOLD_UNROLL
@@ -2672,8 +2817,14 @@ GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t st
             }
             transpose(x);
             GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+            for (int j = 0; j < width; ++j) {
+                if constexpr (Around)
+                    prefetch<false>(ahead + j / together * together * row_bytes + j % together * vector_bytes);
+                store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+            }
+            ahead += together * vector_bytes;
         }
+    }
     for (; s < steps; s += width) {
         const index_t n = steps - s < width ? steps - s : width, k = s * Step;
         vec<A> x[std::size_t{width}];
@@ -2961,13 +3112,21 @@ inline constexpr int turned_steps =
 
 /// c[i, :] = Σ row i · W rows of a matrix as they lie in memory, `steps` a multiple of turned_steps: squares of W steps
 /// are turned in registers and used at once. The same sums as multiply() over the packed stream. As many bytes as are
-/// read are fetched from `ahead` on.
+/// read are fetched of the W rows from `ahead` on, as four streams, which memory delivers faster than one
+/// (bench layer_forward_hub).
 template <class Form, int R>
 GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
                                      const typename Form::stream_type* matrix, index_t columns,
                                      typename Form::sum_type* c, index_t row, const char* ahead) {
     using sum = typename Form::sum_type;
-    constexpr int width = lanes<sum>;
+    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
+    const index_t apart = together * columns * static_cast<index_t>(sizeof(typename Form::stream_type));
+    const typename Form::stream_type* from[std::size_t{groups}];
+    GATEFOLD_UNROLL
+    for (int g = 0; g < groups; ++g) {
+        from[g] = matrix + g * together * columns;
+        forget(from[g]);  // else g++ keeps an address per row, more than there are registers
+    }
     vec<sum> sums[std::size_t{R}];
     GATEFOLD_UNROLL
     for (int i = 0; i < R; ++i) sums[i] = zeros<sum>();
@@ -2981,19 +3140,19 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
             vec<sum> w[std::size_t{width}];
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
-                const typename Form::stream_type* p = matrix + j * columns;
+                const typename Form::stream_type* p = from[j / together] + j % together * columns;
                 if constexpr (Form::step == 2)
                     w[j] = load<sum>(reinterpret_cast<const sum*>(p));
                 else
                     w[j] = load<sum>(p);
-                if (R <= 2) prefetch<false>(ahead + j * vector_bytes);
             }
-            matrix += width * Form::step;
+            GATEFOLD_UNROLL
+            for (int g = 0; g < groups; ++g) from[g] += width * Form::step;
             transpose(w);
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
-                // Among many multiply-adds, so that the loads of a square need not queue behind its requests.
-                if (R > 2) prefetch<false>(ahead + j * vector_bytes);
+                // Among the multiply-adds, so that the loads of a square need not queue behind its requests.
+                prefetch<false>(ahead + j / together * apart + j % together * vector_bytes);
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     if constexpr (Form::block > 1) {
@@ -3005,7 +3164,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 }
                 a += (Form::block > 1 ? 2 : 1) * R;
             }
-            ahead += width * vector_bytes;
+            ahead += together * vector_bytes;
         }
         if constexpr (Form::block > 1) {
             GATEFOLD_UNROLL
@@ -3128,6 +3287,9 @@ struct product_call {
     /// column to the next. Null elsewhere.
     const char* weights = nullptr;
     index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+    /// Output (row, column) stands where (column, row) would: for one group whose operands have changed places, and
+    /// without `accumulate`.
+    bool turned = false;
 
     product_extent extent(int e) const {
         const index_t count = groups.count(e);
@@ -3206,10 +3368,12 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
     const int e = block.e;
     const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
     const product_extent x = p.extent(e);
-    Out* const out = p.target(e) + block.r0 * stride + block.c0;
+    const index_t row_step = p.turned ? 1 : stride, column_step = p.turned ? stride : 1;
+    Out* const out = p.target(e) + block.r0 * row_step + block.c0 * column_step;
     const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
     if (x.depth == 0) {
-        if (!p.accumulate) clear_block<Sum>(out, stride, block, around);
+        const product_block turned{e, block.c0, columns, block.r0, block.rows};
+        if (!p.accumulate) clear_block<Sum>(out, stride, p.turned ? turned : block, around);
         return;
     }
 
@@ -3217,7 +3381,8 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
     Sum* c = a + index_t{blocks::rows} * blocks::depth;
     Sum* b = c + index_t{blocks::rows} * blocks::columns;
     // Sums of whole panels are kept in the output itself where it has their type.
-    const index_t padded = round_up<index_t>(columns, panel), whole = in_place ? columns / panel * panel : 0;
+    const index_t padded = round_up<index_t>(columns, panel);
+    const index_t whole = in_place && !p.turned ? columns / panel * panel : 0;
     if (p.accumulate)
         for (index_t r = 0; r < block.rows; ++r)
             for (index_t j = whole; j < padded; j += width)
@@ -3280,6 +3445,11 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
             }
         }
     }
+    if (p.turned) {
+        for (index_t j = 0; j < columns; ++j)
+            for (index_t r = 0; r < block.rows; ++r) out[j * stride + r] = from_accumulate<Out>(c[r * padded + j]);
+        return;
+    }
     for (index_t r = 0; r < block.rows; ++r)
         for (index_t j = whole; j < columns; j += width)
             store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
@@ -3299,7 +3469,7 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
         const product_extent x = p.extent(e);
         work += x.rows * x.columns * (x.depth + 8);
     }
-    const int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
+    int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
 
     // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
     index_t all = 0;
@@ -3316,6 +3486,14 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
     const auto grid = [&](const product_extent& x) {
         return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
     };
+    const auto tasks = [&] {
+        index_t n = 0;
+        for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
+        return n;
+    };
+    // Few columns make no more tasks than they have panels, and no thread is woken for none.
+    while (parts > 1 && tasks() < parts && block_columns > blocks::panel) block_columns /= 2;
+    if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
     // A task costs its arithmetic and, per output, about what eight rows would for packing.
     const auto cost = [&](const product_extent& x) {
         const block_grid g = grid(x);
@@ -3456,6 +3634,24 @@ void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
     run_product(ctx, scratch,
                 product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
                                        &pack_weights_across<sum, B>, &w});
+}
+
+/// product_nt for one group of rows in order, where n may be small: rows of `a` and of `w` change places if that leaves
+/// fewer lanes idle. The same bits, since a product of two numbers does not know their order.
+template <class Context, class A, class B, class Out>
+void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, rows_of<A> a, weights_of<B> w, int n, int k,
+                       matrix<Out> out) {
+    using sum = sum_of<A, B>;
+    constexpr index_t panel = 2 * lanes<sum>;
+    const grouping all{1, nullptr, rows};
+    if (n * round_up(rows, panel) >= rows * round_up<index_t>(n, panel))
+        return product_nt(ctx, scratch, all, a, w, n, k, out);
+    const grouping choices{1, nullptr, n};
+    const rows_of<B> left{w.data, w.stride};
+    const weights_of<A> right{a.data, a.stride};
+    run_product(ctx, scratch,
+                product_call<sum, Out>{choices, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &left,
+                                       &pack_weights_across<sum, A>, &right, nullptr, 0, 0, 0, true});
 }
 
 template <class Context, class A, class B, class Out>
@@ -5008,17 +5204,16 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     using R = typename L::router_type;
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
-    const grouping all{1, nullptr, count};
     const matrix<A> to{logits, stride};
     if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
     if constexpr (traits::r.logits == projection::linear)
-        product_nt(ctx, memory.products, all, u, weights_of<R>{w.router.data(), H}, N, H, to);
+        product_nt_narrow(ctx, memory.products, count, u, weights_of<R>{w.router.data(), H}, N, H, to);
     if constexpr (traits::two_layer)
-        product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<R>{w.router_head.data(), P}, N,
-                   P, to);
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<R>{w.router_head.data(), P}, N, P, to);
     if constexpr (traits::cosine)
-        product_nt(ctx, memory.products, all, rows_of<A>{memory.features, P}, weights_of<A>{memory.directions, P}, N, P,
-                   to);
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<A>{memory.directions, P}, N, P, to);
     if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
                   traits::r.logits_in == precision::storage)
         for_each_token(ctx, count, [&](index_t t) {
@@ -5163,28 +5358,50 @@ private:
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
+/// A view as its checks see it, whatever its type.
+struct view_facts {
+    const void* data;
+    std::size_t alignment;
+    index_t row_stride;
+    int rank;
+    const index_t* extents;
+    const int* fixed;  ///< extents of the type; dyn where a run chooses
+};
+
+/// What check_view asks, compiled once for all types of views.
+inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argument, const view_facts& v,
+                                          index_t rows) {
+    const int last = v.rank - 1;
+    if (!(v.extents[0] == rows)) [[unlikely]]
+        reject(function, argument, std::to_string(rows) + " rows", v.extents[0]);
+    bool empty = rows == 0;
+    for (int d = 1; d <= last; ++d) {
+        if (!(v.fixed[d] == dyn || v.extents[d] == v.fixed[d])) [[unlikely]]
+            reject(function, argument, "extent " + std::to_string(v.fixed[d]) + " in dimension " + std::to_string(d),
+                   v.extents[d]);
+        empty = empty || v.extents[d] == 0;
+    }
+    if (empty) return;
+    require(v.data != nullptr, function, argument, "memory", "null");
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(v.data) % v.alignment;
+    if (!(past == 0)) [[unlikely]]
+        reject(function, argument, "memory at a multiple of " + std::to_string(v.alignment) + " bytes",
+               "an address that is " + std::to_string(past) + " past one");
+    if (last > 0 && !(v.row_stride >= v.extents[last])) [[unlikely]]
+        reject(function, argument, "rows at least " + std::to_string(v.extents[last]) + " elements apart",
+               v.row_stride);
+}
+
 /// Memory for `rows` rows, aligned for its elements; an empty view needs none.
 template <backend B, class T, int... E>
 void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
-    constexpr int last = static_cast<int>(sizeof...(E)) - 1;
-    constexpr std::size_t alignment = __is_same(B, cuda) ? 16 : alignof(T);
-    if (!(v.extent(0) == rows)) [[unlikely]]
-        reject(function, argument, std::to_string(rows) + " rows", v.extent(0));
+    constexpr int rank = static_cast<int>(sizeof...(E));
     const int fixed[] = {E...};
-    for (int d = 1; d <= last; ++d)
-        if (!(fixed[d] == dyn || v.extent(d) == fixed[d])) [[unlikely]]
-            reject(function, argument, "extent " + std::to_string(fixed[d]) + " in dimension " + std::to_string(d),
-                   v.extent(d));
-    if (v.size() == 0) return;
-    require(v.data() != nullptr, function, argument, "memory", "null");
-    if (!(reinterpret_cast<std::uintptr_t>(v.data()) % alignment == 0)) [[unlikely]]
-        reject(function, argument, "memory at a multiple of " + std::to_string(alignment) + " bytes",
-               "an address that is " + std::to_string(reinterpret_cast<std::uintptr_t>(v.data()) % alignment) +
-                   " past one");
-    if (last > 0)
-        if (!(v.row_stride() >= v.extent(last))) [[unlikely]]
-            reject(function, argument, "rows at least " + std::to_string(v.extent(last)) + " elements apart",
-                   v.row_stride());
+    index_t extents[std::size_t{rank}];
+    for (int d = 0; d < rank; ++d) extents[d] = v.extent(d);
+    check_facts(function, argument,
+                {v.data(), __is_same(B, cuda) ? 16 : alignof(T), rank > 1 ? v.row_stride() : 0, rank, extents, fixed},
+                rows);
 }
 
 /// A span of addresses, for the overlap test.
@@ -5276,6 +5493,40 @@ template <layer_type L>
 void check_dropout(const char* function, const options<L>& o) {
     require(o.dropout >= 0 && (L::c.dropout > 0 ? o.dropout < 1 : o.dropout == 0), function, "options.dropout",
             L::c.dropout > 0 ? "a probability below 1" : "zero, since the configuration has no .dropout", o.dropout);
+}
+
+/// Whether calls with weights W may be so short that their checks count; a wing says so of its own.
+template <class W>
+inline constexpr bool has_short_calls = false;
+
+/// Whether this is a call for one token that check_forward lets pass if there is nothing but x and y: a few
+/// nanoseconds. What fails here may still be right. A context that has room for any token has room for one.
+template <layer_weights W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const output_of<W>& y, const options<L>& o) {
+    using T = typename L::value_type;
+    constexpr std::uintptr_t bytes = std::uintptr_t{L::hidden} * sizeof(T);
+    const auto x = reinterpret_cast<std::uintptr_t>(in.data()), to = reinterpret_cast<std::uintptr_t>(y.data());
+    // Added up, because a branch per condition costs more than the conditions.
+    int wrong = L::c.router.select == selection::given || L::c.capacity.shared_by == capacity_group::sequence;
+    const auto look_at = [&](const auto& v) {
+        wrong |= v.data() == nullptr;
+        wrong |= v.extent(0) != 1;
+        wrong |= v.extent(1) != L::hidden;
+        wrong |= v.row_stride() < L::hidden;
+    };
+    look_at(in);
+    look_at(y);
+    wrong |= x < to + bytes && to < x + bytes;
+    wrong |= o.dropout != L::c.dropout;
+    std::uintptr_t misplaced = (x | to) % alignof(T);
+    const auto look = [&](const char*, const auto& slot) {
+        wrong |= slot.data() == nullptr;
+        misplaced |=
+            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>);
+    };
+    for_each_parameter(look, w);
+    for_each_buffer(look, w);
+    return wrong == 0 && misplaced == 0;
 }
 
 template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
@@ -5670,6 +5921,7 @@ void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, 
 //         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
 //         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
 //                  rows_into<sum>:    z[row, :]
+//         result   round_into<T>: where the target's rows are rounded to when all experts are done, or nowhere
 //
 // Every sum is one chain in the order of the form (cpu/gemm.hpp), so a row has the same bits whatever rows it comes
 // with, on any number of threads, packed or not. First projection: threads share one flat list of (expert, panel).
@@ -5745,8 +5997,27 @@ struct number<detail::on_cpu::vec<T, N>> {
         return result;
     }
     GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
-    GATEFOLD_INLINE static V lesser(V a, V b) { return {a.raw < b.raw ? a.raw : b.raw}; }
-    GATEFOLD_INLINE static V greater(V a, V b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+    // One instruction each, where the select that they stand for would be two.
+    GATEFOLD_INLINE static V lesser(V a, V b) {
+#if GATEFOLD_AVX512
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_min_ps(0xffff, a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_min_pd(0xff, a.raw, b.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_min_ps(a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_min_pd(a.raw, b.raw)};
+#endif
+        return {a.raw < b.raw ? a.raw : b.raw};
+    }
+    GATEFOLD_INLINE static V greater(V a, V b) {
+#if GATEFOLD_AVX512
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_max_ps(0xffff, a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_max_pd(0xff, a.raw, b.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_max_ps(a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_max_pd(a.raw, b.raw)};
+#endif
+        return {a.raw > b.raw ? a.raw : b.raw};
+    }
     template <class Mask>
     GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
         return {mask ? a.raw : b.raw};
@@ -5826,6 +6097,15 @@ GATEFOLD_INLINE auto dropout_of(const options<L>& o, index_t first_token, const 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/experts_finish.hpp ----
+// What becomes of an expert's finished sums, one tile at a time: the two ends of a projection.
+//
+//     first projection   sums ──> bias, activation, dropout ──> tiles of the second one
+//                                      └──> pre-activations, activations (training)
+//     second projection  sums ──> bias ──> sum[token, :] += w · z, or a row of their own
+//
+// Whoever sweeps a projection hands over each tile of sums while it is still in the first-level cache.
+
 // ---- gatefold/cpu/experts_layout.hpp ----
 // Where an expert's numbers stand when kernels read them, and the copy that brings them there.
 //
@@ -5941,8 +6221,7 @@ void pack_panels(T* to, const panel_rows<T>& rows, index_t panels, index_t steps
 
 /// Packs one expert: `up` [up_rows, H] and `down` [H, F] to packed_bytes<E>() bytes at `to`, aligned to 64.
 ///
-/// Around stores past the caches: a third less traffic, which is what packing a layer costs that none of them keeps
-/// (bench pack_touched).
+/// Around stores past the caches: a third less traffic (bench pack_touched).
 template <class E, bool Around = false>
 void pack_expert(const typename E::value_type* up, const typename E::value_type* down, std::byte* to) {
     using T = typename E::value_type;
@@ -5954,6 +6233,586 @@ void pack_expert(const typename E::value_type* up, const typename E::value_type*
     pack_panels<T, E::step, E::W, Around>(out + E::up_elements, down_rows, E::down_panels, E::down_steps,
                                           E::down_stream);
     if constexpr (Around) finish_stores_around();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/ops/activation.hpp ----
+// The activation between the two projections of an expert, forward and backward, on scalars and on vectors.
+//
+//     pre-activations gate, up ── activate<A> ──> a        da ── activate_backward<A> ──> d_gate, d_up
+//
+// Chains of core/math.hpp in the precision of V (float or double; storage types are widened before and rounded after),
+// so the bits are those of every tier and of CUDA. A NaN argument gives a NaN. An infinite one gives what the formula
+// gives in floating point: silu and gelu of +inf are +inf, of -inf a NaN, and their gradients there may be NaNs.
+
+namespace gatefold::inline v0 {
+
+namespace detail {
+
+/// As constants, so that device code needs no host function.
+template <activation A>
+inline constexpr bool gated_activation = is_gated(A);
+template <activation A>
+inline constexpr bool limited_activation = is_limited(A);
+
+}  // namespace detail
+
+/// The gradients of the two pre-activations of a gated activation.
+template <class V>
+struct gated_gradient {
+    V d_gate, d_up;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The function of the gate (or of the only projection) and its derivative.
+template <class V>
+struct value_and_slope {
+    V value, slope;
+};
+
+/// x / (1 + e^(-t)) = x s(t): one division, and 0 where e^(-t) overflows.
+template <class V>
+GATEFOLD_HD GATEFOLD_INLINE V times_sigmoid(V x, V t) {
+    return number<V>::divide(x, constant<V>(1) + exp(number<V>::negate(t)));
+}
+
+/// d/dx of x s(t(x)) = s + x s (1 - s) t', for s = s(t).
+template <class V>
+GATEFOLD_HD GATEFOLD_INLINE V slope_of_times_sigmoid(V s, V x_slope) {
+    return number<V>::fma(mul(x_slope, s), constant<V>(1) - s, s);
+}
+
+/// s in gelu_tanh(x) = x s(t): (1 + tanh(y)) / 2 = s(2 y), with 2 y = t = x (c + c 0.044715 x^2), c = 2 sqrt(2 / pi).
+template <class V>
+struct gelu_tanh_constants {
+    static constexpr lane_of<V> linear = lane_of<V>(1.5957691216057307), cubic = lane_of<V>(0.07135481627260025);
+};
+
+/// phi(x) for the activations that are phi(x), or phi(gate) up.
+template <activation A, class V>
+GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
+    using N = number<V>;
+    if constexpr (A == activation::silu || A == activation::swiglu)
+        return times_sigmoid(x, x);
+    else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
+        using c = gelu_tanh_constants<V>;
+        return times_sigmoid(x, mul(x, N::fma(mul(x, x), constant<V>(c::cubic), constant<V>(c::linear))));
+    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
+        const V half = constant<V>(lane_of<V>(0.5));
+        return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
+    } else if constexpr (A == activation::relu || A == activation::reglu)
+        return N::greater(constant<V>(0), x);
+    else if constexpr (A == activation::relu_squared) {
+        const V positive = N::greater(constant<V>(0), x);
+        return mul(positive, positive);
+    } else {
+        static_assert(A == activation::identity || A == activation::bilinear);
+        return x;
+    }
+}
+
+template <activation A, class V>
+GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
+    using N = number<V>;
+    const V zero = constant<V>(0), one = constant<V>(1);
+    if constexpr (A == activation::silu || A == activation::swiglu) {
+        const V s = sigmoid(x);
+        return {mul(x, s), slope_of_times_sigmoid(s, x)};
+    } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
+        using c = gelu_tanh_constants<V>;
+        // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
+        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
+        const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
+        const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
+        return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
+    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
+        const V half = constant<V>(lane_of<V>(0.5)), density_of_zero = constant<V>(lane_of<V>(0.39894228040143268));
+        const V below = N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half);
+        const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
+        return {mul(x, below), N::fma(x, density, below)};
+    } else if constexpr (A == activation::relu || A == activation::reglu) {
+        const V positive = N::greater(zero, x);
+        return {positive, N::select(zero < positive, one, positive)};
+    } else if constexpr (A == activation::relu_squared) {
+        const V positive = N::greater(zero, x);
+        return {mul(positive, positive), positive + positive};
+    } else {
+        static_assert(A == activation::identity || A == activation::bilinear);
+        return {x, one};
+    }
+}
+
+/// g s(alpha g) h(u) with g at most the limit and u within it: h(u) = u + 1 and alpha 1.702, or h(u) = u and alpha 1.
+template <activation A, class V>
+struct limited_gate {
+    static constexpr bool shifted = A == activation::clamped_swiglu;
+    V gate, scaled, factor;
+
+    GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
+        using N = number<V>;
+        gate = N::lesser(limit, g);
+        factor = N::greater(N::negate(limit), N::lesser(limit, u));
+        scaled = gate;
+        if constexpr (shifted) {
+            scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));
+            factor = factor + constant<V>(1);
+        }
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// The value of a gated activation; `limit` is the clamp of the limited ones, and read by them alone.
+template <activation A, real V>
+    requires(detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::type_identity_t<V> limit) {
+    if constexpr (detail::limited_activation<A>) {
+        const detail::limited_gate<A, V> clamped(gate, up, limit);
+        return mul(detail::times_sigmoid(clamped.gate, clamped.scaled), clamped.factor);
+    } else if constexpr (A == activation::situ) {
+        using lane = detail::lane_of<V>;
+        const V bent = mul(detail::constant<V>(4), tanh(mul(gate, detail::constant<V>(lane(0.25)))));
+        const V bounded = mul(detail::constant<V>(25), tanh(mul(up, detail::constant<V>(lane(0.04)))));
+        return mul(mul(bent, sigmoid(gate)), bounded);
+    } else
+        return mul(detail::activation_value<A>(gate), up);
+}
+
+/// The value of a plain activation; `limit` is not read.
+template <activation A, real V>
+    requires(!detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate(V x, std::type_identity_t<V>) { return detail::activation_value<A>(x); }
+
+/// The gradients of both pre-activations for `d_out`, the gradient of the value.
+///
+/// A clamp passes its gradient where the argument equals the limit, and blocks it beyond. relu has slope 0 at 0.
+template <activation A, real V>
+    requires(detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::type_identity_t<V> up,
+                                                                std::type_identity_t<V> d_out,
+                                                                std::type_identity_t<V> limit) {
+    using N = number<V>;
+    const V one = detail::constant<V>(1);
+    if constexpr (detail::limited_activation<A>) {
+        const detail::limited_gate<A, V> clamped(gate, up, limit);
+        const V s = sigmoid(clamped.scaled), zero = detail::constant<V>(0);
+        const V d_gate = mul(mul(d_out, clamped.factor), detail::slope_of_times_sigmoid(s, clamped.scaled));
+        const V d_up = mul(d_out, mul(clamped.gate, s));
+        return {N::select(limit < gate, zero, d_gate), N::select(limit < detail::magnitude(up), zero, d_up)};
+    } else if constexpr (A == activation::situ) {
+        using lane = detail::lane_of<V>;
+        const V gate_tanh = tanh(mul(gate, detail::constant<V>(lane(0.25)))), s = sigmoid(gate);
+        const V up_tanh = tanh(mul(up, detail::constant<V>(lane(0.04))));
+        const V bent = mul(detail::constant<V>(4), gate_tanh), bounded = mul(detail::constant<V>(25), up_tanh);
+        const V gate_slope = N::fma(mul(bent, s), one - s, mul(N::fma(N::negate(gate_tanh), gate_tanh, one), s));
+        const V up_slope = N::fma(N::negate(up_tanh), up_tanh, one);
+        return {mul(mul(d_out, bounded), gate_slope), mul(mul(d_out, mul(bent, s)), up_slope)};
+    } else {
+        const auto [value, slope] = detail::activation_slope<A>(gate);
+        return {mul(mul(d_out, up), slope), mul(d_out, value)};
+    }
+}
+
+/// The gradient of the pre-activation for `d_out`, the gradient of the value; relu has slope 0 at 0.
+template <activation A, real V>
+    requires(!detail::gated_activation<A>)
+GATEFOLD_HD GATEFOLD_INLINE V activate_backward(V x, std::type_identity_t<V> d_out, std::type_identity_t<V>) {
+    return mul(d_out, detail::activation_slope<A>(x).slope);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Adds weighted expert outputs to the sums of their tokens; `first` sets the sums of all `tokens` to zero before.
+template <class Sum>
+struct combine_into {
+    Sum* sums;
+    index_t stride, tokens;
+    const Sum* weights = nullptr;  ///< by pair; null: one
+    const std::int32_t* pairs = nullptr;
+    int slots = 1;
+    bool first = true;
+};
+
+template <class Sum>
+struct rows_into {
+    Sum* rows;
+    index_t stride;
+};
+
+template <class Sum>
+GATEFOLD_INLINE const Sum* rows_of_target(const combine_into<Sum>& target) {
+    return target.sums;
+}
+template <class Sum>
+GATEFOLD_INLINE const Sum* rows_of_target(const rows_into<Sum>& target) {
+    return target.rows;
+}
+
+/// Where finished sums, or rows, are rounded to, once and by the part that finished them; null: nowhere.
+template <class T>
+struct round_into {
+    T* to = nullptr;
+    index_t stride = 0, rows = 0;
+    bool accumulate = false;  ///< adds to what is there
+};
+
+/// Rounds columns [c0, c1) of row t of `sums`.
+template <class Sum, class T>
+GATEFOLD_INLINE void round_row(const Sum* sums, index_t stride, const round_into<T>& result, index_t t, index_t c0,
+                               index_t c1) {
+    for (index_t c = c0; c < c1; c += lanes<Sum>) {
+        T* to = result.to + t * result.stride + c;
+        vec<Sum> sum = load_first<Sum>(sums + t * stride + c, c1 - c);
+        if (result.accumulate) sum = add(sum, load_first<Sum>(to, c1 - c));
+        store_first(to, sum, c1 - c);
+    }
+}
+
+/// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
+template <class Form>
+inline constexpr index_t step_rows = Form::block > 1 ? 2 : 1;
+
+/// After the first projection: bias, activation, dropout, and the result where the second projection reads it.
+template <class Form, activation Act, class T, bool Bias, class Drop>
+struct activate_tile {
+    using sum = typename Form::sum_type;
+    static constexpr int W = lanes<sum>;
+    static constexpr bool gated = is_gated(Act);
+    static constexpr int panel_features = gated ? W : 2 * W;
+
+    int ffn;
+    index_t padded, last_panel;
+    typename Form::row_type* tiles;  ///< activations of this expert's rows
+    const T* bias;
+    vec<sum> limit;
+    T *pre, *activated;  ///< kept for training; of this expert's rows, or null
+    [[no_unique_address]] Drop drop;
+
+    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
+    static constexpr bool narrow = numbers == 2 && GATEFOLD_AVX512;                  ///< W features are half a register
+    /// Activations of a tile's rows on their way into the order of the tile.
+    static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
+    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{narrow ? W / 2 : W}];
+
+    /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
+    GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
+        return tiles + r * padded + f / 32 * 32 * height + 32 * i + f % 32;
+    }
+    GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
+        return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
+    }
+    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, vec<sum> v) const {
+        if constexpr (Form::by_tiles) {
+            store(tile_row(r, height, i, f), v);
+        } else if constexpr (numbers == 2) {
+            store(reinterpret_cast<T*>(held[i]), v);
+        } else if constexpr (std::is_same_v<T, sum>) {
+            store(held[i], v);
+        } else {
+            T rounded[std::size_t{W}];
+            store(rounded, v);
+            store(held[i], load<sum>(rounded));
+        }
+    }
+    GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
+        const index_t count = (padded - f < W ? padded - f : W) / numbers;
+        if constexpr (narrow)
+            interleave_halves(column(r, height, f), height, held[0], count);
+        else if constexpr (!Form::by_tiles)
+            for (int first = 0; first < height; first += W)
+                interleave_square(column(r, height, f), height, held[0], first, count);
+    }
+
+    /// Stores the pre-activations of W features or less, as they are once a bias is added.
+    GATEFOLD_NOINLINE void keep(index_t r, int height, index_t f, index_t left, const sum* c, index_t row) const {
+        T* to = pre + r * (gated ? 2 : 1) * ffn + f;
+        for (int i = 0; i < height; ++i, c += row) {
+            for (int j = 0; j < (gated ? 2 : 1); ++j) {
+                vec<sum> value = load<sum>(c + j * W);
+                if constexpr (Bias) value = add(value, load_first<sum>(bias + j * ffn + f, left));
+                store_first(to, value, left);
+                to += ffn;
+            }
+        }
+    }
+    /// W features that all exist, and are kept nowhere else: nothing but arithmetic, so that rows overlap.
+    GATEFOLD_NOINLINE void whole(index_t r, int height, index_t f, const sum* c, index_t row) const {
+        const vec<sum> bound = limit;
+        [[maybe_unused]] vec<sum> of_value, of_upper;
+        if constexpr (Bias) of_value = load<sum>(bias + f);
+        if constexpr (Bias && gated) of_upper = load<sum>(bias + ffn + f);
+        alignas(64) square held;
+        for (int i = 0; i < height; ++i, c += row) {
+            vec<sum> value = load<sum>(c);
+            if constexpr (Bias) value = add(value, of_value);
+            if constexpr (gated) {
+                vec<sum> upper = load<sum>(c + W);
+                if constexpr (Bias) upper = add(upper, of_upper);
+                value = activate<Act>(value, upper, bound);
+            } else {
+                value = activate<Act>(value, bound);
+            }
+            hold(held, r, height, i, f, value);
+        }
+        put(held, r, height, f);
+    }
+    /// The same for any number of features, zeros behind them.
+    GATEFOLD_NOINLINE void edge(index_t r, int height, index_t f, index_t left, const sum* c, index_t row) const {
+        alignas(64) square held;
+        for (int i = 0; i < height; ++i, c += row) {
+            vec<sum> value = load<sum>(c);
+            if constexpr (Bias) value = add(value, load_first<sum>(bias + f, left));
+            if constexpr (gated) {
+                vec<sum> upper = load<sum>(c + W);
+                if constexpr (Bias) upper = add(upper, load_first<sum>(bias + ffn + f, left));
+                value = activate<Act>(value, upper, limit);
+            } else {
+                value = activate<Act>(value, limit);
+            }
+            value = drop.apply(value, r + i, f, left);
+            if (activated) store_first(activated + (r + i) * ffn + f, value, left);
+            hold(held, r, height, i, f, first_of(value, left));
+        }
+        put(held, r, height, f);
+    }
+
+    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
+        for (int half = 0; half < (gated ? 1 : 2); ++half, c += W) {
+            const index_t f = panel * panel_features + half * W, left = ffn - f;
+            if (padded <= f) break;
+            if (pre) keep(r, height, f, left, c, row);
+            if (std::is_same_v<Drop, no_dropout> && left >= W && !activated)
+                whole(r, height, f, c, row);
+            else
+                edge(r, height, f, left, c, row);
+        }
+        // Behind the last panel the second projection reads zeros up to a whole block of steps.
+        if (panel == last_panel) {
+            const index_t f = (last_panel + 1) * panel_features, missing = f < padded ? padded - f : 0;
+            if constexpr (Form::by_tiles) {
+                for (int i = 0; i < height && missing > 0; ++i)
+                    std::memset(static_cast<void*>(tile_row(r, height, i, f)), 0,
+                                static_cast<std::size_t>(missing) * sizeof(T));
+            } else {
+                std::memset(static_cast<void*>(column(r, height, f)), 0,
+                            static_cast<std::size_t>(missing / numbers * height) * sizeof(typename Form::row_type));
+            }
+        }
+    }
+};
+
+/// After the second projection: bias, then into the token's sum or the row's place.
+template <class Form, class T, bool Bias, class Target>
+struct deliver_tile {
+    using sum = typename Form::sum_type;
+    static constexpr int W = lanes<sum>;
+    static constexpr bool combines = std::is_same_v<Target, combine_into<sum>>;
+
+    int width;
+    index_t begin;  ///< first row of the expert
+    const T* bias;
+    const Target& target;
+
+    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
+        const index_t first = 2 * panel * W, left = width - first;
+        if (left >= 2 * W)
+            deliver(r, height, first, index_t{W}, index_t{W}, c, row);
+        else
+            deliver(r, height, first, left, left - W, c, row);
+    }
+
+    /// Columns [first, first + left) and the `beyond` ones of the second register.
+    GATEFOLD_INLINE void deliver(index_t r, int height, index_t first, index_t left, index_t beyond, const sum* c,
+                                 index_t row) const {
+        const Target into = target;  // a copy, which no store through `to` can change
+        for (int i = 0; i < height; ++i, c += row) {
+            sum* to;
+            sum weight = 1;
+            if constexpr (combines) {
+                index_t pair = begin + r + i, token = pair;
+                if (into.pairs) {
+                    // Pairs are counted in 32 bits: the shorter division.
+                    const auto at = static_cast<std::uint32_t>(into.pairs[pair]);
+                    pair = at;
+                    token = at / static_cast<std::uint32_t>(into.slots);
+                }
+                to = into.sums + token * into.stride;
+                if (into.weights) weight = into.weights[pair];
+            } else {
+                to = into.rows + (begin + r + i) * into.stride;
+            }
+            add_part(c, to, weight, first, left);
+            if (beyond > 0) add_part(c + W, to, weight, first + W, beyond);
+        }
+    }
+    GATEFOLD_INLINE void add_part(const sum* c, sum* to, sum weight, index_t column, index_t left) const {
+        vec<sum> z = load<sum>(c);
+        if constexpr (Bias) z = add(z, load_first<sum>(bias + column, left));
+        if constexpr (combines) z = number<vec<sum>>::fma(broadcast(weight), z, load_first<sum>(to + column, left));
+        store_first(to + column, z, left);
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/experts_order.hpp ----
+// The order in which a call takes panels where experts of many rows and of few come together.
+//
+//     counts ── merge_experts ──> merged: both classes, each ascending, in proportion ── panel_walk ──> (expert, panel)
+//                                                             └── the same walk, ahead: cpu/experts_fetch.hpp
+//
+// An expert of many rows leaves the memory idle, one of few rows the arithmetic. Taken one after the other, a call
+// waits for both in turn; panel by panel, the tiles of the ones fetch what the others read (bench
+// layer_forward/olmoe/bf16/tokens:64/threads:1/skew:1). No choice here changes a bit.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// An active expert; `lag` counts the changes between many and few rows among the experts up to it.
+struct ordered_expert {
+    std::int32_t expert, lag;
+};
+
+/// The active experts of a call, merged.
+struct merged_experts {
+    const ordered_expert* order;
+    index_t active, most_lag;
+};
+
+/// Whether taking panels across experts is predicted to save a fifth of the time that they take one by one, in units of
+/// a row: below the ridge an expert takes as long as its weights take to come from memory. A call that waits for memory
+/// on the whole is left as it is, since the kernels of few rows read faster than fetches between other tiles.
+inline bool worth_merging(const grouping& groups, index_t ridge) {
+    index_t active = 0, rows = 0, alone = 0;
+    for (int e = 0; e < groups.experts; ++e) {
+        const index_t n = groups.count(e);
+        if (n == 0) continue;
+        ++active;
+        rows += n;
+        alone += n > ridge ? n : ridge;
+    }
+    return rows >= active * ridge && 4 * alone > 5 * rows;
+}
+
+/// The active experts of one class, ascending.
+struct class_walk {
+    const grouping& groups;
+    index_t ridge;
+    bool many;
+    int expert = -1, lag = 0;
+    bool any = false, last = false;
+
+    /// Goes to the next expert of the class; groups.experts where there is none.
+    void next() {
+        while (++expert < groups.experts) {
+            const index_t n = groups.count(expert);
+            if (n == 0) continue;
+            const bool above = n >= ridge;
+            lag += any && above != last;
+            any = true;
+            last = above;
+            if (above == many) return;
+        }
+    }
+    bool there() const { return expert < groups.experts; }
+    /// How far the expert's arithmetic and its memory are apart.
+    index_t excess() const {
+        const index_t n = groups.count(expert);
+        return many ? n - ridge + 1 : ridge - n;
+    }
+};
+
+/// Fills `order`, which has room for all active experts: those of `ridge` rows and more and the others, each ascending,
+/// merged so that what one class has too much of and the other lacks is used up at the same pace.
+inline merged_experts merge_experts(const grouping& groups, index_t ridge, ordered_expert* order) {
+    index_t all[2] = {0, 0}, done[2] = {0, 0};
+    class_walk many{groups, ridge, true}, few{groups, ridge, false};
+    for (class_walk* walk : {&many, &few}) {
+        class_walk counting = *walk;
+        for (counting.next(); counting.there(); counting.next()) all[walk == &few] += counting.excess();
+        walk->next();
+    }
+    merged_experts merged{order, 0, 0};
+    while (many.there() || few.there()) {
+        const bool take_few = !many.there() || (few.there() && done[0] * all[1] > done[1] * all[0]);
+        class_walk& from = take_few ? few : many;
+        order[merged.active++] = {from.expert, from.lag};
+        if (from.lag > merged.most_lag) merged.most_lag = from.lag;
+        done[take_few] += from.excess();
+        from.next();
+    }
+    return merged;
+}
+
+/// The panels of a part in the order in which they are multiplied.
+///
+/// First projection: `together` experts of the merged order at a time, panel by panel, so that their rows stay in the
+/// caches. Second: all of them, expert e at panel (round - lag of e): experts of one class that stand side by side
+/// share a lag and come in their order, later ones a round behind, so that every panel sees the experts ascending
+/// although the classes are merged.
+struct panel_walk {
+    const ordered_expert* order;
+    index_t active, together, p0, p1;
+    bool lagging;
+    index_t left;  ///< panels to go, with this one
+    index_t first, round, at;
+
+    /// Tasks [begin, end) of the first projection, counted in the order of the walk.
+    static panel_walk of_first(const merged_experts& merged, index_t together, index_t panels, index_t begin,
+                               index_t end) {
+        const index_t first = begin / (together * panels) * together, rest = begin - first * panels;
+        const index_t size = merged.active - first < together ? merged.active - first : together;
+        panel_walk walk{merged.order, merged.active, together, 0, panels, false, end - begin, first, 0, first};
+        if (walk.left > 0) walk.round = rest / size, walk.at = first + rest % size;
+        return walk;
+    }
+    /// Panels [p0, p1) of the second projection.
+    static panel_walk of_second(const merged_experts& merged, index_t p0, index_t p1) {
+        panel_walk walk{merged.order, merged.active, merged.active, p0, p1, true, merged.active * (p1 - p0), 0, p0, 0};
+        if (walk.left > 0 && !walk.there()) ++walk.left, walk.next();
+        return walk;
+    }
+
+    bool done() const { return left == 0; }
+    int expert() const { return order[at].expert; }
+    index_t panel() const { return lagging ? round - order[at].lag : round; }
+    void next() {
+        if (--left == 0) return;
+        do {
+            const index_t end = first + together < active ? first + together : active;
+            if (++at < end) continue;
+            ++round;
+            if (!lagging && round == p1) round = p0, first = end;
+            at = first;
+        } while (!there());
+    }
+
+private:
+    bool there() const { return panel() >= p0 && panel() < p1; }
+};
+
+/// The task of the first projection before which tasks cost `cost`, or more by less than a task; cost(e) is that of a
+/// panel of expert e.
+template <class Cost>
+index_t task_at(const merged_experts& merged, index_t together, index_t panels, index_t cost, const Cost& cost_of) {
+    for (index_t first = 0; first < merged.active; first += together) {
+        const index_t end = first + together < merged.active ? first + together : merged.active;
+        index_t each = 0;
+        for (index_t i = first; i < end; ++i) each += cost_of(merged.order[i].expert);
+        if (cost >= each * panels) {
+            cost -= each * panels;
+            continue;
+        }
+        index_t task = first * panels + cost / each * (end - first), rest = cost % each;
+        for (index_t i = first; rest > 0; ++i, ++task) rest -= cost_of(merged.order[i].expert);
+        return task;
+    }
+    return merged.active * panels;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -6006,8 +6865,11 @@ struct sweep_blocks {
     /// Packed panels side by side where a block is one tile of that height.
     static constexpr int panels(int height) { return most_streams<Form>(height) / 2; }
     /// Bytes that a kernel for tiles of that height fetches ahead in packed streams: chains that restart take longer
-    /// over a byte, and memory is best asked earlier once rows make them wait for arithmetic.
-    static constexpr index_t ahead(int height) { return Form::block > 1 && height > 2 ? 2048 : 1024; }
+    /// over a byte, and memory is best asked earlier once rows make them wait for arithmetic, or where streams of
+    /// `steps` steps are so short that what comes between two panels is often.
+    static constexpr index_t ahead(int height, index_t steps) {
+        return (Form::block > 1 && height > 2) || steps * step_bytes <= 8192 ? 2048 : 1024;
+    }
     /// Steps of a packed panel between two visits of a tile: equal pieces such that one and its part of a tile's rows
     /// are half the second-level cache at most.
     static constexpr index_t packed_depth(index_t steps) {
@@ -6023,6 +6885,25 @@ struct sweep_blocks {
         round_up(static_cast<std::size_t>(hub_steps * step_bytes), memory_alignment);
     static constexpr std::size_t sum_bytes = std::size_t{rows} * 2 * W * sizeof(sum);
     static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
+};
+
+/// How experts of many and of few rows take turns (cpu/experts_order.hpp).
+template <class Form>
+struct turn_blocks {
+    using sum = typename Form::sum_type;
+    static constexpr index_t step_bytes =
+        index_t{lanes<sum>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
+
+    /// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
+    /// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
+    static constexpr index_t ridge =
+        7 * step_bytes / (lanes<sum> * static_cast<index_t>(sizeof(sum))) / (Form::widens && Form::step == 2 ? 2 : 1);
+    /// Experts whose panels take turns in the first projection: their rows stay in the caches.
+    static constexpr index_t together = 16;
+    /// Bytes fetched ahead where experts take turns.
+    static constexpr index_t ahead_of_turns = caches.second / 2;
+    /// Weights of a call that the caches may hold from the last one: nothing to wait for.
+    static constexpr index_t cached = 16 * caches.second;
 };
 
 /// How the sweep on a matrix unit is cut (cpu/experts_tiles.hpp): tiles of 16 rows, streams of 64 bytes per step.
@@ -6042,6 +6923,57 @@ struct unit_blocks {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/experts_fetch.hpp ----
+// What is fetched while panels of many experts are multiplied in turn: the same panels, some way ahead.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// What kernel calls fetch: the panels of a walk ahead of those that are multiplied, at the pace of the memory.
+struct panel_fetch {
+    panel_walk walk;  ///< at the panel that is fetched
+    const char* packed;
+    index_t expert_bytes, stream_bytes, used;  ///< `used`: of a stream, without what pads it
+    index_t ridge;
+    index_t most;  ///< bytes that may be ahead; what falls out of the second-level cache is slow to come back
+    index_t offset = 0, ahead = 0;  ///< of each of the two streams of a panel
+
+    /// The next `bytes` of the two streams are about to be multiplied.
+    void consume(index_t bytes) {
+        ahead -= bytes;
+        if (ahead >= 0) return;
+        pass(-ahead);
+        ahead = 0;
+    }
+    /// For a tile of that height: as much as memory delivers meanwhile, and what the next panel lacks where `left`
+    /// tiles come before it.
+    lookahead next(index_t steps, index_t step_bytes, index_t distance, int height, index_t left, const void* idle) {
+        lookahead fetch{distance, static_cast<const char*>(idle), 0, 0};
+        if (walk.done() || 2 * ahead >= most) return fetch;
+        const index_t bytes = steps * step_bytes, missing = (bytes - ahead) / left, there = used - offset;
+        index_t wanted = height < ridge ? bytes * height / ridge : bytes;
+        if (wanted < missing) wanted = missing;
+        if (wanted > there) wanted = there;
+        fetch.next = packed + walk.expert() * expert_bytes + walk.panel() * 2 * stream_bytes + offset;
+        fetch.half = stream_bytes;
+        fetch.advance = ceil_div(wanted, steps);
+        const index_t fetched = fetch.advance * steps < there ? fetch.advance * steps : there;
+        ahead += fetched;
+        pass(fetched);
+        return fetch;
+    }
+
+private:
+    void pass(index_t bytes) {
+        while (bytes > 0 && !walk.done()) {
+            const index_t there = used - offset, passed = there < bytes ? there : bytes;
+            offset += passed;
+            bytes -= passed;
+            if (offset == used) offset = 0, walk.next();
+        }
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6049,27 +6981,39 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 template <class T>
 struct panel_source {
     const T* packed;  ///< null: from `rows`
-    const T* then;    ///< what is read after the last panel, as packed
+    const T* then;    ///< what is read after the last panel, as packed or the first row of a panel
     index_t stream;
     panel_rows<T> rows;
+    panel_fetch* fetch = nullptr;  ///< where experts take turns: what calls fetch, in the place of `then`
 };
+
+/// Asks for what the first kernel call over these panels begins with, where few rows take two panels side by side.
+template <class T>
+GATEFOLD_INLINE void fetch_beginning(const panel_source<T>& source) {
+    for (int j = 0; source.packed && j < 4; ++j)
+        for (index_t byte = 0; byte < 1024; byte += 64)
+            prefetch<false>(reinterpret_cast<const char*>(source.packed + j * source.stream) + byte);
+}
 
 /// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
 /// that are done; none where the panel is at the edge of the matrix.
 template <class Form>
-GATEFOLD_INLINE index_t turn_rows(const panel_rows<typename Form::stream_type>& from, index_t panel, int height,
-                                  const typename Form::row_type* rows, typename Form::sum_type* sums) {
+GATEFOLD_INLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
+                                  int height, const typename Form::row_type* rows, typename Form::sum_type* sums) {
     constexpr int W = lanes<typename Form::sum_type>;
+    const auto& from = source.rows;
     const index_t steps = from.columns / (turned_steps<Form> * Form::step) * turned_steps<Form>;
     if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
     for (int half = 0; half < 2; ++half) {
-        const auto* next = reinterpret_cast<const char*>(from.template row<W>(panel + 1, half));
+        const auto* begin = from.template row<W>(panel, half);
+        const auto* next = reinterpret_cast<const char*>(last ? source.then + (begin - from.template row<W>(panel, 0))
+                                                              : from.template row<W>(panel + 1, half));
         const auto multiply = rows_kernel_for<Form>(height);
         if constexpr (Form::flushes) {
             const flush_subnormals mode;
-            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
         } else {
-            multiply(steps, rows, from.template row<W>(panel, half), from.columns, sums + half * W, 2 * W, next);
+            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
         }
     }
     return steps;
@@ -6092,16 +7036,20 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
         const index_t t1 = t0 + blocks::tiles < tiles.tiles ? t0 + blocks::tiles : tiles.tiles, r0 = tiles.begin(t0);
-        const bool alone = t1 - t0 == 1;
+        const bool alone = t1 - t0 == 1 && !source.fetch;
         const int together = alone && source.packed ? blocks::panels(static_cast<int>(tiles.begin(t1) - r0)) : 1;
         for (index_t p = p0; p < p1;) {
             const int panels = p + together <= p1 ? together : 1;
             const index_t row = index_t{panels} * 2 * W;
-            const index_t depth = !source.packed ? blocks::hub_steps / (2 * panels)
-                                  : alone        ? all_steps
-                                                 : blocks::packed_depth(all_steps);
+            // The last steps of panels side by side fetch from what comes next, and are a call of their own.
+            const index_t distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0), all_steps);
+            const index_t last_steps = panels == 2 ? distance / step_bytes : 0;
+            const index_t depth = !source.packed            ? blocks::hub_steps / (2 * panels)
+                                  : !alone                  ? blocks::packed_depth(all_steps)
+                                  : all_steps <= last_steps ? all_steps
+                                                            : all_steps - last_steps;
             const index_t turned = alone && !source.packed
-                                       ? turn_rows<Form>(source.rows, p, static_cast<int>(tiles.begin(t1) - r0),
+                                       ? turn_rows<Form>(source, p, p + 1 == p1, static_cast<int>(tiles.begin(t1) - r0),
                                                          rows + r0 * all_steps * row_elements, sums)
                                        : 0;
             for (index_t s0 = turned; s0 < all_steps; s0 += depth) {
@@ -6112,13 +7060,19 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                 if (source.packed) {
                     stream = source.stream;
                     b = source.packed + 2 * p * stream + s0 * step_elements;
-                    ahead.distance = blocks::ahead(static_cast<int>(tiles.begin(t0 + 1) - r0));
-                    if (panels == 1) {
+                    const T* following = p + panels < p1 ? source.packed + 2 * (p + panels) * stream : source.then;
+                    ahead.distance = distance;
+                    if (panels == 2) {
+                        // Where a stream ends, the beginning of the same one of the next panels, which is far from it.
+                        if (s0 + steps + last_steps > all_steps)
+                            ahead.distance +=
+                                (following - b - (all_steps - s0) * step_elements) * static_cast<index_t>(sizeof(T));
+                    } else if (source.fetch) {
+                        if (t0 == 0) source.fetch->consume(steps * step_bytes);
+                    } else {
                         // The rest of this panel, or what comes after it; each tile fetches its share. A lone tile
                         // reads the next panel line by line: with 5 rows a tenth faster than its two streams at once.
-                        const T* next = s0 + steps < all_steps ? b + steps * step_elements
-                                        : p + 1 < p1           ? source.packed + 2 * (p + 1) * stream
-                                                               : source.then;
+                        const T* next = s0 + steps < all_steps ? b + steps * step_elements : following;
                         ahead.next = reinterpret_cast<const char*>(next);
                         ahead.half = alone ? 64 : stream * static_cast<index_t>(sizeof(T));
                         ahead.advance = (alone ? 2 : 1) * step_bytes / (t1 - t0);
@@ -6139,13 +7093,14 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                     const int height = static_cast<int>(tiles.begin(t + 1) - begin);
                     const auto* a = rows + (begin * all_steps + s0 * height) * row_elements;
                     const kernel<Form> multiply = kernel_for_panels<Form>(panels, height);
+                    if (source.fetch) ahead = source.fetch->next(steps, step_bytes, distance, height, t1 - t, here);
                     if constexpr (Form::flushes) {
                         const flush_subnormals mode;
                         multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
                     } else {
                         multiply(steps, a, b, stream, sums + (begin - r0) * row, row, s0 == 0, ahead);
                     }
-                    ahead.next += ahead.advance * steps;
+                    if (!source.fetch) ahead.next += ahead.advance * steps;
                 }
             }
             for (int q = 0; q < panels; ++q)
@@ -6563,196 +7518,6 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/ops/activation.hpp ----
-// The activation between the two projections of an expert, forward and backward, on scalars and on vectors.
-//
-//     pre-activations gate, up ── activate<A> ──> a        da ── activate_backward<A> ──> d_gate, d_up
-//
-// Chains of core/math.hpp in the precision of V (float or double; storage types are widened before and rounded after),
-// so the bits are those of every tier and of CUDA. A NaN argument gives a NaN. An infinite one gives what the formula
-// gives in floating point: silu and gelu of +inf are +inf, of -inf a NaN, and their gradients there may be NaNs.
-
-namespace gatefold::inline v0 {
-
-namespace detail {
-
-/// As constants, so that device code needs no host function.
-template <activation A>
-inline constexpr bool gated_activation = is_gated(A);
-template <activation A>
-inline constexpr bool limited_activation = is_limited(A);
-
-}  // namespace detail
-
-/// The gradients of the two pre-activations of a gated activation.
-template <class V>
-struct gated_gradient {
-    V d_gate, d_up;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// The function of the gate (or of the only projection) and its derivative.
-template <class V>
-struct value_and_slope {
-    V value, slope;
-};
-
-/// x / (1 + e^(-t)) = x s(t): one division, and 0 where e^(-t) overflows.
-template <class V>
-GATEFOLD_HD GATEFOLD_INLINE V times_sigmoid(V x, V t) {
-    return number<V>::divide(x, constant<V>(1) + exp(number<V>::negate(t)));
-}
-
-/// d/dx of x s(t(x)) = s + x s (1 - s) t', for s = s(t).
-template <class V>
-GATEFOLD_HD GATEFOLD_INLINE V slope_of_times_sigmoid(V s, V x_slope) {
-    return number<V>::fma(mul(x_slope, s), constant<V>(1) - s, s);
-}
-
-/// s in gelu_tanh(x) = x s(t): (1 + tanh(y)) / 2 = s(2 y), with 2 y = t = x (c + c 0.044715 x^2), c = 2 sqrt(2 / pi).
-template <class V>
-struct gelu_tanh_constants {
-    static constexpr lane_of<V> linear = lane_of<V>(1.5957691216057307), cubic = lane_of<V>(0.07135481627260025);
-};
-
-/// phi(x) for the activations that are phi(x), or phi(gate) up.
-template <activation A, class V>
-GATEFOLD_HD GATEFOLD_INLINE V activation_value(V x) {
-    using N = number<V>;
-    if constexpr (A == activation::silu || A == activation::swiglu)
-        return times_sigmoid(x, x);
-    else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
-        using c = gelu_tanh_constants<V>;
-        return times_sigmoid(x, mul(x, N::fma(mul(x, x), constant<V>(c::cubic), constant<V>(c::linear))));
-    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
-        const V half = constant<V>(lane_of<V>(0.5));
-        return mul(x, N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half));
-    } else if constexpr (A == activation::relu || A == activation::reglu)
-        return N::greater(constant<V>(0), x);
-    else if constexpr (A == activation::relu_squared) {
-        const V positive = N::greater(constant<V>(0), x);
-        return mul(positive, positive);
-    } else {
-        static_assert(A == activation::identity || A == activation::bilinear);
-        return x;
-    }
-}
-
-template <activation A, class V>
-GATEFOLD_HD GATEFOLD_INLINE value_and_slope<V> activation_slope(V x) {
-    using N = number<V>;
-    const V zero = constant<V>(0), one = constant<V>(1);
-    if constexpr (A == activation::silu || A == activation::swiglu) {
-        const V s = sigmoid(x);
-        return {mul(x, s), slope_of_times_sigmoid(s, x)};
-    } else if constexpr (A == activation::gelu_tanh || A == activation::geglu_tanh) {
-        using c = gelu_tanh_constants<V>;
-        // Beyond 30, s is 0 or 1 and the slope with it; the bound keeps infinite products of a zero away.
-        const V bound = constant<V>(30), b = N::greater(N::negate(bound), N::lesser(bound, x)), square = mul(b, b);
-        const V s = sigmoid(mul(b, N::fma(square, constant<V>(c::cubic), constant<V>(c::linear))));
-        const V b_slope = mul(b, N::fma(square, constant<V>(3 * c::cubic), constant<V>(c::linear)));
-        return {mul(x, s), slope_of_times_sigmoid(s, b_slope)};
-    } else if constexpr (A == activation::gelu_erf || A == activation::geglu_erf) {
-        const V half = constant<V>(lane_of<V>(0.5)), density_of_zero = constant<V>(lane_of<V>(0.39894228040143268));
-        const V below = N::fma(half, erf(mul(x, constant<V>(lane_of<V>(0.70710678118654752)))), half);
-        const V density = mul(density_of_zero, exp(mul(mul(N::negate(half), x), x)));
-        return {mul(x, below), N::fma(x, density, below)};
-    } else if constexpr (A == activation::relu || A == activation::reglu) {
-        const V positive = N::greater(zero, x);
-        return {positive, N::select(zero < positive, one, positive)};
-    } else if constexpr (A == activation::relu_squared) {
-        const V positive = N::greater(zero, x);
-        return {mul(positive, positive), positive + positive};
-    } else {
-        static_assert(A == activation::identity || A == activation::bilinear);
-        return {x, one};
-    }
-}
-
-/// g s(alpha g) h(u) with g at most the limit and u within it: h(u) = u + 1 and alpha 1.702, or h(u) = u and alpha 1.
-template <activation A, class V>
-struct limited_gate {
-    static constexpr bool shifted = A == activation::clamped_swiglu;
-    V gate, scaled, factor;
-
-    GATEFOLD_HD GATEFOLD_INLINE limited_gate(V g, V u, V limit) {
-        using N = number<V>;
-        gate = N::lesser(limit, g);
-        factor = N::greater(N::negate(limit), N::lesser(limit, u));
-        scaled = gate;
-        if constexpr (shifted) {
-            scaled = N::mul(gate, constant<V>(lane_of<V>(1.702)));
-            factor = factor + constant<V>(1);
-        }
-    }
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// The value of a gated activation; `limit` is the clamp of the limited ones, and read by them alone.
-template <activation A, real V>
-    requires(detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate(V gate, std::type_identity_t<V> up, std::type_identity_t<V> limit) {
-    if constexpr (detail::limited_activation<A>) {
-        const detail::limited_gate<A, V> clamped(gate, up, limit);
-        return mul(detail::times_sigmoid(clamped.gate, clamped.scaled), clamped.factor);
-    } else if constexpr (A == activation::situ) {
-        using lane = detail::lane_of<V>;
-        const V bent = mul(detail::constant<V>(4), tanh(mul(gate, detail::constant<V>(lane(0.25)))));
-        const V bounded = mul(detail::constant<V>(25), tanh(mul(up, detail::constant<V>(lane(0.04)))));
-        return mul(mul(bent, sigmoid(gate)), bounded);
-    } else
-        return mul(detail::activation_value<A>(gate), up);
-}
-
-/// The value of a plain activation; `limit` is not read.
-template <activation A, real V>
-    requires(!detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate(V x, std::type_identity_t<V>) { return detail::activation_value<A>(x); }
-
-/// The gradients of both pre-activations for `d_out`, the gradient of the value.
-///
-/// A clamp passes its gradient where the argument equals the limit, and blocks it beyond. relu has slope 0 at 0.
-template <activation A, real V>
-    requires(detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE gated_gradient<V> activate_backward(V gate, std::type_identity_t<V> up,
-                                                                std::type_identity_t<V> d_out,
-                                                                std::type_identity_t<V> limit) {
-    using N = number<V>;
-    const V one = detail::constant<V>(1);
-    if constexpr (detail::limited_activation<A>) {
-        const detail::limited_gate<A, V> clamped(gate, up, limit);
-        const V s = sigmoid(clamped.scaled), zero = detail::constant<V>(0);
-        const V d_gate = mul(mul(d_out, clamped.factor), detail::slope_of_times_sigmoid(s, clamped.scaled));
-        const V d_up = mul(d_out, mul(clamped.gate, s));
-        return {N::select(limit < gate, zero, d_gate), N::select(limit < detail::magnitude(up), zero, d_up)};
-    } else if constexpr (A == activation::situ) {
-        using lane = detail::lane_of<V>;
-        const V gate_tanh = tanh(mul(gate, detail::constant<V>(lane(0.25)))), s = sigmoid(gate);
-        const V up_tanh = tanh(mul(up, detail::constant<V>(lane(0.04))));
-        const V bent = mul(detail::constant<V>(4), gate_tanh), bounded = mul(detail::constant<V>(25), up_tanh);
-        const V gate_slope = N::fma(mul(bent, s), one - s, mul(N::fma(N::negate(gate_tanh), gate_tanh, one), s));
-        const V up_slope = N::fma(N::negate(up_tanh), up_tanh, one);
-        return {mul(mul(d_out, bounded), gate_slope), mul(mul(d_out, mul(bent, s)), up_slope)};
-    } else {
-        const auto [value, slope] = detail::activation_slope<A>(gate);
-        return {mul(mul(d_out, up), slope), mul(d_out, value)};
-    }
-}
-
-/// The gradient of the pre-activation for `d_out`, the gradient of the value; relu has slope 0 at 0.
-template <activation A, real V>
-    requires(!detail::gated_activation<A>)
-GATEFOLD_HD GATEFOLD_INLINE V activate_backward(V x, std::type_identity_t<V> d_out, std::type_identity_t<V>) {
-    return mul(d_out, detail::activation_slope<A>(x).slope);
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6768,28 +7533,7 @@ struct kept_activations {
     T* activated = nullptr;
 };
 
-/// Adds weighted expert outputs to the sums of their tokens; `first` sets the sums of all `tokens` to zero before.
-template <class Sum>
-struct combine_into {
-    Sum* sums;
-    index_t stride, tokens;
-    const Sum* weights = nullptr;  ///< by pair; null: one
-    const std::int32_t* pairs = nullptr;
-    int slots = 1;
-    bool first = true;
-};
-
-template <class Sum>
-struct rows_into {
-    Sum* rows;
-    index_t stride;
-};
-
 // ---- memory
-
-/// Elements of a packed row per step: a pair of bf16 is one word, or two elements.
-template <class Form>
-inline constexpr index_t step_rows = Form::block > 1 ? 2 : 1;
 
 template <class E, class Form>
 constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
@@ -6797,7 +7541,9 @@ constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
         return round_up(static_cast<std::size_t>(rows * steps * step_rows<Form>) * sizeof(typename Form::row_type),
                         memory_alignment);
     };
-    return tiles(E::up_steps) + tiles(E::down_steps) + static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
+    const std::size_t order = round_up(static_cast<std::size_t>(rows) * sizeof(ordered_expert), memory_alignment);
+    return tiles(E::up_steps) + tiles(E::down_steps) + order +
+           static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
 }
 
 /// Scratch for at most `rows` rows of all experts together, in any order of sums.
@@ -6813,131 +7559,7 @@ constexpr std::size_t expert_scratch_bytes(int threads, index_t rows) {
     return bytes;
 }
 
-// ---- what becomes of finished sums
-
-/// After the first projection: bias, activation, dropout, and the result where the second projection reads it.
-template <class Form, activation Act, class T, bool Bias, class Drop>
-struct activate_tile {
-    using sum = typename Form::sum_type;
-    static constexpr int W = lanes<sum>;
-    static constexpr bool gated = is_gated(Act);
-    static constexpr int panel_features = gated ? W : 2 * W;
-
-    int ffn;
-    index_t padded, last_panel;
-    typename Form::row_type* tiles;  ///< activations of this expert's rows
-    const T* bias;
-    vec<sum> limit;
-    T *pre, *activated;  ///< kept for training; of this expert's rows, or null
-    [[no_unique_address]] Drop drop;
-
-    /// Activations of a tile's rows on their way into the order of the tile.
-    static constexpr int rows_held = Form::by_tiles ? 1 : round_up(Form::max_rows, W);
-    static constexpr index_t numbers = Form::step == 2 && Form::block == 1 ? 2 : 1;  ///< in an element of a row
-    using square = typename Form::row_type[std::size_t{rows_held}][std::size_t{W}];
-
-    /// Where the tile that begins with row r has feature f of its row i, or of all its rows.
-    GATEFOLD_INLINE T* tile_row(index_t r, int height, int i, index_t f) const {
-        return tiles + r * padded + f / 32 * 32 * height + 32 * i + f % 32;
-    }
-    GATEFOLD_INLINE typename Form::row_type* column(index_t r, int height, index_t f) const {
-        return tiles + r * (padded / Form::step) * step_rows<Form> + f / numbers * height;
-    }
-    GATEFOLD_INLINE void hold(square& held, index_t r, int height, int i, index_t f, const T* values) const {
-        if constexpr (Form::by_tiles)
-            std::memcpy(tile_row(r, height, i, f), values, std::size_t{W} * sizeof(T));
-        else if constexpr (numbers == 2)
-            std::memcpy(held[i], values, std::size_t{W} * sizeof(T));
-        else
-            store(held[i], load<sum>(values));
-    }
-    GATEFOLD_INLINE void put(const square& held, index_t r, int height, index_t f) const {
-        if constexpr (!Form::by_tiles) {
-            const index_t count = (padded - f < W ? padded - f : W) / numbers;
-            for (int first = 0; first < height; first += W)
-                interleave_square(column(r, height, f), height, held[0], first, count);
-        }
-    }
-
-    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        constexpr index_t rows_up = gated ? 2 : 1;
-        for (int half = 0; half < (gated ? 1 : 2); ++half) {
-            const index_t f = panel * panel_features + half * W, left = ffn - f, there = padded - f;
-            if (there <= 0) break;
-            alignas(64) square held;
-            for (int i = 0; i < height; ++i) {
-                vec<sum> value = load<sum>(c + i * row + half * W), upper = load<sum>(c + i * row + W);
-                if constexpr (Bias) {
-                    value = add(value, load_first<sum>(bias + f, left));
-                    if constexpr (gated) upper = add(upper, load_first<sum>(bias + ffn + f, left));
-                }
-                if (pre && left > 0) {
-                    T* to = pre + (r + i) * rows_up * ffn + f;
-                    store_first(to, value, left);
-                    if constexpr (gated) store_first(to + ffn, upper, left);
-                }
-                alignas(64) T values[std::size_t{W}];
-                if constexpr (gated)
-                    store(values, drop.apply(activate<Act>(value, upper, limit), r + i, f, left));
-                else
-                    store(values, drop.apply(activate<Act>(value, limit), r + i, f, left));
-                for (index_t j = left > 0 ? left : 0; j < W; ++j) values[j] = T{};
-                hold(held, r, height, i, f, values);
-                if (activated)
-                    for (index_t j = 0; j < (left < W ? left : W); ++j) activated[(r + i) * ffn + f + j] = values[j];
-            }
-            put(held, r, height, f);
-        }
-        // Behind the last panel the second projection reads zeros up to a whole block of steps.
-        if (panel == last_panel) {
-            const index_t f = (last_panel + 1) * panel_features, missing = f < padded ? padded - f : 0;
-            if constexpr (Form::by_tiles) {
-                for (int i = 0; i < height && missing > 0; ++i)
-                    std::memset(static_cast<void*>(tile_row(r, height, i, f)), 0,
-                                static_cast<std::size_t>(missing) * sizeof(T));
-            } else {
-                std::memset(static_cast<void*>(column(r, height, f)), 0,
-                            static_cast<std::size_t>(missing / numbers * height) * sizeof(typename Form::row_type));
-            }
-        }
-    }
-};
-
-/// After the second projection: bias, then into the token's sum or the row's place.
-template <class Form, class T, bool Bias, class Target>
-struct deliver_tile {
-    using sum = typename Form::sum_type;
-    static constexpr int W = lanes<sum>;
-    static constexpr bool combines = std::is_same_v<Target, combine_into<sum>>;
-
-    int width;
-    index_t begin;  ///< first row of the expert
-    const T* bias;
-    const Target& target;
-
-    GATEFOLD_INLINE void operator()(index_t panel, index_t r, int height, const sum* c, index_t row) const {
-        for (int i = 0; i < height; ++i) {
-            sum* to;
-            sum weight = 1;
-            if constexpr (combines) {
-                const index_t pair = target.pairs ? target.pairs[begin + r + i] : begin + r + i;
-                to = target.sums + pair / target.slots * target.stride;
-                if (target.weights) weight = target.weights[pair];
-            } else {
-                to = target.rows + (begin + r + i) * target.stride;
-            }
-            for (int half = 0; half < 2; ++half) {
-                const index_t column = (2 * panel + half) * W, left = width - column;
-                if (left <= 0) break;
-                vec<sum> z = load<sum>(c + i * row + half * W);
-                if constexpr (Bias) z = add(z, load_first<sum>(bias + column, left));
-                if constexpr (combines)
-                    z = number<vec<sum>>::fma(broadcast(weight), z, load_first<sum>(to + column, left));
-                store_first(to + column, z, left);
-            }
-        }
-    }
-};
+// ---- the rows of the first projection
 
 /// Brings the rows [low, high) that begin a tile there into the order of the kernels: gathered, scaled, converted.
 template <class Form, class X>
@@ -7006,7 +7628,7 @@ struct panels_of {
         if (packed)
             return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {nullptr, nullptr, 0,
+        return {nullptr, up + then * shape.up_rows * shape.width, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
@@ -7018,15 +7640,38 @@ struct panels_of {
                     shape.down_stream,
                     {}};
         }
-        return {nullptr, nullptr, 0, {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
+        return {nullptr,
+                down + (then * shape.width + p0 * 2 * W) * shape.ffn,
+                0,
+                {down + e * shape.width * shape.ffn, shape.ffn, 2 * W, 0, shape.width}};
     }
 };
+
+/// Whether the kernels fetch panels of other experts than their own: those of vectors, over plain packed weights.
+template <class Form, class Panels>
+inline constexpr bool takes_turns = !Form::by_tiles && requires(const Panels& weights) {
+    weights.packed;
+};
+
+/// What is fetched along a walk; `source` has the panels of the first expert.
+template <class Form, class T>
+panel_fetch fetch_of(const panel_walk& walk, const panel_source<T>& source, const expert_shape& shape, index_t steps) {
+    using blocks = turn_blocks<Form>;
+    constexpr auto size = static_cast<index_t>(sizeof(T));
+    return {walk,
+            reinterpret_cast<const char*>(source.packed),
+            shape.packed_elements * size,
+            source.stream * size,
+            steps * blocks::step_bytes,
+            blocks::ridge,
+            blocks::ahead_of_turns};
+}
 
 template <class Form, activation Act, class T, bool Bias, class Context, class X, class Target, class Panels,
           class Drop = no_dropout>
 GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_shape& shape, const expert_input<X>& in,
                                  const Panels& weights, typename Form::sum_type limit, const kept_activations<T>& keep,
-                                 const Target& target, const Drop& drop = {}) {
+                                 const Target& target, const Drop& drop = {}, const round_into<T>& result = {}) {
     using sum = typename Form::sum_type;
     using element = typename Form::row_type;
     using tiles_type = typename Form::tiles_type;
@@ -7038,6 +7683,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     carver memory(scratch);
     element* x = memory.take<element>(rows * up_row);
     element* activated = memory.take<element>(rows * down_row);
+    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(rows);
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };
 
@@ -7045,16 +7691,14 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     constexpr index_t bytes_each = 16384;
     index_t active = 0;
     for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
-    const index_t worth = 1 + active * shape.packed_elements * static_cast<index_t>(sizeof(T)) / bytes_each;
+    constexpr auto element_bytes = static_cast<index_t>(sizeof(T));
+    const index_t worth = 1 + active * shape.packed_elements * element_bytes / bytes_each;
     const int parts = worth < ctx.threads() ? static_cast<int>(worth) : ctx.threads();
 
-    if (parts == 1 || (rows - first_row) * shape.width <= 8192)
-        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
-    else
-        ctx.parallel(parts, [&](int part) {
-            pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
-                            first_row + share(rows - first_row, part + 1, parts), x);
-        });
+    const auto pack = [&](int part) {
+        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
+                        first_row + share(rows - first_row, part + 1, parts), x);
+    };
 
     const auto next_of = [&](int e) {
         for (int f = e + 1; f < groups.experts; ++f)
@@ -7071,46 +7715,101 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     };
     index_t total = 0;
     for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
-    ctx.parallel(parts, [&](int part) {
+    const auto up_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
+        const index_t begin = groups.begin(e);
+        sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps, source, p0, p1,
+                         own_of(part),
+                         activate_tile<Form, Act, T, Bias, Drop>{
+                             shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
+                             weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
+                             keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
+                             keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
+    };
+    const auto down_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
+        const index_t begin = groups.begin(e);
+        sweep_with<Form>(tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps, source,
+                         p0, p1, own_of(part),
+                         deliver_tile<Form, T, Bias, Target>{
+                             shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
+    };
+
+    // Experts of many and of few rows take turns where that is worth it.
+    merged_experts merged{nullptr, 0, 0};
+    if constexpr (takes_turns<Form, Panels>)
+        if (weights.packed && active * shape.packed_elements * element_bytes > turn_blocks<Form>::cached &&
+            worth_merging(groups, turn_blocks<Form>::ridge))
+            merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
+
+    // Behind its last panel a part reads its first ones of the second projection.
+    const auto up_source = [&](int e, bool last, int part) {
+        auto source = weights.up_panels(e, next_of(e));
+        if (last || next_of(e) == e)
+            source.then = weights.down_panels(e, next_of(-1), share(shape.down_panels, part, parts)).then;
+        return source;
+    };
+    const auto up = [&](int part) {
         const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
+        if constexpr (takes_turns<Form, Panels>) {
+            if (merged.active > 0) {
+                using blocks = turn_blocks<Form>;
+                const auto task = [&](index_t at) {
+                    return task_at(merged, blocks::together, shape.up_panels, at, cost);
+                };
+                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(low), task(high));
+                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0), shape, shape.up_steps);
+                for (; !walk.done(); walk.next()) {
+                    auto source = weights.up_panels(walk.expert(), walk.expert());
+                    source.fetch = &fetch;
+                    up_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
+                }
+                return;
+            }
+        }
         index_t before = 0;
         for (int e = 0; e < groups.experts; ++e) {
-            const index_t each = cost(e), first = before, begin = groups.begin(e);
+            const index_t each = cost(e), first = before;
             before += each * shape.up_panels;
             if (each == 0 || before <= low || first >= high) continue;
             const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
             const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            sweep_with<Form>(
-                tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps,
-                weights.up_panels(e, next_of(e)), p0, p1, own_of(part),
-                activate_tile<Form, Act, T, Bias, Drop>{
-                    shape.ffn, shape.padded, shape.up_panels - 1, activated + begin * down_row,
-                    weights.up_bias + (Bias ? index_t{e} * shape.up_rows : 0), broadcast<sum>(limit),
-                    keep.pre ? keep.pre + begin * shape.up_rows : nullptr,
-                    keep.activated ? keep.activated + begin * shape.ffn : nullptr, drop.of_expert(e, begin)});
+            up_of(part, e, up_source(e, before >= high, part), p0, p1);
         }
-    });
+    };
 
-    // Second projection: a part owns output columns and takes the experts in ascending order.
-    ctx.parallel(parts, [&](int part) {
+    // Second projection: a part owns output columns, in each of which the experts come in ascending order.
+    const auto down = [&](int part) {
         const index_t p0 = share(shape.down_panels, part, parts), p1 = share(shape.down_panels, part + 1, parts);
         if (p0 == p1) return;
+        const index_t c0 = p0 * 2 * W, c1 = p1 * 2 * W < shape.width ? p1 * 2 * W : shape.width;
         if constexpr (std::is_same_v<Target, combine_into<sum>>) {
-            const index_t c0 = p0 * 2 * W, c1 = p1 * 2 * W < shape.width ? p1 * 2 * W : shape.width;
             if (target.first)
                 for (index_t t = 0; t < target.tokens; ++t)
                     for (index_t c = c0; c < c1; ++c) target.sums[t * target.stride + c] = 0;
         }
-        for (int e = 0; e < groups.experts; ++e) {
-            if (groups.count(e) == 0) continue;
-            const index_t begin = groups.begin(e);
-            sweep_with<Form>(
-                tiles_type(groups.count(e), max_rows), activated + begin * down_row, shape.down_steps,
-                weights.down_panels(e, next_of(e), p0), p0, p1, own_of(part),
-                deliver_tile<Form, T, Bias, Target>{shape.width, begin,
-                                                    weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
+        if (merged.active > 0) {
+            if constexpr (takes_turns<Form, Panels>) {
+                auto walk = panel_walk::of_second(merged, p0, p1);
+                panel_fetch fetch = fetch_of<Form>(walk, weights.down_panels(0, 0, 0), shape, shape.down_steps);
+                for (; !walk.done(); walk.next()) {
+                    auto source = weights.down_panels(walk.expert(), walk.expert(), p0);
+                    source.fetch = &fetch;
+                    down_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
+                }
+            }
+        } else {
+            for (int e = 0; e < groups.experts; ++e)
+                if (groups.count(e) > 0) down_of(part, e, weights.down_panels(e, next_of(e), p0), p0, p1);
         }
-    });
+        if (result.to)
+            for (index_t t = 0; t < result.rows; ++t)
+                round_row(rows_of_target(target), target.stride, result, t, c0, c1);
+    };
+
+    // Few rows are packed before another thread has woken, and while the first weights come.
+    if (parts > 1 && (rows - first_row) * shape.width > 8192) return ctx.parallel(parts, pack, up, down);
+    if (rows > first_row) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
+    pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
+    ctx.parallel(parts, up, down);
 }
 
 /// Whether weights hold their matrices in a form of their own and know how the stage reads it.
@@ -7124,7 +7823,7 @@ template <class E, class Context, class X, class Weights, class Target, class Dr
     requires(!brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target, const Drop& drop = {}) {
+                 const Target& target, const Drop& drop = {}, const round_into<typename E::value_type>& result = {}) {
     using T = typename E::value_type;
     panels_of<T, E::W, E::gated> panels{nullptr, nullptr, nullptr, weights.up_bias, weights.down_bias, shape_of<E>};
     if constexpr (std::is_same_v<Weights, packed_weights<T>>)
@@ -7134,25 +7833,25 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
     if constexpr (std::is_same_v<T, bf16>) {
         if (resolve(sums) == order::dot)
             return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep, target,
-                                                           drop);
+                                                           drop, result);
     }
 #if GATEFOLD_AMX
     if constexpr (std::is_same_v<T, bf16>) {
         if (may_use_tiles())
             return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit,
-                                                                           keep, target, drop);
+                                                                           keep, target, drop, result);
     }
 #endif
     run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                target, drop);
+                                                                target, drop, result);
 }
 
 template <class E, class Context, class X, class Weights, class Target, class Drop = no_dropout>
     requires(brings_stage<Weights>)
 void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, const Weights& weights,
                  typename E::sum_type limit, order sums, const kept_activations<typename E::value_type>& keep,
-                 const Target& target, const Drop& drop = {}) {
-    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop);
+                 const Target& target, const Drop& drop = {}, const round_into<typename E::value_type>& result = {}) {
+    weights.template run<E>(ctx, scratch, in, limit, sums, keep, target, drop, result);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -7544,6 +8243,210 @@ void latent_inputs_backward(context<cpu>& ctx, std::byte* scratch, const W& w, c
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/one_token.hpp ----
+// Forward of one token through a layer whose weights stay in a core's caches: no workspace, no plan, no threads.
+//
+//     x ── chains of the router ──> z[N] ── route_token ──> ids, weights ── experts ascending: one_row ──> sums ──> y
+//
+// Taken at inference by packed layers of small experts (takes_one_token); everything else, and every batch, goes the
+// way of forward.hpp, whose bits these are. Everything lies on the stack.
+
+// ---- gatefold/cpu/one_row.hpp ----
+// One row through one packed expert, without tiles, plan or scratch: what a call costs whose weights are in a cache.
+//
+//     x[H] ──× panels, 4 streams at a time ──> registers ── bias, activation ──> row[F] ──× down streams ──> z[H]
+//
+// A packed row is the row itself, so the first projection reads x as it lies. Where a result fits into a few registers
+// (H up to 8 of them), each group of features is multiplied on as soon as it is there: z has as few chains as it has
+// registers, and waits for them while the next group is computed. The same sums as run_experts().
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Whether a form's kernel may be inlined: not where it has to run in a mode that flushes subnormals.
+template <class Form>
+inline constexpr bool is_inlined = Form::block == 1 && !Form::flushes;
+
+/// Adds a row of `steps` steps times NV streams to sums; in a form that restarts or flushes, from zero sums only.
+template <class Form, int NV>
+GATEFOLD_INLINE void add_row(vec<typename Form::sum_type>* sums, index_t steps, const typename Form::row_type* a,
+                             const typename Form::stream_type* b, index_t stream) {
+    using sum = typename Form::sum_type;
+    constexpr int width = lanes<sum>;
+    if constexpr (is_inlined<Form>) {
+        GATEFOLD_PRAGMA(GCC unroll 8)
+        for (index_t k = 0; k < steps; ++k, b += width * Form::step) {
+            vec<sum> x = Form::row(a + k);
+            keep_apart(x.raw);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) sums[j] = Form::multiply_add(x, Form::weights(b + j * stream), sums[j]);
+        }
+    } else {
+        alignas(64) sum c[std::size_t{NV}][std::size_t{width}];
+        const lookahead ahead{0, reinterpret_cast<const char*>(b), 0, 0};
+        const flush_subnormals mode;
+        multiply<Form, 1, NV>(steps, a, b, stream, c[0], NV * width, true, ahead);
+        for (int j = 0; j < NV; ++j) sums[j] = load<sum>(c[j]);
+    }
+}
+
+/// A row as the kernels of a form read it, padded to whole steps. Numbers are rounded to T as they are kept.
+template <class Form, class T, int Columns>
+struct kept_row {
+    using sum = typename Form::sum_type;
+    static constexpr bool pairs = Form::step == 2 && Form::block == 1;  ///< two bf16 in an element
+    static constexpr int width = lanes<sum>, padded = round_up(Columns, Form::padding);
+    using number_type = std::conditional_t<pairs, T, sum>;
+    alignas(64) number_type numbers[std::size_t{round_up(padded, width)}];
+
+    GATEFOLD_INLINE kept_row() {
+        for (int i = Columns; i < padded; ++i) numbers[i] = number_type{};
+    }
+    GATEFOLD_INLINE void put(int f, vec<sum> values) {
+        if constexpr (!std::is_same_v<number_type, T>) {
+            alignas(64) T rounded[std::size_t{width}];
+            store(rounded, values);
+            values = load<sum>(rounded);
+        }
+        if constexpr (Columns % width == 0)
+            store(numbers + f, values);
+        else
+            store_first(numbers + f, values, Columns - f);
+    }
+    GATEFOLD_INLINE const typename Form::row_type* data() const {
+        return reinterpret_cast<const typename Form::row_type*>(numbers);
+    }
+
+    /// The row `x` itself where kernels can read it as it lies, otherwise a copy in `room`.
+    GATEFOLD_INLINE static const typename Form::row_type* of(const T* x, kept_row& room) {
+        if constexpr (std::is_same_v<number_type, T> && padded == Columns) {
+            return reinterpret_cast<const typename Form::row_type*>(x);
+        } else {
+            constexpr int whole = Columns / width * width;
+            for (int f = 0; f < whole; f += width) room.put(f, load<sum>(x + f));
+            if constexpr (whole < Columns) room.put(whole, load_first<sum>(x + whole, Columns - whole));
+            return room.data();
+        }
+    }
+};
+
+/// One expert's packed matrices and biases.
+template <class E, class T = typename E::value_type>
+struct one_expert {
+    const T *packed, *up_bias, *down_bias;
+
+    GATEFOLD_INLINE one_expert(const packed_weights<T>& all, index_t e)
+        : packed(reinterpret_cast<const T*>(all.data) + e * E::packed_elements),
+          up_bias(E::bias ? all.up_bias + e * E::up_rows : nullptr),
+          down_bias(E::bias ? all.down_bias + e * E::width : nullptr) {}
+};
+
+/// One row through one expert: deliver(h, z) gets the outputs from h on, a register at a time.
+template <class E, class Form>
+struct one_row {
+    using T = typename E::value_type;
+    using sum = typename Form::sum_type;
+    static constexpr int W = lanes<sum>, features_of_two = E::gated ? W : 2 * W;
+    /// Registers of features in the first projection, gate and up rows apart; of outputs in the second.
+    static constexpr int up_vectors = E::gated ? 2 * E::up_panels : ceil_div(E::ffn, W),
+                         down_vectors = ceil_div(E::width, W);
+    static constexpr bool at_once = is_inlined<Form> && down_vectors <= vector_registers / 4;
+    /// Streams of a kernel that has those of a whole panel only.
+    static constexpr int least = is_inlined<Form> ? 1 : 2;
+    static constexpr index_t step_elements = index_t{W} * Form::step;
+
+    using input_row = kept_row<Form, T, E::width>;
+    using inner_row = kept_row<Form, T, E::ffn>;
+
+    const one_expert<E>& weights;
+    const typename Form::row_type* x;
+    vec<sum> limit;
+
+    /// Activations of NV registers of the first projection from register `first` on.
+    template <int NV>
+    GATEFOLD_INLINE void activate_registers(int first, inner_row& row) const {
+        vec<sum> sums[std::size_t{NV}];
+        GATEFOLD_UNROLL
+        for (int j = 0; j < NV; ++j) sums[j] = zeros<sum>();
+        add_row<Form, NV>(sums, E::up_steps, x, weights.packed + first * E::up_stream, E::up_stream);
+        GATEFOLD_UNROLL
+        for (int j = 0; j < NV; j += E::gated ? 2 : 1) {
+            const int f = (first + j) / 2 * features_of_two + (E::gated ? 0 : (first + j) % 2 * W), left = E::ffn - f;
+            vec<sum> value = sums[j], upper = sums[E::gated ? j + 1 : j];
+            if constexpr (E::bias) {
+                value = add(value, load_first<sum>(weights.up_bias + f, left));
+                if constexpr (E::gated) upper = add(upper, load_first<sum>(weights.up_bias + E::ffn + f, left));
+            }
+            if constexpr (E::gated)
+                row.put(f, activate<E::act>(value, upper, limit));
+            else if (left > 0)
+                row.put(f, activate<E::act>(value, limit));
+        }
+    }
+
+    /// Registers [first, down_vectors) of the outputs, NV at a time.
+    template <int NV, class Deliver>
+    GATEFOLD_INLINE int deliver_registers(int first, const inner_row& row, const Deliver& deliver) const {
+        for (; first + NV <= round_up(down_vectors, least); first += NV) {
+            vec<sum> z[std::size_t{NV}];
+            for (int j = 0; j < NV; ++j) z[j] = zeros<sum>();
+            add_row<Form, NV>(z, E::down_steps, row.data(), down(first), E::down_stream);
+            for (int j = 0; j < NV; ++j)
+                if (first + j < down_vectors) deliver_one(first + j, z[j], deliver);
+        }
+        return first;
+    }
+
+    template <class Deliver>
+    GATEFOLD_INLINE void operator()(const Deliver& deliver) const {
+        inner_row row;
+        constexpr int padded_up = round_up(up_vectors, least);
+        if constexpr (at_once) {
+            vec<sum> z[std::size_t{down_vectors}];
+            for (int j = 0; j < down_vectors; ++j) z[j] = zeros<sum>();
+            index_t done = 0;
+            const auto multiply_on = [&](int vectors) {
+                const index_t features = E::gated ? vectors / 2 * W : vectors * W, all = E::down_steps;
+                const index_t steps = features / Form::step < all ? features / Form::step : all;
+                add_row<Form, down_vectors>(z, steps - done, row.data() + done, down(0) + done * step_elements,
+                                            E::down_stream);
+                done = steps;
+            };
+            int first = 0;
+            for (; first + 4 <= padded_up; first += 4) {
+                activate_registers<4>(first, row);
+                multiply_on(first + 4);
+            }
+            if constexpr (padded_up % 4 >= 2) {
+                activate_registers<2>(first, row);
+                first += 2;
+            }
+            if constexpr (padded_up % 2 == 1) activate_registers<1>(first, row);
+            if (done < E::down_steps) multiply_on(up_vectors + 2 * W);
+            for (int j = 0; j < down_vectors; ++j) deliver_one(j, z[j], deliver);
+        } else {
+            int first = 0;
+            for (; first + 4 <= padded_up; first += 4) activate_registers<4>(first, row);
+            if constexpr (padded_up % 4 >= 2) {
+                activate_registers<2>(first, row);
+                first += 2;
+            }
+            if constexpr (padded_up % 2 == 1) activate_registers<1>(first, row);
+            first = deliver_registers<4>(0, row, deliver);
+            first = deliver_registers<2>(first, row, deliver);
+            if constexpr (is_inlined<Form>) deliver_registers<1>(first, row, deliver);
+        }
+    }
+
+private:
+    GATEFOLD_INLINE const T* down(int first) const { return weights.packed + E::up_elements + first * E::down_stream; }
+    template <class Deliver>
+    GATEFOLD_INLINE void deliver_one(int j, vec<sum> z, const Deliver& deliver) const {
+        if constexpr (E::bias) z = add(z, load_first<sum>(weights.down_bias + j * W, E::width - j * W));
+        deliver(j, z);
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/packed.hpp ----
 // Packing a layer's experts on the CPU, and reading them back as what the expert stage takes.
 
@@ -7657,9 +8560,10 @@ constexpr std::size_t packed_layer_bytes() {
     if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
     return bytes;
 }
-/// Whether a layer's packed form is larger than what caches keep.
+/// Whether a layer is packed past the caches: where they would not keep its weights, its packed form and as much again
+/// of what the program does meanwhile (bench pack_touched).
 template <layer_type L>
-inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches;
+inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches / 4;
 template <layer_type L>
 std::byte* packed_at(std::byte* matrices, int e) {
     return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
@@ -7719,68 +8623,6 @@ auto shared_weights(const W& w) {
         return packed_weights<T>{packed_at<L>(w.matrices.data(), L::local_experts), up_bias, down_bias};
     else
         return hub_weights<T>{w.shared_gate_up.data(), w.shared_down.data(), up_bias, down_bias};
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/plan.hpp ----
-// The plan on the CPU: a counting sort of (token, slot) pairs by expert.
-//
-//     ids[T*S] ──> counts[part][N] ──> starts (expert-major, parts in order) ──> rows, place
-//
-// Stable, because parts are consecutive runs of pairs and their starts follow in that order; the number of parts
-// changes who counts, never the result. Two passes over the ids, one over N counts per part.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Below this many pairs a second thread costs more than it counts.
-inline constexpr index_t pairs_per_part = 8192;
-
-inline constexpr std::size_t plan_scratch_bytes(int choices, int threads) {
-    return static_cast<std::size_t>(threads) * static_cast<std::size_t>(choices) * sizeof(std::int32_t);
-}
-
-/// Builds the plan for `ids`; a pair with id -1, or with kept[pair] == 0 where `kept` is given, goes to no expert.
-///
-/// Ids must lie in [-1, choices). Rows past offsets[choices] are not written.
-inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept, int choices,
-                       const plan_view<cpu>& out, std::byte* scratch) {
-    const index_t pairs = out.tokens * out.slots;
-    const index_t most_parts = ceil_div(pairs, pairs_per_part);
-    const int parts = most_parts < ctx.threads() ? static_cast<int>(most_parts < 1 ? 1 : most_parts) : ctx.threads();
-    auto* starts = reinterpret_cast<std::int32_t*>(scratch);
-    const auto first_pair = [&](int part) { return pairs * part / parts; };
-    const auto expert_of = [&](index_t pair) { return kept && !kept[pair] ? -1 : ids[pair]; };
-
-    ctx.parallel(parts, [&](int part) {
-        std::int32_t* counts = starts + index_t{part} * choices;
-        for (int e = 0; e < choices; ++e) counts[e] = 0;
-        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
-            const std::int32_t e = expert_of(pair);
-            if (e >= 0) ++counts[e];
-        }
-    });
-
-    std::int32_t running = 0;
-    for (int e = 0; e < choices; ++e) {
-        out.offsets[e] = running;
-        for (int part = 0; part < parts; ++part) {
-            std::int32_t& slot = starts[index_t{part} * choices + e];
-            const std::int32_t count = slot;
-            slot = running;
-            running += count;
-        }
-    }
-    out.offsets[choices] = running;
-
-    ctx.parallel(parts, [&](int part) {
-        std::int32_t* next = starts + index_t{part} * choices;
-        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
-            const std::int32_t e = expert_of(pair);
-            const std::int32_t row = e < 0 ? -1 : next[e]++;
-            out.place[pair] = row;
-            if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
-        }
-    });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -8837,6 +9679,274 @@ struct routing_impl<cpu> {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
+/// Packed bytes of one expert up to which a token goes alone: a quarter of the smallest second-level cache of the tiers
+/// that have four registers of floats in it, beyond which a call waits for its weights, not for its parts.
+inline constexpr std::size_t small_expert_bytes = std::size_t{256} << 10;
+/// Bytes of a row on the stack, and experts whose logits are chains of their own.
+inline constexpr int small_row_bytes = 8192, small_choices = 32;
+
+template <class E>
+inline constexpr bool is_small_expert = packed_bytes<E>() <= small_expert_bytes &&
+                                        (E::width > E::ffn ? E::width : E::ffn) * 4 <= small_row_bytes;
+
+/// Whether a router is one product at inference, and its choice one of each token by itself.
+template <layer_type L>
+constexpr bool routes_one_token() {
+    constexpr router_config r = L::c.router;
+    constexpr bool one_product = r.logits == projection::linear && r.input == router_input::tokens &&
+                                 r.transform != logit_transform::residual && r.transform != logit_transform::normalised;
+    return one_product && L::choices <= small_choices && L::choices == L::experts && !drops(L::c) &&
+           r.select != selection::expert_choice && r.from != score::softmax_tokens;
+}
+
+/// Whether inference of one token takes this way.
+template <class W, layer_type L = typename W::layer_type>
+constexpr bool takes_one_token() {
+    if constexpr (!is_packed<W> || !std::is_same_v<typename W::backend, cpu>) {
+        return false;
+    } else {
+        bool fits = is_small_expert<routed_expert<L>> && (L::shared_ffn == 0 || is_small_expert<shared_expert<L>>);
+        if constexpr (!L::is_dense)
+            fits = fits && routes_one_token<L>() && L::c.latent == 0 && !L::c.router.input_times_k &&
+                   L::c.router.acts_on == weight_at::output;
+        return fits;
+    }
+}
+
+/// One step of a chain, as vectors take it: rounded once where the target has such an instruction.
+template <class A>
+GATEFOLD_INLINE A chain_step(A a, A b, A c) {
+#if GATEFOLD_HARDWARE_FMA
+    return gatefold::fma(a, b, c);
+#else
+    return gatefold::mul(a, b) + c;
+#endif
+}
+
+/// The logits of one token: each a chain of its own, as many side by side as hide their latency.
+template <class W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE void one_token_logits(const W& w, const typename L::value_type* x, typename L::accumulate_type* z) {
+    using A = typename L::accumulate_type;
+    constexpr int H = L::hidden, N = L::choices, together = N < 8 ? N : 8;
+    const auto chains = [&]<int... At>(int first, std::integer_sequence<int, At...>) {
+        const auto* row = w.router.data() + index_t{first} * H;
+        A sums[] = {(static_cast<void>(At), A(0))...};
+        for (int h = 0; h < H; ++h) {
+            const A v = to_accumulate(x[h]);
+            ((sums[At] = chain_step<A>(v, to_accumulate(row[At * H + h]), sums[At])), ...);
+        }
+        ((z[first + At] = sums[At]), ...);
+    };
+    int first = 0;
+    for (; first + together <= N; first += together) chains(first, std::make_integer_sequence<int, together>{});
+    if constexpr (N % together != 0) chains(first, std::make_integer_sequence<int, N % together>{});
+    for (int e = 0; e < N; ++e) {
+        if constexpr (L::c.router.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
+        if constexpr (L::c.router.logits_in == precision::storage)
+            z[e] = to_accumulate(from_accumulate<typename L::value_type>(z[e]));
+    }
+}
+
+/// One token of a batch: what experts and router read, ids given from outside or null, and its number.
+template <layer_type L>
+struct one_token {
+    const typename L::value_type *x, *router_x;
+    const std::int32_t* chosen = nullptr;
+    index_t number = 0;
+};
+
+/// What a token's routing comes to: its experts and their weights.
+template <layer_type L>
+struct one_routing {
+    std::int32_t ids[std::size_t{L::slots}];
+    typename L::accumulate_type weights[std::size_t{L::slots}];
+
+    /// Slots that hold an expert, by ascending expert; equal ones as they stand.
+    GATEFOLD_INLINE int ascending(int* order) const {
+        int count = 0;
+        for (int s = 0; s < L::slots; ++s) {
+            if (ids[s] < 0) continue;
+            int at = count++;
+            for (; at > 0 && ids[order[at - 1]] > ids[s]; --at) order[at] = order[at - 1];
+            order[at] = s;
+        }
+        return count;
+    }
+};
+
+template <class W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE void route_one(context<cpu>& ctx, const W& w, const one_token<L>& in, const options<L>& o,
+                               one_routing<L>& to) {
+    using A = typename L::accumulate_type;
+    A z[std::size_t{L::choices}], keys[std::size_t{L::choices}];
+    one_token_logits(w, in.router_x, z);
+    routing_report& report = ctx.report();
+    ++report.tokens;
+    for (int e = 0; e < L::choices; ++e) {
+        report.nan_logits += is_nan(z[e]) ? 1 : 0;
+        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
+    }
+    const bool undecided = is_undecided(z, L::choices), given = in.chosen != nullptr;
+    report.undecided += undecided ? 1 : 0;
+    for (int s = 0; given && s < L::slots; ++s) to.ids[s] = in.chosen[s];
+    route_token<L>(z, undecided, given, selection_bias_of(w), expert_scale_of(w), o, in.number, keys, to.ids,
+                   to.weights);
+}
+
+/// Registers of sums of one token.
+template <layer_type L>
+struct one_output {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    static constexpr int width = lanes<A>, registers = ceil_div(L::hidden, width);
+    alignas(64) A sums[std::size_t{registers}][std::size_t{width}];
+
+    GATEFOLD_INLINE void clear() {
+        for (int j = 0; j < registers; ++j) store(sums[j], zeros<A>());
+    }
+    GATEFOLD_INLINE void add_product(int j, A weight, vec<A> z) {
+        store(sums[j], number<vec<A>>::fma(broadcast<A>(weight), z, load<A>(sums[j])));
+    }
+    GATEFOLD_INLINE static void put(T* y, int j, vec<A> sum, bool accumulate) {
+        const index_t left = L::hidden - j * width;
+        if (accumulate) sum = add(sum, load_first<A>(y + j * width, left));
+        store_first(y + j * width, sum, left);
+    }
+};
+
+/// Runs every row of a form's stage through deliver(register, z).
+template <class E, class Form, class Deliver>
+GATEFOLD_INLINE void run_one_row(const one_expert<E>& weights, const typename E::value_type* x,
+                                 typename E::sum_type limit, const Deliver& deliver) {
+    using row = one_row<E, Form>;
+    typename row::input_row room;
+    row{weights, row::input_row::of(x, room), broadcast<typename E::sum_type>(limit)}(deliver);
+}
+
+/// Forward of one token in one order of sums.
+template <order Sums, class W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const one_token<L>& in, typename L::value_type* y,
+                                     const options<L>& o) {
+    using T = typename L::value_type;
+    using A = typename L::accumulate_type;
+    using form = form_for<T, Sums>;
+    using routed = routed_expert<L>;
+    using output = one_output<L>;
+    const T* x = in.x;
+    const packed_weights<T> all = routed_weights(w);
+    if constexpr (L::is_dense) {
+        run_one_row<routed, form>(one_expert<routed>(all, 0), x, static_cast<A>(o.limit),
+                                  [&](int j, vec<A> z) { output::put(y, j, z, o.accumulate); });
+    } else {
+        one_routing<L> routing;
+        route_one(ctx, w, in, o, routing);
+        output out;
+        out.clear();
+        int slots[std::size_t{L::slots}];
+        const int count = routing.ascending(slots);
+        for (int i = 0; i < count; ++i) {
+            const A weight = routing.weights[slots[i]];
+            run_one_row<routed, form>(one_expert<routed>(all, routing.ids[slots[i]]), x, static_cast<A>(o.limit),
+                                      [&](int j, vec<A> z) { out.add_product(j, weight, z); });
+        }
+        if constexpr (L::c.router.scaled == scale_at::output)
+            for (int j = 0; j < output::registers; ++j)
+                store(out.sums[j], mul(load<A>(out.sums[j]), broadcast<A>(static_cast<A>(o.scale))));
+        if constexpr (L::shared_ffn > 0) {
+            using shared = shared_expert<L>;
+            A weight = 1;
+            if constexpr (L::c.shared.gate) weight = sigmoid(dot<A>(x, w.shared_gate.data(), L::hidden));
+            run_one_row<shared, form>(one_expert<shared>(shared_weights(w), 0), x, static_cast<A>(o.shared_limit),
+                                      [&](int j, vec<A> z) { out.add_product(j, weight, z); });
+        }
+        for (int j = 0; j < output::registers; ++j) output::put(y, j, load<A>(out.sums[j]), o.accumulate);
+    }
+}
+
+/// Forward of one token at inference; see the top of this file.
+template <class W, layer_type L = typename W::layer_type>
+GATEFOLD_NOINLINE void forward_one_token(context<cpu>& ctx, const W& w, const one_token<L>& in,
+                                         typename L::value_type* y, const options<L>& o) {
+    if constexpr (!L::is_dense) check_options("route", o);
+    if constexpr (std::is_same_v<typename L::value_type, bf16>)
+        if (resolve(ctx.sums()) == order::dot) return forward_one_row<order::dot>(ctx, w, in, y, o);
+    forward_one_row<order::portable>(ctx, w, in, y, o);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <class W>
+    requires(on_cpu::takes_one_token<W>())
+inline constexpr bool has_short_calls<W> = true;
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+// ---- gatefold/cpu/plan.hpp ----
+// The plan on the CPU: a counting sort of (token, slot) pairs by expert.
+//
+//     ids[T*S] ──> counts[part][N] ──> starts (expert-major, parts in order) ──> rows, place
+//
+// Stable, because parts are consecutive runs of pairs and their starts follow in that order; the number of parts
+// changes who counts, never the result. Two passes over the ids, one over N counts per part.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Below this many pairs a second thread costs more than it counts.
+inline constexpr index_t pairs_per_part = 8192;
+
+inline constexpr std::size_t plan_scratch_bytes(int choices, int threads) {
+    return static_cast<std::size_t>(threads) * static_cast<std::size_t>(choices) * sizeof(std::int32_t);
+}
+
+/// Builds the plan for `ids`; a pair with id -1, or with kept[pair] == 0 where `kept` is given, goes to no expert.
+///
+/// Ids must lie in [-1, choices). Rows past offsets[choices] are not written.
+inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept, int choices,
+                       const plan_view<cpu>& out, std::byte* scratch) {
+    const index_t pairs = out.tokens * out.slots;
+    const index_t most_parts = ceil_div(pairs, pairs_per_part);
+    const int parts = most_parts < ctx.threads() ? static_cast<int>(most_parts < 1 ? 1 : most_parts) : ctx.threads();
+    auto* starts = reinterpret_cast<std::int32_t*>(scratch);
+    const auto first_pair = [&](int part) { return pairs * part / parts; };
+    const auto expert_of = [&](index_t pair) { return kept && !kept[pair] ? -1 : ids[pair]; };
+
+    ctx.parallel(parts, [&](int part) {
+        std::int32_t* counts = starts + index_t{part} * choices;
+        for (int e = 0; e < choices; ++e) counts[e] = 0;
+        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
+            const std::int32_t e = expert_of(pair);
+            if (e >= 0) ++counts[e];
+        }
+    });
+
+    std::int32_t running = 0;
+    for (int e = 0; e < choices; ++e) {
+        out.offsets[e] = running;
+        for (int part = 0; part < parts; ++part) {
+            std::int32_t& slot = starts[index_t{part} * choices + e];
+            const std::int32_t count = slot;
+            slot = running;
+            running += count;
+        }
+    }
+    out.offsets[choices] = running;
+
+    ctx.parallel(parts, [&](int part) {
+        std::int32_t* next = starts + index_t{part} * choices;
+        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
+            const std::int32_t e = expert_of(pair);
+            const std::int32_t row = e < 0 ? -1 : next[e]++;
+            out.place[pair] = row;
+            if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
+        }
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
 /// The workspace of one forward call. Routing and plan lie on the tape where there is one.
 template <layer_type L>
 struct forward_memory {
@@ -8931,10 +10041,11 @@ void shared_gate_values(context<cpu>& ctx, const W& w, const batch<L>& in, typen
     });
 }
 
-/// Adds the shared expert's output, times its gate, to the sums.
+/// Adds the shared expert's output, times its gate, to the sums, which are rounded to `result` then.
 template <class W, layer_type L = typename W::layer_type>
 void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::accumulate_type* sums, index_t stride,
-                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory) {
+                tape<L>* saved, const options<L>& o, const forward_memory<L>& memory,
+                const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
@@ -8947,7 +10058,7 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     if (saved) keep.pre = saved->shared_gate_up().data();
     const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
     run_experts<shared_expert<L>>(ctx, memory.experts, input, shared_weights(w), static_cast<A>(o.shared_limit),
-                                  ctx.sums(), keep, target);
+                                  ctx.sums(), keep, target, no_dropout{}, result);
 }
 
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
@@ -9009,17 +10120,27 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
 /// The stage of the routed experts, or of the dense FFN.
 template <layer_type L, class X, class W, class Target, class Drop>
 void run_routed(context<cpu>& ctx, std::byte* scratch, const expert_input<X>& in, const W& w, const options<L>& o,
-                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop) {
+                const kept_activations<typename L::value_type>& keep, const Target& target, const Drop& drop,
+                const round_into<typename L::value_type>& result = {}) {
     run_experts<routed_expert<L>>(ctx, scratch, in, routed_weights(w),
-                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop);
+                                  static_cast<typename L::accumulate_type>(o.limit), ctx.sums(), keep, target, drop,
+                                  result);
+}
+
+/// Whether the sums of the routed experts are what the layer returns, without a step behind the stage.
+template <layer_type L>
+constexpr bool ends_with_routed() {
+    constexpr bool free_experts = L::choices > L::experts, blends = L::c.router.acts_on == weight_at::blend;
+    constexpr bool scales = L::c.router.scaled == scale_at::output;
+    return !free_experts && !blends && !scales && L::c.latent == 0 && L::shared_ffn == 0;
 }
 
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
-/// `in`.
+/// `in`. Rounds the sums to `result` where nothing else is added to them.
 template <class W, layer_type L = typename W::layer_type>
 void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
                 typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
-                const forward_memory<L>& memory) {
+                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -9053,26 +10174,19 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
     run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
-                  dropout_of(o, in.first_token, plan.rows.data(), L::slots));
+                  dropout_of(o, in.first_token, plan.rows.data(), L::slots),
+                  ends_with_routed<L>() ? result : round_into<T>{});
     finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
 }
 
-/// Rounds the tokens' sums to y, or adds them to it.
+/// Rounds the tokens' sums, or adds them to what is there.
 template <layer_type L>
-void deliver_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
-                  const view<typename L::value_type, dyn, L::hidden>& y, bool accumulate) {
-    using A = typename L::accumulate_type;
-    const index_t tokens = y.extent(0);
-    const int parts = static_cast<int>(tokens < ctx.threads() ? tokens : ctx.threads());
+void round_sums(context<cpu>& ctx, const typename L::accumulate_type* sums,
+                const round_into<typename L::value_type>& result) {
+    const int parts = static_cast<int>(result.rows < ctx.threads() ? result.rows : ctx.threads());
     ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
-        for (index_t t = mine.begin; t < mine.end; ++t)
-            for (index_t h = 0; h < L::hidden; h += lanes<A>) {
-                const index_t left = L::hidden - h;
-                vec<A> sum = load_first<A>(sums + t * L::hidden + h, left);
-                if (accumulate) sum = add(sum, load_first<A>(y.row(t) + h, left));
-                store_first(y.row(t) + h, sum, left);
-            }
+        const range mine = part_of(result.rows, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t) round_row(sums, L::hidden, result, t, 0, L::hidden);
     });
 }
 
@@ -9082,26 +10196,34 @@ void layer_forward(context<cpu>& ctx, const W& w, const batch<L>& in, const outp
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     const index_t tokens = in.x.extent(0);
+    if constexpr (takes_one_token<W>())
+        if (tokens == 1 && !saved && !o.training)
+            return forward_one_token<W>(
+                ctx, w,
+                {in.x.data(), in.router_x.data() ? in.router_x.data() : in.x.data(), in.chosen.data(), in.first_token},
+                y.data(), o);
     carver arrays(ctx.workspace(forward_bytes<L>(tokens, ctx.threads())));
     const forward_memory<L> memory(arrays, tokens, ctx.threads());
 
     A* sums = memory.sums;
     index_t stride = L::hidden;
+    round_into<T> result{y.data(), y.row_stride(), tokens, o.accumulate};
     if constexpr (std::is_same_v<T, A>)
-        if (!o.accumulate) sums = y.data(), stride = y.row_stride();
+        if (!o.accumulate) sums = y.data(), stride = y.row_stride(), result = {};
 
     if constexpr (L::is_dense) {
         kept_activations<T> keep;
         if (saved) keep.pre = saved->gate_up().data();
         const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
         run_routed<L>(ctx, memory.experts, input, w, o, keep, rows_into<A>{sums, stride},
-                      dropout_of(o, in.first_token, nullptr, 1));
+                      dropout_of(o, in.first_token, nullptr, 1), result);
     } else {
         const batch<L> given = experts_batch(ctx, in, o, memory);
-        add_routed(ctx, w, in, given, sums, stride, saved, o, memory);
-        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory);
+        add_routed(ctx, w, in, given, sums, stride, saved, o, memory, result);
+        if constexpr (L::shared_ffn > 0) add_shared(ctx, w, given, sums, stride, saved, o, memory, result);
+        if constexpr (L::shared_ffn == 0 && !ends_with_routed<L>())
+            if (result.to) round_sums<L>(ctx, sums, result);
     }
-    if (sums == memory.sums) deliver_sums<L>(ctx, sums, y, o.accumulate);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -10847,9 +11969,11 @@ void combine_stage(context<cpu>& ctx, const W& w, const batch<L>& in, const plan
     });
     finish_routed(ctx, w, given, read, plan, routing, routed, index_t{L::width}, memory.sums, index_t{L::hidden}, o,
                   memory);
+    const round_into<typename L::value_type> result{y.data(), y.row_stride(), tokens, o.accumulate};
     if constexpr (L::shared_ffn > 0)
-        add_shared(ctx, w, given, memory.sums, index_t{L::hidden}, static_cast<tape<L>*>(nullptr), o, memory);
-    deliver_sums<L>(ctx, memory.sums, y, o.accumulate);
+        add_shared(ctx, w, given, memory.sums, index_t{L::hidden}, static_cast<tape<L>*>(nullptr), o, memory, result);
+    else
+        round_sums<L>(ctx, memory.sums, result);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
@@ -10956,6 +12080,12 @@ struct impl<cpu> {
     static void forward(context<cpu>& ctx, const W& w, const batch<L>& in, const output_of<W>& y,
                         std::type_identity_t<tape<L>*> saved, const options<L>& o) {
         GATEFOLD_HOST_ONLY(on_cpu::layer_forward(ctx, w, in, y, saved, o);)
+    }
+    /// Inference of one token by weights with has_short_calls.
+    template <class W, layer_type L = typename W::layer_type>
+    static void forward_token(context<cpu>& ctx, const W& w, const typename L::value_type* x, typename L::value_type* y,
+                              const options<L>& o) {
+        GATEFOLD_HOST_ONLY(on_cpu::forward_one_token<W>(ctx, w, {x, x}, y, o);)
     }
     template <layer_type L>
     static constexpr std::size_t forward_bytes(index_t tokens, int threads) {
@@ -11303,6 +12433,10 @@ void forward(context<typename W::backend>& ctx, const W& w,
 template <layer_weights W>
 void forward(context<typename W::backend>& ctx, const W& w, input_of<W> x, output_of<W> y,
              const options<typename W::layer_type>& o = {}) {
+    // Without a batch, which takes longer to fill than the checks of such a call.
+    if constexpr (detail::has_short_calls<W>)
+        if (!o.training && detail::is_plain_call(w, x, y, o))
+            return detail::impl<typename W::backend>::forward_token(ctx, w, x.data(), y.data(), o);
     forward(ctx, w, batch<typename W::layer_type, typename W::backend>{.x = x}, y, o);
 }
 
@@ -20866,6 +22000,11 @@ GATEFOLD_INLINE void sweep_with(const typename Form::tiles_type& tiles, const ty
     }
 }
 
+template <class T, bool Skips>
+GATEFOLD_INLINE void fetch_beginning(const sparse_source<T, Skips>& source) {
+    prefetch<false>(source.data);
+}
+
 /// Zero is a value of its own for these: the second projection looks for it.
 constexpr bool yields_zeros(activation a) { return a == activation::relu || a == activation::relu_squared; }
 
@@ -20900,12 +22039,13 @@ struct sparse_weights {
 
     template <class E, class Context, class X, class Target, class Drop>
     void run(Context& ctx, std::byte* scratch, const expert_input<X>& in, typename E::sum_type limit, order sums,
-             const kept_activations<T>& keep, const Target& target, const Drop& drop) const {
+             const kept_activations<T>& keep, const Target& target, const Drop& drop,
+             const round_into<T>& result) const {
         const sparse_panels<T, yields_zeros(E::act)> panels{experts, up_bias, down_bias};
         if constexpr (std::is_same_v<T, bf16>) {
             if (resolve(sums) == order::dot)
                 return run_stage<dot_form, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                               target, drop);
+                                                               target, drop, result);
         }
 #if GATEFOLD_AMX
         if constexpr (std::is_same_v<T, bf16>) {
@@ -20913,11 +22053,11 @@ struct sparse_weights {
             for (int e = 0; e < in.groups.experts; ++e) most = (std::max)(most, in.groups.count(e));
             if (most > sparse_rows<portable_form> && may_use_tiles())
                 return run_stage<tile_form<machine_tiles>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels,
-                                                                               limit, keep, target, drop);
+                                                                               limit, keep, target, drop, result);
         }
 #endif
         run_stage<form_for<T, order::portable>, E::act, T, E::bias>(ctx, scratch, shape_of<E>, in, panels, limit, keep,
-                                                                    target, drop);
+                                                                    target, drop, result);
     }
 };
 
