@@ -2269,16 +2269,9 @@ GATEFOLD_INLINE vec<T, N> mul(vec<T, N> a, vec<T, N> b) {
     keep_apart(product);
     return {product};
 }
-/// a · b + c, rounded once where the target has such an instruction; otherwise the rounded product plus c.
+/// a · b + c lane by lane, for vectors that have no instruction of their own.
 template <class T, int N>
-GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
-#if GATEFOLD_AVX512
-    if constexpr (N == lanes<float> && std::is_same_v<T, float>) return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)};
-    if constexpr (N == lanes<double> && std::is_same_v<T, double>) return {_mm512_fmadd_pd(a.raw, b.raw, c.raw)};
-#elif GATEFOLD_AVX2
-    if constexpr (N == lanes<float> && std::is_same_v<T, float>) return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
-    if constexpr (N == lanes<double> && std::is_same_v<T, double>) return {_mm256_fmadd_pd(a.raw, b.raw, c.raw)};
-#endif
+GATEFOLD_INLINE vec<T, N> fma_by_lanes(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 #if GATEFOLD_HARDWARE_FMA
     vec<T, N> result;
     for (int i = 0; i < N; ++i) {
@@ -2291,6 +2284,24 @@ GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 #else
     return add(mul(a, b), c);
 #endif
+}
+/// a · b + c, rounded once where the target has such an instruction; otherwise the rounded product plus c.
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
+#if GATEFOLD_AVX512
+    if constexpr (N == lanes<float> && std::is_same_v<T, float>)
+        return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)};
+    else if constexpr (N == lanes<double> && std::is_same_v<T, double>)
+        return {_mm512_fmadd_pd(a.raw, b.raw, c.raw)};
+    else
+#elif GATEFOLD_AVX2
+    if constexpr (N == lanes<float> && std::is_same_v<T, float>)
+        return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
+    else if constexpr (N == lanes<double> && std::is_same_v<T, double>)
+        return {_mm256_fmadd_pd(a.raw, b.raw, c.raw)};
+    else
+#endif
+        return fma_by_lanes(a, b, c);
 }
 
 // ---- memory
@@ -2485,29 +2496,37 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 /// Lanes of 32 bits of a register.
 inline constexpr int words = lanes<float>;
 
-/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
-GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 #if GATEFOLD_AVX512
-    // Blocks of 2 × 2, then of 4 × 4 inside 128-bit lanes, then the lanes themselves. Compiler shuffles throughout: the
-    // intrinsics of g++ 12 warn of an uninitialised operand.
-    typename vec<float>::raw_type a[16], b[16];
+/// The 4 × 4 squares of each 128-bit quarter, turned, four rows at a time: blocks of 2 × 2, then of 4 × 4. Compiler
+/// shuffles here and below: the intrinsics of g++ 12 warn of an uninitialised operand.
+template <std::size_t Rows>
+GATEFOLD_INLINE void transpose_quarters(const vec<float> (&rows)[Rows], typename vec<float>::raw_type (&to)[Rows]) {
+    typename vec<float>::raw_type a[Rows];
     GATEFOLD_UNROLL
-    for (int i = 0; i < 16; i += 2) {
+    for (std::size_t i = 0; i < Rows; i += 2) {
         a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
                                        13, 29);
         a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14,
                                            30, 15, 31);
     }
     GATEFOLD_UNROLL
-    for (int i = 0; i < 16; i += 4) {
+    for (std::size_t i = 0; i < Rows; i += 4) {
         GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
-                                                   13, 28, 29);
-            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
-                                                       27, 14, 15, 30, 31);
+        for (std::size_t j = 0; j < 2; ++j) {
+            to[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
+                                                    12, 13, 28, 29);
+            to[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                                        27, 14, 15, 30, 31);
         }
     }
+}
+#endif
+
+/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
+GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
+#if GATEFOLD_AVX512
+    typename vec<float>::raw_type b[16];
+    transpose_quarters(rows, b);
     const auto even = [](auto x, auto y) {
         return __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
     };
@@ -2557,24 +2576,8 @@ GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 /// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
 /// of all rows.
 GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
-    typename vec<float>::raw_type a[8], b[8];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12,
-                                       28, 13, 29);
-        a[i + 1] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
-                                           14, 30, 15, 31);
-    }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 4) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
-                                                   13, 28, 29);
-            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
-                                                       27, 14, 15, 30, 31);
-        }
-    }
+    typename vec<float>::raw_type b[8];
+    transpose_quarters(halves, b);
     GATEFOLD_UNROLL
     for (int j = 0; j < 4; ++j) {
         halves[j].raw =
@@ -3471,14 +3474,7 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
     }
     int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
 
-    // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
-    index_t all = 0;
-    for (int e = 0; e < groups; ++e) {
-        const product_extent x = p.extent(e);
-        all += ceil_div<index_t>(x.rows, blocks::rows) * ceil_div<index_t>(x.columns, blocks::columns);
-    }
     index_t block_columns = blocks::columns;
-    while (all < 4 * parts && block_columns > 2 * blocks::panel && parts > 1) block_columns /= 2, all *= 2;
     struct block_grid {
         index_t row_blocks, column_blocks;
         index_t tasks() const { return row_blocks * column_blocks; }
@@ -3491,8 +3487,10 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
         for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
         return n;
     };
-    // Few columns make no more tasks than they have panels, and no thread is woken for none.
-    while (parts > 1 && tasks() < parts && block_columns > blocks::panel) block_columns /= 2;
+    // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had none;
+    // that changes who computes an output, not its bits. No thread is woken for nothing.
+    while (parts > 1 && tasks() < 4 * parts && block_columns > (tasks() < parts ? 1 : 2) * blocks::panel)
+        block_columns /= 2;
     if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
     // A task costs its arithmetic and, per output, about what eight rows would for packing.
     const auto cost = [&](const product_extent& x) {
@@ -3744,13 +3742,14 @@ struct ordered_slots {
     int count = 0;
     int slot[std::size_t{Slots}];
 
-    explicit ordered_slots(const std::int32_t* place) {
+    /// From the token's experts, or its places in a plan: rows are numbered expert by expert. Equal ones stay in the
+    /// order of slots.
+    explicit ordered_slots(const std::int32_t* keys) {
         for (int s = 0; s < Slots; ++s) {
-            if (place[s] < 0) continue;
+            if (keys[s] < 0) continue;
             int at = count++;
-            // Rows are numbered expert by expert, so the order of rows is the order of experts.
             if constexpr (Slots > 1)
-                for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
+                for (; at > 0 && keys[slot[at - 1]] > keys[s]; --at) slot[at] = slot[at - 1];
             slot[at] = s;
         }
     }
@@ -5196,11 +5195,23 @@ void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t coun
     });
 }
 
+/// What follows the projection of one token: temperature, bias, rounding where the configuration says so.
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
+    using T = typename L::value_type;
+    using traits = logits_traits<L>;
+    for (int e = 0; e < L::choices; ++e) {
+        if constexpr (traits::r.logits == projection::none) z[e] = 0;
+        if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
+        if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
+        if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
+    }
+}
+
 /// Raw logits of a chunk: projection and bias, rounded where the configuration says so.
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* logits, index_t stride,
              const logits_memory<L>& memory) {
-    using T = typename L::value_type;
     using R = typename L::router_type;
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
@@ -5216,15 +5227,7 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
                           weights_of<A>{memory.directions, P}, N, P, to);
     if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
                   traits::r.logits_in == precision::storage)
-        for_each_token(ctx, count, [&](index_t t) {
-            A* z = logits + t * stride;
-            for (int e = 0; e < N; ++e) {
-                if constexpr (traits::r.logits == projection::none) z[e] = 0;
-                if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-                if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-                if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
-            }
-        });
+        for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
 }
 
 /// Mean and standard deviation of one row of logits.
@@ -5436,6 +5439,8 @@ void check_weights(const char* function, const W& w) {
     };
     for_each_parameter(check, w);
     for_each_buffer(check, w);
+    if constexpr (requires { w.matrices.data(); })
+        require(w.matrices.data() != nullptr, function, "matrices", "packed matrices", "null");
 }
 
 /// Sequence starts: ascending from 0, none past the last token.
@@ -5526,6 +5531,7 @@ GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const outp
     };
     for_each_parameter(look, w);
     for_each_buffer(look, w);
+    if constexpr (requires { w.matrices.data(); }) wrong |= w.matrices.data() == nullptr;
     return wrong == 0 && misplaced == 0;
 }
 
@@ -9400,6 +9406,18 @@ struct alignas(64) part_report {
     index_t nan_logits = 0, infinite_logits = 0, undecided = 0;
 };
 
+/// Counts what is unusual in the logits of one token; whether they leave it undecided.
+template <class A, class Report>
+GATEFOLD_INLINE bool count_unusual(const A* z, int choices, Report& report) {
+    for (int e = 0; e < choices; ++e) {
+        report.nan_logits += is_nan(z[e]) ? 1 : 0;
+        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
+    }
+    const bool undecided = is_undecided(z, choices);
+    report.undecided += undecided ? 1 : 0;
+    return undecided;
+}
+
 /// Workspace of one routing call.
 template <layer_type L>
 struct route_memory {
@@ -9525,12 +9543,7 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
         for (index_t t = mine.begin; t < mine.end; ++t) {
             const A* z = out.logits.row(t);
             std::int32_t* ids = out.ids.row(t);
-            for (int e = 0; e < L::choices; ++e) {
-                found.nan_logits += is_nan(z[e]) ? 1 : 0;
-                found.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-            }
-            const bool undecided = is_undecided(z, L::choices);
-            found.undecided += undecided ? 1 : 0;
+            const bool undecided = count_unusual(z, L::choices, found);
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
             if constexpr (by_columns)
                 weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));
@@ -9740,11 +9753,7 @@ GATEFOLD_INLINE void one_token_logits(const W& w, const typename L::value_type* 
     int first = 0;
     for (; first + together <= N; first += together) chains(first, std::make_integer_sequence<int, together>{});
     if constexpr (N % together != 0) chains(first, std::make_integer_sequence<int, N % together>{});
-    for (int e = 0; e < N; ++e) {
-        if constexpr (L::c.router.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-        if constexpr (L::c.router.logits_in == precision::storage)
-            z[e] = to_accumulate(from_accumulate<typename L::value_type>(z[e]));
-    }
+    finish_logits(w, z);
 }
 
 /// One token of a batch: what experts and router read, ids given from outside or null, and its number.
@@ -9760,18 +9769,6 @@ template <layer_type L>
 struct one_routing {
     std::int32_t ids[std::size_t{L::slots}];
     typename L::accumulate_type weights[std::size_t{L::slots}];
-
-    /// Slots that hold an expert, by ascending expert; equal ones as they stand.
-    GATEFOLD_INLINE int ascending(int* order) const {
-        int count = 0;
-        for (int s = 0; s < L::slots; ++s) {
-            if (ids[s] < 0) continue;
-            int at = count++;
-            for (; at > 0 && ids[order[at - 1]] > ids[s]; --at) order[at] = order[at - 1];
-            order[at] = s;
-        }
-        return count;
-    }
 };
 
 template <class W, layer_type L = typename W::layer_type>
@@ -9780,14 +9777,8 @@ GATEFOLD_INLINE void route_one(context<cpu>& ctx, const W& w, const one_token<L>
     using A = typename L::accumulate_type;
     A z[std::size_t{L::choices}], keys[std::size_t{L::choices}];
     one_token_logits(w, in.router_x, z);
-    routing_report& report = ctx.report();
-    ++report.tokens;
-    for (int e = 0; e < L::choices; ++e) {
-        report.nan_logits += is_nan(z[e]) ? 1 : 0;
-        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-    }
-    const bool undecided = is_undecided(z, L::choices), given = in.chosen != nullptr;
-    report.undecided += undecided ? 1 : 0;
+    ++ctx.report().tokens;
+    const bool undecided = count_unusual(z, L::choices, ctx.report()), given = in.chosen != nullptr;
     for (int s = 0; given && s < L::slots; ++s) to.ids[s] = in.chosen[s];
     route_token<L>(z, undecided, given, selection_bias_of(w), expert_scale_of(w), o, in.number, keys, to.ids,
                    to.weights);
@@ -9842,11 +9833,11 @@ GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const one_to
         route_one(ctx, w, in, o, routing);
         output out;
         out.clear();
-        int slots[std::size_t{L::slots}];
-        const int count = routing.ascending(slots);
-        for (int i = 0; i < count; ++i) {
-            const A weight = routing.weights[slots[i]];
-            run_one_row<routed, form>(one_expert<routed>(all, routing.ids[slots[i]]), x, static_cast<A>(o.limit),
+        const ordered_slots<L::slots> order(routing.ids);
+        for (int i = 0; i < order.count; ++i) {
+            const int s = order.slot[i];
+            const A weight = routing.weights[s];
+            run_one_row<routed, form>(one_expert<routed>(all, routing.ids[s]), x, static_cast<A>(o.limit),
                                       [&](int j, vec<A> z) { out.add_product(j, weight, z); });
         }
         if constexpr (L::c.router.scaled == scale_at::output)

@@ -222,6 +222,17 @@ BOOST_AUTO_TEST_CASE(packing_checks_the_shared_expert) {
     throws([&] { gf::pack_shared_expert(ctx, empty, up, down); }, {"pack_shared_expert: p", "make_packed"});
 }
 
+BOOST_AUTO_TEST_CASE(forward_needs_packed_matrices) {
+    using dense = gf::layer<gf::config{.hidden = 8, .ffn = 12}, float>;  // without a parameter besides its matrices
+    gf::context<gf::cpu> ctx(1);
+    const gf::packed<dense> empty;
+    for (const int tokens : {1, 2}) {
+        const auto x = gf::make_tensor<float, gf::dyn, 8>(ctx, tokens);
+        auto y = gf::make_tensor<float, gf::dyn, 8>(ctx, tokens);
+        throws([&] { gf::forward(ctx, empty, x.view(), y.view()); }, {"forward: matrices", "packed matrices", "null"});
+    }
+}
+
 namespace {
 
 /// Fails the n-th allocation from now.

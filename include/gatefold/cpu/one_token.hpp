@@ -80,11 +80,7 @@ GATEFOLD_INLINE void one_token_logits(const W& w, const typename L::value_type* 
     int first = 0;
     for (; first + together <= N; first += together) chains(first, std::make_integer_sequence<int, together>{});
     if constexpr (N % together != 0) chains(first, std::make_integer_sequence<int, N % together>{});
-    for (int e = 0; e < N; ++e) {
-        if constexpr (L::c.router.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-        if constexpr (L::c.router.logits_in == precision::storage)
-            z[e] = to_accumulate(from_accumulate<typename L::value_type>(z[e]));
-    }
+    finish_logits(w, z);
 }
 
 /// One token of a batch: what experts and router read, ids given from outside or null, and its number.
@@ -100,18 +96,6 @@ template <layer_type L>
 struct one_routing {
     std::int32_t ids[std::size_t{L::slots}];
     typename L::accumulate_type weights[std::size_t{L::slots}];
-
-    /// Slots that hold an expert, by ascending expert; equal ones as they stand.
-    GATEFOLD_INLINE int ascending(int* order) const {
-        int count = 0;
-        for (int s = 0; s < L::slots; ++s) {
-            if (ids[s] < 0) continue;
-            int at = count++;
-            for (; at > 0 && ids[order[at - 1]] > ids[s]; --at) order[at] = order[at - 1];
-            order[at] = s;
-        }
-        return count;
-    }
 };
 
 template <class W, layer_type L = typename W::layer_type>
@@ -120,14 +104,8 @@ GATEFOLD_INLINE void route_one(context<cpu>& ctx, const W& w, const one_token<L>
     using A = typename L::accumulate_type;
     A z[std::size_t{L::choices}], keys[std::size_t{L::choices}];
     one_token_logits(w, in.router_x, z);
-    routing_report& report = ctx.report();
-    ++report.tokens;
-    for (int e = 0; e < L::choices; ++e) {
-        report.nan_logits += is_nan(z[e]) ? 1 : 0;
-        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-    }
-    const bool undecided = is_undecided(z, L::choices), given = in.chosen != nullptr;
-    report.undecided += undecided ? 1 : 0;
+    ++ctx.report().tokens;
+    const bool undecided = count_unusual(z, L::choices, ctx.report()), given = in.chosen != nullptr;
     for (int s = 0; given && s < L::slots; ++s) to.ids[s] = in.chosen[s];
     route_token<L>(z, undecided, given, selection_bias_of(w), expert_scale_of(w), o, in.number, keys, to.ids,
                    to.weights);
@@ -182,11 +160,11 @@ GATEFOLD_INLINE void forward_one_row(context<cpu>& ctx, const W& w, const one_to
         route_one(ctx, w, in, o, routing);
         output out;
         out.clear();
-        int slots[std::size_t{L::slots}];
-        const int count = routing.ascending(slots);
-        for (int i = 0; i < count; ++i) {
-            const A weight = routing.weights[slots[i]];
-            run_one_row<routed, form>(one_expert<routed>(all, routing.ids[slots[i]]), x, static_cast<A>(o.limit),
+        const ordered_slots<L::slots> order(routing.ids);
+        for (int i = 0; i < order.count; ++i) {
+            const int s = order.slot[i];
+            const A weight = routing.weights[s];
+            run_one_row<routed, form>(one_expert<routed>(all, routing.ids[s]), x, static_cast<A>(o.limit),
                                       [&](int j, vec<A> z) { out.add_product(j, weight, z); });
         }
         if constexpr (L::c.router.scaled == scale_at::output)

@@ -264,14 +264,7 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
     }
     int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
 
-    // Column blocks shrink until every thread has a few tasks; that changes who computes an output, not its bits.
-    index_t all = 0;
-    for (int e = 0; e < groups; ++e) {
-        const product_extent x = p.extent(e);
-        all += ceil_div<index_t>(x.rows, blocks::rows) * ceil_div<index_t>(x.columns, blocks::columns);
-    }
     index_t block_columns = blocks::columns;
-    while (all < 4 * parts && block_columns > 2 * blocks::panel && parts > 1) block_columns /= 2, all *= 2;
     struct block_grid {
         index_t row_blocks, column_blocks;
         index_t tasks() const { return row_blocks * column_blocks; }
@@ -284,8 +277,10 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
         for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
         return n;
     };
-    // Few columns make no more tasks than they have panels, and no thread is woken for none.
-    while (parts > 1 && tasks() < parts && block_columns > blocks::panel) block_columns /= 2;
+    // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had none;
+    // that changes who computes an output, not its bits. No thread is woken for nothing.
+    while (parts > 1 && tasks() < 4 * parts && block_columns > (tasks() < parts ? 1 : 2) * blocks::panel)
+        block_columns /= 2;
     if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
     // A task costs its arithmetic and, per output, about what eight rows would for packing.
     const auto cost = [&](const product_extent& x) {

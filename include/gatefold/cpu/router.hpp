@@ -22,6 +22,18 @@ struct alignas(64) part_report {
     index_t nan_logits = 0, infinite_logits = 0, undecided = 0;
 };
 
+/// Counts what is unusual in the logits of one token; whether they leave it undecided.
+template <class A, class Report>
+GATEFOLD_INLINE bool count_unusual(const A* z, int choices, Report& report) {
+    for (int e = 0; e < choices; ++e) {
+        report.nan_logits += is_nan(z[e]) ? 1 : 0;
+        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
+    }
+    const bool undecided = is_undecided(z, choices);
+    report.undecided += undecided ? 1 : 0;
+    return undecided;
+}
+
 /// Workspace of one routing call.
 template <layer_type L>
 struct route_memory {
@@ -147,12 +159,7 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
         for (index_t t = mine.begin; t < mine.end; ++t) {
             const A* z = out.logits.row(t);
             std::int32_t* ids = out.ids.row(t);
-            for (int e = 0; e < L::choices; ++e) {
-                found.nan_logits += is_nan(z[e]) ? 1 : 0;
-                found.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-            }
-            const bool undecided = is_undecided(z, L::choices);
-            found.undecided += undecided ? 1 : 0;
+            const bool undecided = count_unusual(z, L::choices, found);
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
             if constexpr (by_columns)
                 weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));

@@ -197,11 +197,23 @@ void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t coun
     });
 }
 
+/// What follows the projection of one token: temperature, bias, rounding where the configuration says so.
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
+    using T = typename L::value_type;
+    using traits = logits_traits<L>;
+    for (int e = 0; e < L::choices; ++e) {
+        if constexpr (traits::r.logits == projection::none) z[e] = 0;
+        if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
+        if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
+        if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
+    }
+}
+
 /// Raw logits of a chunk: projection and bias, rounded where the configuration says so.
 template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* logits, index_t stride,
              const logits_memory<L>& memory) {
-    using T = typename L::value_type;
     using R = typename L::router_type;
     using traits = logits_traits<L>;
     constexpr int H = L::hidden, N = L::choices, P = traits::P;
@@ -217,15 +229,7 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
                           weights_of<A>{memory.directions, P}, N, P, to);
     if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
                   traits::r.logits_in == precision::storage)
-        for_each_token(ctx, count, [&](index_t t) {
-            A* z = logits + t * stride;
-            for (int e = 0; e < N; ++e) {
-                if constexpr (traits::r.logits == projection::none) z[e] = 0;
-                if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-                if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-                if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
-            }
-        });
+        for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
 }
 
 /// Mean and standard deviation of one row of logits.

@@ -77,13 +77,14 @@ struct ordered_slots {
     int count = 0;
     int slot[std::size_t{Slots}];
 
-    explicit ordered_slots(const std::int32_t* place) {
+    /// From the token's experts, or its places in a plan: rows are numbered expert by expert. Equal ones stay in the
+    /// order of slots.
+    explicit ordered_slots(const std::int32_t* keys) {
         for (int s = 0; s < Slots; ++s) {
-            if (place[s] < 0) continue;
+            if (keys[s] < 0) continue;
             int at = count++;
-            // Rows are numbered expert by expert, so the order of rows is the order of experts.
             if constexpr (Slots > 1)
-                for (; at > 0 && place[slot[at - 1]] > place[s]; --at) slot[at] = slot[at - 1];
+                for (; at > 0 && keys[slot[at - 1]] > keys[s]; --at) slot[at] = slot[at - 1];
             slot[at] = s;
         }
     }

@@ -88,6 +88,8 @@ void check_weights(const char* function, const W& w) {
     };
     for_each_parameter(check, w);
     for_each_buffer(check, w);
+    if constexpr (requires { w.matrices.data(); })
+        require(w.matrices.data() != nullptr, function, "matrices", "packed matrices", "null");
 }
 
 /// Sequence starts: ascending from 0, none past the last token.
@@ -178,6 +180,7 @@ GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const outp
     };
     for_each_parameter(look, w);
     for_each_buffer(look, w);
+    if constexpr (requires { w.matrices.data(); }) wrong |= w.matrices.data() == nullptr;
     return wrong == 0 && misplaced == 0;
 }
 

@@ -1,7 +1,7 @@
 // Square transposes in registers: how rows of weights become panels whose vectors hold one k of neighbouring outputs.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 
 #include <gatefold/cpu/simd/vec.hpp>
 
@@ -10,29 +10,37 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 /// Lanes of 32 bits of a register.
 inline constexpr int words = lanes<float>;
 
-/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
-GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 #if GATEFOLD_AVX512
-    // Blocks of 2 × 2, then of 4 × 4 inside 128-bit lanes, then the lanes themselves. Compiler shuffles throughout: the
-    // intrinsics of g++ 12 warn of an uninitialised operand.
-    typename vec<float>::raw_type a[16], b[16];
+/// The 4 × 4 squares of each 128-bit quarter, turned, four rows at a time: blocks of 2 × 2, then of 4 × 4. Compiler
+/// shuffles here and below: the intrinsics of g++ 12 warn of an uninitialised operand.
+template <std::size_t Rows>
+GATEFOLD_INLINE void transpose_quarters(const vec<float> (&rows)[Rows], typename vec<float>::raw_type (&to)[Rows]) {
+    typename vec<float>::raw_type a[Rows];
     GATEFOLD_UNROLL
-    for (int i = 0; i < 16; i += 2) {
+    for (std::size_t i = 0; i < Rows; i += 2) {
         a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
                                        13, 29);
         a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14,
                                            30, 15, 31);
     }
     GATEFOLD_UNROLL
-    for (int i = 0; i < 16; i += 4) {
+    for (std::size_t i = 0; i < Rows; i += 4) {
         GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
-                                                   13, 28, 29);
-            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
-                                                       27, 14, 15, 30, 31);
+        for (std::size_t j = 0; j < 2; ++j) {
+            to[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
+                                                    12, 13, 28, 29);
+            to[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                                        27, 14, 15, 30, 31);
         }
     }
+}
+#endif
+
+/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
+GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
+#if GATEFOLD_AVX512
+    typename vec<float>::raw_type b[16];
+    transpose_quarters(rows, b);
     const auto even = [](auto x, auto y) {
         return __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
     };
@@ -82,24 +90,8 @@ GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
 /// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
 /// of all rows.
 GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
-    typename vec<float>::raw_type a[8], b[8];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12,
-                                       28, 13, 29);
-        a[i + 1] = __builtin_shufflevector(halves[i].raw, halves[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27,
-                                           14, 30, 15, 31);
-    }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 4) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12,
-                                                   13, 28, 29);
-            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
-                                                       27, 14, 15, 30, 31);
-        }
-    }
+    typename vec<float>::raw_type b[8];
+    transpose_quarters(halves, b);
     GATEFOLD_UNROLL
     for (int j = 0; j < 4; ++j) {
         halves[j].raw =

@@ -106,16 +106,9 @@ GATEFOLD_INLINE vec<T, N> mul(vec<T, N> a, vec<T, N> b) {
     keep_apart(product);
     return {product};
 }
-/// a · b + c, rounded once where the target has such an instruction; otherwise the rounded product plus c.
+/// a · b + c lane by lane, for vectors that have no instruction of their own.
 template <class T, int N>
-GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
-#if GATEFOLD_AVX512
-    if constexpr (N == lanes<float> && std::is_same_v<T, float>) return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)};
-    if constexpr (N == lanes<double> && std::is_same_v<T, double>) return {_mm512_fmadd_pd(a.raw, b.raw, c.raw)};
-#elif GATEFOLD_AVX2
-    if constexpr (N == lanes<float> && std::is_same_v<T, float>) return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
-    if constexpr (N == lanes<double> && std::is_same_v<T, double>) return {_mm256_fmadd_pd(a.raw, b.raw, c.raw)};
-#endif
+GATEFOLD_INLINE vec<T, N> fma_by_lanes(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 #if GATEFOLD_HARDWARE_FMA
     vec<T, N> result;
     for (int i = 0; i < N; ++i) {
@@ -128,6 +121,24 @@ GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
 #else
     return add(mul(a, b), c);
 #endif
+}
+/// a · b + c, rounded once where the target has such an instruction; otherwise the rounded product plus c.
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> fma(vec<T, N> a, vec<T, N> b, vec<T, N> c) {
+#if GATEFOLD_AVX512
+    if constexpr (N == lanes<float> && std::is_same_v<T, float>)
+        return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)};
+    else if constexpr (N == lanes<double> && std::is_same_v<T, double>)
+        return {_mm512_fmadd_pd(a.raw, b.raw, c.raw)};
+    else
+#elif GATEFOLD_AVX2
+    if constexpr (N == lanes<float> && std::is_same_v<T, float>)
+        return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
+    else if constexpr (N == lanes<double> && std::is_same_v<T, double>)
+        return {_mm256_fmadd_pd(a.raw, b.raw, c.raw)};
+    else
+#endif
+        return fma_by_lanes(a, b, c);
 }
 
 // ---- memory
