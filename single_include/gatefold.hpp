@@ -5439,6 +5439,11 @@ void check_weights(const char* function, const W& w) {
     };
     for_each_parameter(check, w);
     for_each_buffer(check, w);
+}
+
+/// What computes experts needs a packed layer's matrices too; routing does without.
+template <class W>
+void check_matrices(const char* function, const W& w) {
     // CUDA asks where they lie, which an empty tensor does not answer either.
     if constexpr (requires {
                       requires __is_same(typename W::backend, cpu);
@@ -5548,6 +5553,7 @@ void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, con
     check_disjoint("forward", "y", y, "x", in.x);
     if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
     check_weights("forward", w);
+    check_matrices("forward", w);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
@@ -12060,6 +12066,7 @@ void experts(
     detail::check_view("experts", "z", z, in.x.extent(0) * L::slots);
     detail::check_disjoint("experts", "z", z, "x", in.x);
     detail::check_weights("experts", w);
+    detail::check_matrices("experts", w);
     detail::check_dropout("experts", o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::experts(ctx, w, in, plan, routing, z, o);
@@ -12332,6 +12339,7 @@ void combine(
     detail::check_disjoint("combine", "y", y, "z", z);
     detail::check_disjoint("combine", "y", y, "x", in.x);
     detail::check_weights("combine", w);
+    if constexpr (L::shared_ffn > 0) detail::check_matrices("combine", w);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::combine(ctx, w, in, plan, routing, z, y, o);
 }

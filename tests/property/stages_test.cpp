@@ -115,6 +115,26 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(one_by_one_give_the_bits_of_forward, L, layers) {
     p.run(gf::pack(p.ctx, p.w), false);
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(routing_needs_no_matrices, L, layers) {
+    problem<L> p;
+    p.run(p.w, false);
+    gf::packed<L> router = gf::pack(p.ctx, p.w);
+    gf::route(p.ctx, router, p.in(), p.routing());
+    const std::vector<std::int32_t> ids(p.ids.data(), p.ids.data() + p.ids.size());
+    const std::vector<typename L::accumulate_type> weights(p.weights.data(), p.weights.data() + p.weights.size());
+    router.matrices = {};
+    gf::route(p.ctx, router, p.in(), p.routing());
+    BOOST_TEST(std::memcmp(ids.data(), p.ids.data(), sizeof(ids[0]) * ids.size()) == 0);
+    BOOST_TEST(std::memcmp(weights.data(), p.weights.data(), sizeof(weights[0]) * weights.size()) == 0);
+    const gf::plan_view<gf::cpu> plan = p.memory.view(tokens);
+    BOOST_CHECK_THROW(gf::experts(p.ctx, router, p.in(), plan, p.routing(), p.z.view()), gf::argument_error);
+    const auto combine = [&] { gf::combine(p.ctx, router, p.in(), plan, p.routing(), p.z.view(), p.y.view()); };
+    if constexpr (L::shared_ffn > 0)
+        BOOST_CHECK_THROW(combine(), gf::argument_error);
+    else
+        BOOST_CHECK_NO_THROW(combine());
+}
+
 BOOST_AUTO_TEST_CASE(what_lies_between_two_stages_may_be_changed) {
     problem<mixtral> p;
     p.run(p.w, false);

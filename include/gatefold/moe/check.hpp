@@ -88,6 +88,11 @@ void check_weights(const char* function, const W& w) {
     };
     for_each_parameter(check, w);
     for_each_buffer(check, w);
+}
+
+/// What computes experts needs a packed layer's matrices too; routing does without.
+template <class W>
+void check_matrices(const char* function, const W& w) {
     // CUDA asks where they lie, which an empty tensor does not answer either.
     if constexpr (requires {
                       requires __is_same(typename W::backend, cpu);
@@ -197,6 +202,7 @@ void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, con
     check_disjoint("forward", "y", y, "x", in.x);
     if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
     check_weights("forward", w);
+    check_matrices("forward", w);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

@@ -33,6 +33,7 @@ void combine(
     detail::check_disjoint("combine", "y", y, "z", z);
     detail::check_disjoint("combine", "y", y, "x", in.x);
     detail::check_weights("combine", w);
+    if constexpr (L::shared_ffn > 0) detail::check_matrices("combine", w);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::combine(ctx, w, in, plan, routing, z, y, o);
 }

@@ -92,6 +92,7 @@ void experts(
     detail::check_view("experts", "z", z, in.x.extent(0) * L::slots);
     detail::check_disjoint("experts", "z", z, "x", in.x);
     detail::check_weights("experts", w);
+    detail::check_matrices("experts", w);
     detail::check_dropout("experts", o);
     if (in.x.extent(0) == 0) return;
     detail::impl<typename W::backend>::experts(ctx, w, in, plan, routing, z, o);
