@@ -28,6 +28,49 @@ index_t checked_size(const index_t (&extents)[sizeof...(E)], const char* functio
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
+// Tensors are the same types in every tier, and so is what they are made of.
+namespace gatefold::inline v0::detail {
+
+/// Elements with their extents, contiguous and row-major in memory of the backend; move-only.
+template <backend B, class T, int... E>
+class owned_elements {
+public:
+    using backend_type = B;
+    using value_type = T;
+    static constexpr int rank = sizeof...(E);
+
+    owned_elements() = default;
+    GATEFOLD_INLINE owned_elements(const index_t (&extents)[sizeof...(E)], allocator from)
+        : memory_(checked_size<E...>(extents, "tensor"), from) {
+        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
+    }
+    // What was moved from is empty, its extents with it.
+    GATEFOLD_INLINE owned_elements(owned_elements&& other) noexcept : memory_(std::move(other.memory_)) {
+        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
+    }
+    GATEFOLD_INLINE owned_elements& operator=(owned_elements&& other) noexcept {
+        memory_ = std::move(other.memory_);
+        std::swap(extents_, other.extents_);
+        return *this;
+    }
+
+    /// A pointer to memory of the backend.
+    GATEFOLD_INLINE T* data() const { return memory_.data(); }
+    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
+    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
+
+    GATEFOLD_INLINE basic_view<B, T, E...> view() { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE basic_view<B, const T, E...> view() const { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE operator basic_view<B, T, E...>() { return view(); }
+    GATEFOLD_INLINE operator basic_view<B, const T, E...>() const { return view(); }
+
+private:
+    buffer<T> memory_;
+    index_t extents_[sizeof...(E)] = {};
+};
+
+}  // namespace gatefold::inline v0::detail
+
 namespace gatefold::inline v0 {
 
 template <backend B, class T, int... E>
@@ -35,53 +78,26 @@ class basic_tensor;
 
 /// Elements in host memory, contiguous, row-major, 64-byte aligned, not initialised; move-only.
 template <class T, int... E>
-class basic_tensor<cpu, T, E...> {
+class basic_tensor<cpu, T, E...> : public detail::owned_elements<cpu, T, E...> {
 public:
-    using backend_type = cpu;
-    using value_type = T;
-    static constexpr int rank = sizeof...(E);
-
     basic_tensor() = default;
     /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
     ///         std::bad_alloc.
     GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
-        : memory_(detail::checked_size<E...>(extents, "tensor"), from) {
-        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
-    }
-    // A tensor that was moved from is empty, its extents with it.
-    GATEFOLD_INLINE basic_tensor(basic_tensor&& other) noexcept : memory_(std::move(other.memory_)) {
-        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
-    }
-    GATEFOLD_INLINE basic_tensor& operator=(basic_tensor&& other) noexcept {
-        memory_ = std::move(other.memory_);
-        std::swap(extents_, other.extents_);
-        return *this;
-    }
-
-    GATEFOLD_INLINE T* data() const { return memory_.data(); }
-    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
-    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
-
-    GATEFOLD_INLINE basic_view<cpu, T, E...> view() { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE basic_view<cpu, const T, E...> view() const { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE operator basic_view<cpu, T, E...>() { return view(); }
-    GATEFOLD_INLINE operator basic_view<cpu, const T, E...>() const { return view(); }
+        : detail::owned_elements<cpu, T, E...>(extents, from) {}
 
     template <class... Place>
         requires(sizeof...(Place) == sizeof...(E))
-    GATEFOLD_INLINE T& operator()(Place... place) { return view()(place...); }
+    GATEFOLD_INLINE T& operator()(Place... place) { return this->view()(place...); }
     template <class... Place>
         requires(sizeof...(Place) == sizeof...(E))
-    GATEFOLD_INLINE const T& operator()(Place... place) const { return view()(place...); }
+    GATEFOLD_INLINE const T& operator()(Place... place) const { return this->view()(place...); }
 
     /// Sets every byte to zero, which is the value 0 of every scalar type.
     GATEFOLD_INLINE void set_zero() {
-        if (size() > 0) std::memset(static_cast<void*>(memory_.data()), 0, memory_.bytes());
+        const auto bytes = static_cast<std::size_t>(this->size()) * sizeof(T);
+        if (bytes > 0) std::memset(static_cast<void*>(this->data()), 0, bytes);
     }
-
-private:
-    buffer<T> memory_;
-    index_t extents_[sizeof...(E)] = {};
 };
 
 template <class T, int... E>

@@ -15,46 +15,19 @@ namespace gatefold::inline v0 {
 
 /// Elements in device memory, contiguous, row-major, 256-byte aligned, not initialised; move-only.
 template <class T, int... E>
-class basic_tensor<cuda, T, E...> {
+class basic_tensor<cuda, T, E...> : public detail::owned_elements<cuda, T, E...> {
 public:
-    using backend_type = cuda;
-    using value_type = T;
-    static constexpr int rank = sizeof...(E);
-
     basic_tensor() = default;
     /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
     ///         std::bad_alloc.
     GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = device_allocator)
-        : memory_(detail::checked_size<E...>(extents, "tensor"), from) {
-        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
-    }
-    GATEFOLD_INLINE basic_tensor(basic_tensor&& other) noexcept : memory_(std::move(other.memory_)) {
-        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
-    }
-    GATEFOLD_INLINE basic_tensor& operator=(basic_tensor&& other) noexcept {
-        memory_ = std::move(other.memory_);
-        std::swap(extents_, other.extents_);
-        return *this;
-    }
-
-    /// A pointer to device memory.
-    GATEFOLD_INLINE T* data() const { return memory_.data(); }
-    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
-    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
-
-    GATEFOLD_INLINE basic_view<cuda, T, E...> view() { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE basic_view<cuda, const T, E...> view() const { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE operator basic_view<cuda, T, E...>() { return view(); }
-    GATEFOLD_INLINE operator basic_view<cuda, const T, E...>() const { return view(); }
+        : detail::owned_elements<cuda, T, E...>(extents, from) {}
 
     /// Sets every byte to zero, in the order of `stream`.
     GATEFOLD_INLINE void set_zero(cudaStream_t stream) {
-        if (size() > 0) detail::check(cudaMemsetAsync(memory_.data(), 0, memory_.bytes(), stream), "set_zero");
+        const auto bytes = static_cast<std::size_t>(this->size()) * sizeof(T);
+        if (bytes > 0) detail::check(cudaMemsetAsync(this->data(), 0, bytes, stream), "set_zero");
     }
-
-private:
-    buffer<T> memory_;
-    index_t extents_[sizeof...(E)] = {};
 };
 
 }  // namespace gatefold::inline v0
