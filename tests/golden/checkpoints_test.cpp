@@ -3,7 +3,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <string>
@@ -17,24 +16,13 @@
 #include <gatefold/io/safetensors_writer.hpp>
 #include <gatefold/io/small_floats.hpp>
 
+#include "golden_path.hpp"
+
 namespace gf = gatefold;
+using golden_data::golden_path;
 namespace fs = std::filesystem;
 
 namespace {
-
-/// A place in the golden data, or "" (and a message) where there are none: the environment names them, or the build.
-std::string golden_path(const std::string& name) {
-#if defined(GATEFOLD_GOLDEN_DIR)
-    std::string folder = GATEFOLD_GOLDEN_DIR;
-#else
-    std::string folder;
-#endif
-    if (const char* set = std::getenv("GATEFOLD_GOLDEN_DIR"); set != nullptr && *set != '\0') folder = set;
-    const std::string path = folder + "/" + name;
-    if (!folder.empty() && fs::exists(path)) return path;
-    BOOST_TEST_MESSAGE("skipped: no golden data " << path << " (GATEFOLD_GOLDEN_DIR)");
-    return "";
-}
 
 std::size_t elements(std::span<const gf::index_t> shape) {
     gf::index_t product = 1;

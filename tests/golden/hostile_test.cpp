@@ -1,7 +1,6 @@
 // Hostile safetensors files: the verdicts of the golden folder, the memory a refusal may take, and thousands of damaged
 // copies of valid files, none of which may crash the reader or be read beyond its end.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -19,7 +18,10 @@
 #include <gatefold/io/json.hpp>
 #include <gatefold/io/safetensors.hpp>
 
+#include "golden_path.hpp"
+
 namespace gf = gatefold;
+using golden_data::golden_path;
 namespace fs = std::filesystem;
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -31,20 +33,6 @@ namespace fs = std::filesystem;
 #endif
 
 namespace {
-
-/// A place in the golden data, or "" (and a message) where there are none: the environment names them, or the build.
-std::string golden_path(const std::string& name) {
-#if defined(GATEFOLD_GOLDEN_DIR)
-    std::string folder = GATEFOLD_GOLDEN_DIR;
-#else
-    std::string folder;
-#endif
-    if (const char* set = std::getenv("GATEFOLD_GOLDEN_DIR"); set != nullptr && *set != '\0') folder = set;
-    const std::string path = folder + "/" + name;
-    if (!folder.empty() && fs::exists(path)) return path;
-    BOOST_TEST_MESSAGE("skipped: no golden data " << path << " (GATEFOLD_GOLDEN_DIR)");
-    return "";
-}
 
 std::vector<std::byte> slurp(const std::string& path) {
     const auto file = gf::open_file(path);

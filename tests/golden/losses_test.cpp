@@ -1,26 +1,13 @@
 // Losses against the reference implementation: values and gradients of gradients/losses.safetensors.
-#include <cstdlib>
-#include <filesystem>
-
 #include <gatefold/io/safetensors.hpp>
 #include <tests/unit/loss_routing.hpp>
 
+#include "golden_path.hpp"
+
 using namespace loss_routing;
+using golden_data::golden_path;
 
 namespace {
-
-std::string golden_file() {
-#if defined(GATEFOLD_GOLDEN_DIR)
-    std::string folder = GATEFOLD_GOLDEN_DIR;
-#else
-    std::string folder;
-#endif
-    if (const char* set = std::getenv("GATEFOLD_GOLDEN_DIR"); set != nullptr && *set != '\0') folder = set;
-    const std::string path = folder + "/gradients/losses.safetensors";
-    if (!folder.empty() && std::filesystem::exists(path)) return path;
-    BOOST_TEST_MESSAGE("skipped: no golden data " << path << " (GATEFOLD_GOLDEN_DIR)");
-    return "";
-}
 
 std::vector<double> read(const gf::safetensors_file& file, const std::string& name) {
     const gf::stored_tensor& tensor = file.at(name);
@@ -77,7 +64,7 @@ BOOST_AUTO_TEST_SUITE(golden)
 BOOST_AUTO_TEST_SUITE(losses)
 
 BOOST_AUTO_TEST_CASE(transformers_over_two_layers) {
-    const std::string path = golden_file();
+    const std::string path = golden_path("gradients/losses.safetensors");
     if (path.empty()) return;
     const auto file = gf::safetensors_file::open(path);
     check_hugging_face<1, double>(file);
@@ -87,7 +74,7 @@ BOOST_AUTO_TEST_CASE(transformers_over_two_layers) {
 }
 
 BOOST_AUTO_TEST_CASE(z_loss_and_switch_in_groups) {
-    const std::string path = golden_file();
+    const std::string path = golden_path("gradients/losses.safetensors");
     if (path.empty()) return;
     const auto file = gf::safetensors_file::open(path);
     check_other<double>(file);

@@ -1,7 +1,6 @@
 // The oracle against reference implementations: one block alone with all gradients, losses, top-2 capacity routing, and
 // the blocks of whole models whose routers have something of their own. Skipped with a message where the files are not
 // at hand.
-#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,25 +10,12 @@
 #include <tests/oracle.hpp>
 #include <tests/oracle/safetensors.hpp>
 
+#include "golden_path.hpp"
+
 namespace {
 
 using namespace oracle;
-
-/// The run's environment first, then what the build was told.
-std::string golden_directory() {
-    if (const char* directory = std::getenv("GATEFOLD_GOLDEN_DIR")) return directory;
-#ifdef GATEFOLD_GOLDEN_DIR
-    return GATEFOLD_GOLDEN_DIR;
-#else
-    return "";
-#endif
-}
-
-bool golden_missing(const std::string& file) {
-    const bool missing = golden_directory().empty() || !std::ifstream(golden_directory() + "/" + file);
-    if (missing) BOOST_TEST_MESSAGE("skipped: no golden file " << file);
-    return missing;
-}
+using golden_data::golden_path;
 
 /// max|a − b| ≤ tolerance · max|b| over the tensor.
 void check_close(const values& got, const values& expected, const std::string& what, double tolerance = 1e-11) {
@@ -57,7 +43,7 @@ struct block {
 block open_block(const std::string& name) {
     block b;
     b.name = name;
-    b.file = read_safetensors(golden_directory() + "/gradients/blocks/" + name + ".safetensors");
+    b.file = read_safetensors(golden_path("gradients/blocks/" + name + ".safetensors"));
     b.layer.hidden = b.dimension("x", 1);
     b.layer.experts = b.dimension("router.logits", 1);
     b.layer.router.top_k = b.dimension("router.ids", 1);
@@ -372,7 +358,7 @@ struct model_block {
 };
 
 model_block open_model(const std::string& name, const std::string& prefix, natural ffn) {
-    const std::string folder = golden_directory() + "/models/" + name;
+    const std::string folder = golden_path("models/" + name);
     model_block m{read_safetensors(folder + "/model.safetensors"),
                   read_safetensors(folder + "/golden.safetensors"),
                   prefix,
@@ -517,12 +503,12 @@ void check_switch() {
 }
 
 void run_model(const std::string& name, void (*check_one)()) {
-    if (!golden_missing("models/" + name + "/golden.safetensors")) check_one();
+    if (!golden_path("models/" + name + "/golden.safetensors").empty()) check_one();
 }
 
 template <class Make>
 void run(const std::string& name, Make make) {
-    if (!golden_missing("gradients/blocks/" + name + ".safetensors")) check_block(make());
+    if (!golden_path("gradients/blocks/" + name + ".safetensors").empty()) check_block(make());
 }
 
 }  // namespace
@@ -603,8 +589,8 @@ BOOST_AUTO_TEST_CASE(switch_rows) { run_model("switch", check_switch); }
 BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_CASE(losses) {
-    if (golden_missing("gradients/losses.safetensors")) return;
-    const tensor_file f = read_safetensors(golden_directory() + "/gradients/losses.safetensors");
+    if (golden_path("gradients/losses.safetensors").empty()) return;
+    const tensor_file f = read_safetensors(golden_path("gradients/losses.safetensors"));
     for (natural k = 1; k <= 3; ++k)
         for (bool masked : {false, true}) check_hf_loss(f, k, masked);
 
@@ -620,8 +606,8 @@ BOOST_AUTO_TEST_CASE(losses) {
 }
 
 BOOST_AUTO_TEST_CASE(top2_capacity) {
-    if (golden_missing("gradients/top2_capacity.safetensors")) return;
-    const tensor_file f = read_safetensors(golden_directory() + "/gradients/top2_capacity.safetensors");
+    if (golden_path("gradients/top2_capacity.safetensors").empty()) return;
+    const tensor_file f = read_safetensors(golden_path("gradients/top2_capacity.safetensors"));
     for (bool after : {false, true})
         for (bool by_priority : {false, true}) check_top2(f, after, by_priority);
 }

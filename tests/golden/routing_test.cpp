@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -14,27 +12,14 @@
 #include <gatefold/cpu/router.hpp>
 #include <tests/oracle/safetensors.hpp>
 
+#include "golden_path.hpp"
+
 namespace {
 
 namespace gf = gatefold;
 namespace on_cpu = gf::detail::on_cpu;
 using values = std::vector<double>;
-
-/// The run's environment first, then what the build was told.
-std::string golden_directory() {
-    if (const char* directory = std::getenv("GATEFOLD_GOLDEN_DIR")) return directory;
-#ifdef GATEFOLD_GOLDEN_DIR
-    return GATEFOLD_GOLDEN_DIR;
-#else
-    return "";
-#endif
-}
-
-bool is_missing(const std::string& file) {
-    const bool missing = golden_directory().empty() || !std::ifstream(golden_directory() + "/" + file);
-    if (missing) BOOST_TEST_MESSAGE("skipped: no golden file " << file);
-    return missing;
-}
+using golden_data::golden_path;
 
 /// max |a - b| <= tolerance · max |b|.
 void check_close(const char* what, const double* mine, const values& theirs, double tolerance = 1e-11) {
@@ -109,9 +94,9 @@ enum class choice { own, given };
 template <gf::config C>
 void block(const std::string& name, choice how = choice::own) {
     const std::string file = "gradients/blocks/" + name + ".safetensors";
-    if (is_missing(file)) return;
+    if (golden_path(file).empty()) return;
     using L = gf::layer<C, double>;
-    const oracle::tensor_file f = oracle::read_safetensors(golden_directory() + "/" + file);
+    const oracle::tensor_file f = oracle::read_safetensors(golden_path(file));
     BOOST_TEST_CONTEXT(name) {
         const values rows = f.get("x"), their_ids = f.get("router.ids"), d_weights = f.get("grad.router.weights");
         const auto tokens = static_cast<gf::index_t>(rows.size()) / L::hidden;
@@ -178,13 +163,13 @@ template <gf::router_config R, int E, int K, class T = double>
 void model(const std::string& name) {
     const std::string file = "models/" + name + "/golden.safetensors",
                       weights_file = "models/" + name + "/model.safetensors";
-    if (is_missing(file)) return;
+    if (golden_path(file).empty()) return;
     constexpr int N = E;
     // Logits are the input: a projection by the identity.
     using L = gf::layer<gf::config{.hidden = N, .ffn = 1, .experts = E, .top_k = K, .router = R}, T>;
     // A scale is a float: one that is no dyadic fraction is a little off in double.
     constexpr double tolerance = R.scale * 2 == static_cast<float>(static_cast<int>(R.scale * 2)) ? 1e-11 : 1e-7;
-    const oracle::tensor_file f = oracle::read_safetensors(golden_directory() + "/" + file);
+    const oracle::tensor_file f = oracle::read_safetensors(golden_path(file));
     BOOST_TEST_CONTEXT(name) {
         const values z = f.get("router.logits64");
         const auto tokens = static_cast<gf::index_t>(z.size()) / N;
@@ -192,7 +177,7 @@ void model(const std::string& name) {
         auto w = gf::make_weights<L>(ctx);
         for (int e = 0; e < N; ++e) w.router(e, e) = 1;
         if constexpr (R.selection_bias != gf::key_bias::none) {
-            const oracle::tensor_file m = oracle::read_safetensors(golden_directory() + "/" + weights_file);
+            const oracle::tensor_file m = oracle::read_safetensors(golden_path(weights_file));
             const values bias = selection_bias_of(m, f.metadata.at("block"));
             BOOST_REQUIRE(static_cast<int>(bias.size()) == N);
             for (int e = 0; e < N; ++e) w.selection_bias.data()[e] = T(bias[static_cast<std::size_t>(e)]);
@@ -316,8 +301,8 @@ BOOST_AUTO_TEST_CASE(models) {
 }
 
 BOOST_AUTO_TEST_CASE(two_experts_with_capacity) {
-    if (is_missing("gradients/top2_capacity.safetensors")) return;
-    const oracle::tensor_file f = oracle::read_safetensors(golden_directory() + "/gradients/top2_capacity.safetensors");
+    if (golden_path("gradients/top2_capacity.safetensors").empty()) return;
+    const oracle::tensor_file f = oracle::read_safetensors(golden_path("gradients/top2_capacity.safetensors"));
     top2_capacity<false, false>(f);
     top2_capacity<false, true>(f);
     top2_capacity<true, false>(f);

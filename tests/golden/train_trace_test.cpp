@@ -1,8 +1,6 @@
 // Five steps of training a small Mixtral in double against the reference implementation: losses, gradient norms,
 // rates, final parameters (golden/README.md, gradients/train_mixtral and train_mixtral_aux). Skipped without the files.
 #include <cmath>
-#include <cstdlib>
-#include <fstream>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,7 +13,10 @@
 #include <gatefold/nn.hpp>
 #include <gatefold/train.hpp>
 
+#include "golden_path.hpp"
+
 namespace gf = gatefold;
+using golden_data::golden_path;
 
 namespace {
 
@@ -31,11 +32,6 @@ using model =
                                    .rope_base = 1e6f,
                                    .norm_epsilon = 1e-5f},
                 double>;
-
-std::string golden_directory() {
-    if (const char* directory = std::getenv("GATEFOLD_GOLDEN_DIR")) return directory;
-    return "";
-}
 
 /// Our name for a parameter as the reference calls it.
 std::string reference_name(const std::string& ours) {
@@ -88,11 +84,8 @@ void read_parameter(const gf::safetensors_file& file, const std::string& ours, S
 }
 
 void check_trace(const std::string& name) {
-    const std::string folder = golden_directory() + "/gradients/" + name;
-    if (golden_directory().empty() || !std::ifstream(folder + "/trace.json")) {
-        BOOST_TEST_MESSAGE("skipped: no golden folder " << name);
-        return;
-    }
+    const std::string folder = golden_path("gradients/" + name);
+    if (folder.empty()) return;
     const gf::file_bytes bytes = gf::open_file(folder + "/trace.json");
     const gf::json_document document = gf::parse_json(bytes.text(), "trace.json");
     const gf::json_value trace = document.root(), optimiser = trace.find("optimizer");

@@ -69,11 +69,8 @@ template <class L>
 void compare_cuts(gf::index_t rows, double tolerance) {
     using S = typename L::value_type;
     constexpr int H = L::hidden, F = L::ffn;
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 31);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(31);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     tokens<S, H> x(cpu, gpu, rows), y(cpu, gpu, rows);
     x.fill(gpu, 32);

@@ -45,6 +45,17 @@ gf::weights<L> make_weights(gf::context<gf::cpu>& ctx, std::uint64_t seed) {
     return w;
 }
 
+/// A layer on both backends, with the same parameters.
+template <class L>
+struct on_both {
+    gf::context<gf::cpu> cpu{2};
+    gf::context<gf::cuda> gpu;
+    const gf::weights<L> w;
+    gf::weights<L, gf::cuda> dw = gf::make_weights<L>(gpu);
+
+    explicit on_both(std::uint64_t seed) : w(make_weights<L>(cpu, seed)) { gf::copy(gpu, dw, w); }
+};
+
 /// Rows of tokens on the host and on the device.
 template <class T, int H>
 struct tokens {

@@ -10,11 +10,8 @@ template <class L>
 void compare(std::initializer_list<int> counts, bool accumulate = false, bool training = false) {
     using T = typename L::value_type;
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(2);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 7);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(7);
+    auto& [cpu, gpu, w, dw] = layer;
     gf::options<L> o;
     o.accumulate = accumulate;
     o.training = training;

@@ -16,11 +16,8 @@ void compare_routing(std::initializer_list<int> counts, routing_case what = {}) 
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 3);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(3);
+    auto& [cpu, gpu, w, dw] = layer;
     for (const int n : counts) {
         tokens<T, H> x(cpu, gpu, n);
         x.fill(gpu, 5);

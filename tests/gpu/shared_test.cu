@@ -16,11 +16,8 @@ void same_as_cpu(L, std::initializer_list<int> counts, bool training = false) {
     using T = typename L::value_type;
     constexpr int H = L::hidden;
     static_assert(gf::detail::on_cuda::shared_rides<L>);
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 7);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(7);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     gf::options<L> o;
     o.training = training;
@@ -60,11 +57,8 @@ void same_in_every_call(L, gf::index_t all, std::initializer_list<gf::index_t> s
     using S = typename L::value_type;
     constexpr int H = L::hidden;
     static_assert(gf::detail::on_cuda::shared_rides<L>);
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 5);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(5);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     tokens<S, H> x(cpu, gpu, all), y(cpu, gpu, all);
     x.fill(gpu, 3);

@@ -9,11 +9,8 @@ template <class L>
 void compare(L, std::initializer_list<int> counts, double tolerance, gf::options<L> o = {}) {
     using S = typename L::value_type;
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(2);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 21);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(21);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     for (const int n : counts) {
         tokens<S, H> x(cpu, gpu, n), y(cpu, gpu, n);

@@ -10,11 +10,8 @@ namespace {
 template <class L>
 void compare(L, std::initializer_list<int> counts) {
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 17);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(17);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     for (const int n : counts) {
         tokens<float, H> x(cpu, gpu, n), y(cpu, gpu, n);

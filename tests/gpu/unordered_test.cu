@@ -18,11 +18,8 @@ template <class L>
 void compare(L, std::initializer_list<int> counts, bool accumulate = false) {
     using T = typename L::value_type;
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
-    const auto w = make_weights<L>(cpu, 17);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
+    on_both<L> layer(17);
+    auto& [cpu, gpu, w, dw] = layer;
     const auto packed = gf::pack(gpu, dw);
     gf::options<L> o;
     o.accumulate = accumulate;

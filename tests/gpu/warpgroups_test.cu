@@ -35,12 +35,9 @@ template <class L>
 void compare(gf::index_t rows, double tolerance) {
     using S = typename L::value_type;
     constexpr int H = L::hidden;
-    gf::context<gf::cpu> cpu(2);
-    gf::context<gf::cuda> gpu;
+    on_both<L> layer(21);
+    auto& [cpu, gpu, w, dw] = layer;
     if (!has_warpgroups(gpu)) return;
-    const auto w = make_weights<L>(cpu, 21);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
     const auto packed = gf::pack(gpu, dw);
     tokens<S, H> x(cpu, gpu, rows), y(cpu, gpu, rows);
     x.fill(gpu, 9);
@@ -87,12 +84,9 @@ BOOST_AUTO_TEST_CASE(a_single_expert) {
     using L = gf::layer<gf::config{.hidden = 320, .ffn = 144, .act = gf::activation::relu_squared}, gf::f16>;
     using P = kernels::projection_of<gf::f16, 144, 320, true, L::c.act, false, false, true, false, false>;
     constexpr int rows = 150;
-    gf::context<gf::cpu> cpu(1);
-    gf::context<gf::cuda> gpu;
+    on_both<L> layer(22);
+    auto& [cpu, gpu, w, dw] = layer;
     if (!has_warpgroups(gpu)) return;
-    const auto w = make_weights<L>(cpu, 22);
-    auto dw = gf::make_weights<L>(gpu);
-    gf::copy(gpu, dw, w);
     tokens<gf::f16, 320> x(cpu, gpu, rows);
     x.fill(gpu, 23);
     auto out = gf::make_tensor<gf::f16, gf::dyn, 144>(gpu, rows);

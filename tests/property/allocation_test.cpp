@@ -7,6 +7,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/gatefold.hpp>
+#include <tests/layers.hpp>
 #include <tests/unit/memory.hpp>
 
 namespace gf = gatefold;
@@ -80,17 +81,8 @@ void allocates_nothing(int threads) {
     BOOST_TEST(memory.refused == 0);
 }
 
-using mixtral =
-    gf::layer<gf::config{.hidden = 37, .ffn = 45, .experts = 8, .top_k = 2, .router = gf::routers::mixtral}, float>;
-using narrow = gf::layer<gf::config{.hidden = 64,
-                                    .ffn = 32,
-                                    .experts = 16,
-                                    .top_k = 4,
-                                    .bias = true,
-                                    .router = gf::with(gf::routers::deepseek_v3, &gf::router_config::groups, 4,
-                                                       &gf::router_config::kept_groups, 2),
-                                    .shared = {.ffn = 24, .gate = true}},
-                         gf::bf16>;
+using mixtral = gf::layer<test_layers::mixtral, float>;
+using narrow = gf::layer<test_layers::deepseek, gf::bf16>;
 using limited = gf::layer<gf::config{.hidden = 16,
                                      .ffn = 24,
                                      .experts = 5,

@@ -13,6 +13,7 @@
 
 #include <gatefold/gatefold.hpp>
 #include <gatefold/moe/sparse.hpp>
+#include <tests/layers.hpp>
 
 namespace {
 
@@ -21,16 +22,7 @@ using gf::dyn;
 using gf::index_t;
 
 constexpr gf::config mixtral{.hidden = 70, .ffn = 45, .experts = 8, .top_k = 2, .router = gf::routers::mixtral};
-constexpr gf::config deepseek{
-    .hidden = 48,
-    .ffn = 40,
-    .experts = 16,
-    .top_k = 4,
-    .act = gf::activation::clamped_swiglu,
-    .limit = 1.5f,
-    .bias = true,
-    .router = gf::with(gf::routers::deepseek_v3, &gf::router_config::groups, 4, &gf::router_config::kept_groups, 2),
-    .shared = {.ffn = 24, .gate = true}};
+constexpr gf::config deepseek = test_layers::clamped_deepseek(false);
 
 /// FNV-1a over the bytes of numbers.
 struct bit_hash {

@@ -8,23 +8,15 @@
 
 #include <gatefold/gatefold.hpp>
 #include <tests/layer_comparison.hpp>
+#include <tests/layers.hpp>
 
 namespace gf = gatefold;
 using comparison::fill;
 
 namespace {
 
-using mixtral =
-    gf::layer<gf::config{.hidden = 37, .ffn = 45, .experts = 8, .top_k = 2, .router = gf::routers::mixtral}, float>;
-using shared = gf::layer<gf::config{.hidden = 48,
-                                    .ffn = 20,
-                                    .experts = 16,
-                                    .top_k = 4,
-                                    .bias = true,
-                                    .router = gf::with(gf::routers::deepseek_v3, &gf::router_config::groups, 4,
-                                                       &gf::router_config::kept_groups, 2),
-                                    .shared = {.ffn = 24, .gate = true}},
-                         float>;
+using mixtral = gf::layer<test_layers::mixtral, float>;
+using shared = gf::layer<test_layers::deepseek, float>;
 using narrow =
     gf::layer<gf::config{.hidden = 70, .ffn = 33, .experts = 5, .top_k = 3, .router = gf::routers::gpt_oss}, gf::bf16>;
 using half =

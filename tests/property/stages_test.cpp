@@ -10,22 +10,14 @@
 
 #include <gatefold/gatefold.hpp>
 #include <tests/layer_comparison.hpp>
+#include <tests/layers.hpp>
 
 namespace gf = gatefold;
 
 namespace {
 
-using mixtral =
-    gf::layer<gf::config{.hidden = 37, .ffn = 45, .experts = 8, .top_k = 2, .router = gf::routers::mixtral}, float>;
-using shared = gf::layer<gf::config{.hidden = 48,
-                                    .ffn = 20,
-                                    .experts = 16,
-                                    .top_k = 4,
-                                    .bias = true,
-                                    .router = gf::with(gf::routers::deepseek_v3, &gf::router_config::groups, 4,
-                                                       &gf::router_config::kept_groups, 2),
-                                    .shared = {.ffn = 24, .gate = true}},
-                         gf::bf16>;
+using mixtral = gf::layer<test_layers::mixtral, float>;
+using shared = gf::layer<test_layers::deepseek, gf::bf16>;
 using on_input = gf::layer<
     gf::config{.hidden = 33, .ffn = 20, .experts = 6, .top_k = 1, .router = gf::routers::llama4, .shared = {.ffn = 9}},
     gf::f16>;

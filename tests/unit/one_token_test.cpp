@@ -11,6 +11,7 @@
 
 #include <gatefold/gatefold.hpp>
 #include <tests/layer_comparison.hpp>
+#include <tests/layers.hpp>
 
 namespace gf = gatefold;
 namespace on_cpu = gf::detail::on_cpu;
@@ -89,16 +90,7 @@ constexpr gf::config dense(int hidden, int ffn, gf::activation act, bool bias = 
 constexpr gf::config mixture(int hidden, int ffn, gf::router_config router, int experts = 4, int top_k = 2) {
     return {.hidden = hidden, .ffn = ffn, .experts = experts, .top_k = top_k, .router = router};
 }
-constexpr gf::config deepseek{
-    .hidden = 48,
-    .ffn = 40,
-    .experts = 16,
-    .top_k = 4,
-    .act = gf::activation::clamped_swiglu,
-    .limit = 1.5f,
-    .bias = true,
-    .router = gf::with(gf::routers::deepseek_v3, &gf::router_config::groups, 4, &gf::router_config::kept_groups, 2),
-    .shared = {.ffn = 24, .gate = true, .bias = true}};
+constexpr gf::config deepseek = test_layers::clamped_deepseek(true);
 
 template <gf::activation... Acts>
 void compare_activations() {
