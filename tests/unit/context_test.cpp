@@ -1,5 +1,6 @@
 // The host context: threads, executor, workspace that grows or is fixed, report, failing allocators.
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -80,16 +81,38 @@ BOOST_AUTO_TEST_CASE(phases_follow_one_another) {
             const auto begins = [&](int phase) { early += done < phase * parts ? 1 : 0; };
             for (int repeat = 0; repeat < 20; ++repeat) {
                 done = 0;
+                const auto slow = [&](int p) {
+                    // Whoever is done first would begin the next phase long before the others are.
+                    for (volatile int i = 0; i < 2000 * p;) i = i + 1;
+                    ++done;
+                };
+                const auto middle = [&](int) { begins(1), ++done; };
+                const auto last = [&](int) { begins(2), ++done, ++third; };
                 ctx.parallel(
-                    parts,
-                    [&](int p) {
-                        // Whoever is done first would begin the next phase long before the others are.
-                        for (volatile int i = 0; i < 2000 * p;) i = i + 1;
-                        ++done;
-                    },
-                    [&](int) { begins(1), ++done; }, [&](int) { begins(2), ++done, ++third; });
+                    std::array{gf::phase::of(parts, slow), gf::phase::of(parts, middle), gf::phase::of(parts, last)});
             }
             BOOST_TEST((done == 3 * parts && third == 20 * parts && early == 0));
+        }
+}
+
+BOOST_AUTO_TEST_CASE(phases_of_one_part_stay_in_order) {
+    for (int threads : {1, 2, 4})
+        for (int repeat = 0; repeat < 20; ++repeat) {
+            gf::context<gf::cpu> ctx(threads);
+            int steps = 0;  // not atomic: of the parts that write it none runs beside another
+            std::atomic<int> wrong{0};
+            const auto slow = [&](int) {
+                for (volatile int i = 0; i < 2000;) i = i + 1;
+                ++steps;
+            };
+            const auto two = [&](int) { wrong += steps != 2; };
+            const auto again = [&](int) { ++steps; };
+            const auto three = [&](int) { wrong += steps != 3; };
+            const auto never = [&](int) { ++wrong; };
+            ctx.parallel(std::array{gf::phase::of(1, slow), gf::phase::of(0, never), gf::phase::of(1, slow),
+                                    gf::phase::of(0, never), gf::phase::of(3, two), gf::phase::of(1, again),
+                                    gf::phase::of(0, never), gf::phase::of(2, three)});
+            BOOST_TEST((steps == 3 && wrong == 0));
         }
 }
 
@@ -103,13 +126,14 @@ BOOST_AUTO_TEST_CASE(an_executor_runs_phase_by_phase) {
                     }};
     gf::context<gf::cpu> ctx(options);
     std::vector<int> seen;
-    const auto second = [&seen](int p) { seen.push_back(10 + p); };  // a body that is const
-    ctx.parallel(
-        3, [&](int p) { seen.push_back(p); }, second);
-    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 12, 11, 10}));
-    ctx.parallel(
-        1, [&](int p) { seen.push_back(20 + p); }, second);  // one part needs no executor
-    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 12, 11, 10, 20, 10}));
+    const auto first = [&](int p) { seen.push_back(p); };
+    const auto second = [&seen](int p) { seen.push_back(10 + p); };
+    ctx.parallel(std::array{gf::phase::of(3, first), gf::phase::of(2, second)});
+    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 11, 10}));
+    ctx.parallel(std::array{gf::phase::of(1, first), gf::phase::of(1, second)});  // one part needs no executor
+    BOOST_TEST((calls == 2 && seen == std::vector<int>{2, 1, 0, 11, 10, 0, 10}));
+    ctx.parallel(std::array{gf::phase::of(1, first), gf::phase::of(0, first), gf::phase::of(2, second)});
+    BOOST_TEST((calls == 3 && seen == std::vector<int>{2, 1, 0, 11, 10, 0, 10, 0, 11, 10}));
 }
 
 BOOST_AUTO_TEST_CASE(workspace_only_grows) {

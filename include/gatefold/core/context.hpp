@@ -28,6 +28,20 @@ struct executor {
     void (*run)(void* self, int parts, void (*part)(void* argument, int p), void* argument);
 };
 
+/// One step of a region of threads: part(body, p) for every p in [0, parts).
+struct phase {
+    void (*part)(void* body, int p);
+    void* body;
+    int parts;
+
+    /// Calls body(p), which has to outlive the phase.
+    template <class Body>
+    GATEFOLD_INLINE static phase of(int parts, Body& body) {
+        return {[](void* self, int p) { (*static_cast<Body*>(self))(p); },
+                const_cast<void*>(static_cast<const void*>(&body)), parts};
+    }
+};
+
 /// Counts of unusual input since the context was made or `clear_report` was called.
 struct routing_report {
     index_t tokens = 0;           ///< tokens routed
@@ -123,41 +137,44 @@ public:
         for (int p = 0; p < parts; ++p) body(p);
     }
 
-    /// Runs several bodies one after another, each for every p in [0, parts): the next begins when all parts of the one
-    /// before are done, and sees what they wrote. One region of threads with OpenMP, one run per body with an executor.
-    template <class First, class Second, class... More>
-    void parallel(int parts, First&& first, Second&& second, More&&... more) {
-        const phase phases[] = {phase_of(first), phase_of(second), phase_of(more)...};
+    /// Runs phases one after another, each for every p in [0, its parts): the next begins when all parts of the one
+    /// before are done, and sees what they wrote. One region of threads with OpenMP; an executor gets one run for each
+    /// phase of two parts and more.
+    // A template, so that tiers share no instantiation: lists of phases are types of the caller's tier.
+    template <class Phases>
+        requires requires(const Phases& phases) { phases.begin()->parts; }
+    void parallel(const Phases& phases) {
+        int parts = 0;
+        for (const phase& each : phases) parts = each.parts > parts ? each.parts : parts;
         if (parts <= 1 || options_.threads == 1) {
             for (const phase& each : phases)
-                for (int p = 0; p < parts; ++p) each.part(each.body, p);
+                for (int p = 0; p < each.parts; ++p) each.part(each.body, p);
             return;
         }
         if (options_.runs.run) {
-            for (const phase& each : phases) options_.runs.run(options_.runs.self, parts, each.part, each.body);
+            for (const phase& each : phases)
+                if (each.parts > 1)
+                    options_.runs.run(options_.runs.self, each.parts, each.part, each.body);
+                else if (each.parts == 1)
+                    each.part(each.body, 0);
             return;
         }
-        GATEFOLD_OMP(parallel num_threads(options_.threads))
-        for (const phase& each : phases) {
-            if (&each != phases) {
-                GATEFOLD_OMP(barrier)
+        GATEFOLD_OMP(parallel num_threads(options_.threads)) {
+            // Part 0 is always the first thread's: phases of one part wait for no one between them.
+            int before = 0;
+            for (const phase& each : phases) {
+                if (each.parts == 0) continue;
+                if (before > 1 || (before == 1 && each.parts > 1)) {
+                    GATEFOLD_OMP(barrier)
+                }
+                before = each.parts;
+                GATEFOLD_OMP(for schedule(static, 1) nowait)
+                for (int p = 0; p < each.parts; ++p) each.part(each.body, p);
             }
-            GATEFOLD_OMP(for schedule(static, 1) nowait)
-            for (int p = 0; p < parts; ++p) each.part(each.body, p);
         }
     }
 
 private:
-    struct phase {
-        void (*part)(void* body, int p);
-        void* body;
-    };
-    template <class Body>
-    static phase phase_of(Body& body) {
-        return {[](void* argument, int p) { (*static_cast<Body*>(argument))(p); },
-                const_cast<void*>(static_cast<const void*>(&body))};
-    }
-
     context_options options_;
     buffer<std::byte> workspace_;
     routing_report report_;

@@ -7,8 +7,8 @@
 //         E        expert<H, F, activation, T, bias>                         (cpu/experts_layout.hpp)
 //         scratch  expert_scratch_bytes<E>(ctx.threads(), rows) bytes, aligned to 64; nothing else is allocated
 //         input    expert_input<X>{groups, rows_of<X>}: rows [groups.begin(e), groups.end(e)) of expert e, gathered
-//         from x
-//                  by pairs / slots, times factor where given (rounded to T); X is T or float
+//                  from x by pairs / slots, times factor where given (rounded to T); X is T or float. Phases that have
+//                  to come first, as those of a router, run in the stage's region of threads
 //         weights  hub_weights<T> or packed_weights<T> (pack_expert<E>): the same bits
 //         order    of bf16 sums; resolved by resolve()
 //         drop     no_dropout, or expert_dropout: behind the activation               (cpu/dropout.hpp)
@@ -32,6 +32,7 @@
 #include <gatefold/cpu/experts_order.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
 #include <gatefold/cpu/experts_tiles.hpp>
+#include <gatefold/cpu/phases.hpp>
 #include <gatefold/cpu/products.hpp>
 #include <gatefold/ops/activation.hpp>
 
@@ -41,6 +42,9 @@ template <class X>
 struct expert_input {
     grouping groups;
     rows_of<X> x;
+    /// What fills the arrays that `groups` and `x` point to, with `most_rows` rows at most; null: they are filled.
+    const phase_list* before = nullptr;
+    index_t most_rows = 0;
 };
 
 template <class T>
@@ -194,27 +198,22 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     constexpr int W = lanes<sum>, max_rows = Form::max_rows;
     const index_t up_row = shape.up_steps * step_rows<Form>, down_row = shape.down_steps * step_rows<Form>;
     const grouping& groups = in.groups;
-    const index_t first_row = groups.begin(0), rows = groups.end(groups.experts - 1);
+    const index_t most_rows = in.before ? in.most_rows : groups.end(groups.experts - 1);
 
     carver memory(scratch);
-    element* x = memory.take<element>(rows * up_row);
-    element* activated = memory.take<element>(rows * down_row);
-    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(rows);
+    element* x = memory.take<element>(most_rows * up_row);
+    element* activated = memory.take<element>(most_rows * down_row);
+    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(most_rows);
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };
 
     // A part has to be worth waking a thread for.
-    constexpr index_t bytes_each = 16384;
-    index_t active = 0;
-    for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
-    constexpr auto element_bytes = static_cast<index_t>(sizeof(T));
-    const index_t worth = 1 + active * shape.packed_elements * element_bytes / bytes_each;
+    constexpr index_t bytes_each = 16384, element_bytes = sizeof(T);
+    const auto bytes_of = [&](index_t experts) { return experts * shape.packed_elements * element_bytes; };
+    index_t active = most_rows < groups.experts ? most_rows : groups.experts;
+    if (!in.before) active = active_experts(groups);
+    const index_t worth = 1 + bytes_of(active) / bytes_each;
     const int parts = worth < ctx.threads() ? static_cast<int>(worth) : ctx.threads();
-
-    const auto pack = [&](int part) {
-        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
-                        first_row + share(rows - first_row, part + 1, parts), x);
-    };
 
     const auto next_of = [&](int e) {
         for (int f = e + 1; f < groups.experts; ++f)
@@ -230,7 +229,15 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
         return n == 0 || n > ridge ? n : ridge;
     };
     index_t total = 0;
-    for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
+    // Experts of many and of few rows take turns where that is worth it.
+    merged_experts merged{nullptr, 0, 0};
+    const auto decide = [&] {
+        for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
+        if constexpr (takes_turns<Form, Panels>)
+            if (weights.packed && bytes_of(active_experts(groups)) > turn_blocks<Form>::cached &&
+                worth_merging(groups, turn_blocks<Form>::ridge))
+                merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
+    };
     const auto up_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
         const index_t begin = groups.begin(e);
         sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps, source, p0, p1,
@@ -248,13 +255,6 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                          deliver_tile<Form, T, Bias, Target>{
                              shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
     };
-
-    // Experts of many and of few rows take turns where that is worth it.
-    merged_experts merged{nullptr, 0, 0};
-    if constexpr (takes_turns<Form, Panels>)
-        if (weights.packed && active * shape.packed_elements * element_bytes > turn_blocks<Form>::cached &&
-            worth_merging(groups, turn_blocks<Form>::ridge))
-            merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
 
     // Behind its last panel a part reads its first ones of the second projection.
     const auto up_source = [&](int e, bool last, int part) {
@@ -321,11 +321,21 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                 round_row(rows_of_target(target), target.stride, result, t, c0, c1);
     };
 
-    // Few rows are packed before another thread has woken, and while the first weights come.
-    if (parts > 1 && (rows - first_row) * shape.width > 8192) return ctx.parallel(parts, pack, up, down);
-    if (rows > first_row) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
-    pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
-    ctx.parallel(parts, up, down);
+    // Few rows are packed by one part, while the first weights come.
+    const int packing = most_rows * shape.width > 8192 ? parts : 1;
+    const auto pack = [&](int part) {
+        const index_t first = groups.begin(0), rows = groups.end(groups.experts - 1) - first;
+        if (part == 0) decide();
+        if (packing == 1 && rows > 0) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
+        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first + share(rows, part, packing),
+                        first + share(rows, part + 1, packing), x);
+    };
+    phase_list phases;
+    if (in.before) phases = *in.before;
+    phases.add(packing, pack);
+    phases.add(parts, up);
+    phases.add(parts, down);
+    ctx.parallel(phases);
 }
 
 /// Whether weights hold their matrices in a form of their own and know how the stage reads it.

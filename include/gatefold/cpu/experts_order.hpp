@@ -25,6 +25,13 @@ struct merged_experts {
     index_t active, most_lag;
 };
 
+/// How many experts have rows.
+inline index_t active_experts(const grouping& groups) {
+    index_t active = 0;
+    for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
+    return active;
+}
+
 /// Whether taking panels across experts is predicted to save a fifth of the time that they take one by one, in units of
 /// a row: below the ridge an expert takes as long as its weights take to come from memory. A call that waits for memory
 /// on the whole is left as it is, since the kernels of few rows read faster than fetches between other tiles.

@@ -130,20 +130,55 @@ void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
 
 /// product_nt for one group of rows in order, where n may be small: rows of `a` and of `w` change places if that leaves
 /// fewer lanes idle. The same bits, since a product of two numbers does not know their order.
-template <class Context, class A, class B, class Out>
-void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, rows_of<A> a, weights_of<B> w, int n, int k,
-                       matrix<Out> out) {
+///
+/// An object, so that its parts can run beside others in a region of threads; it refers to itself.
+template <class A, class B, class Out>
+class narrow_product {
+public:
     using sum = sum_of<A, B>;
-    constexpr index_t panel = 2 * lanes<sum>;
-    const grouping all{1, nullptr, rows};
-    if (n * round_up(rows, panel) >= rows * round_up<index_t>(n, panel))
-        return product_nt(ctx, scratch, all, a, w, n, k, out);
-    const grouping choices{1, nullptr, n};
-    const rows_of<B> left{w.data, w.stride};
-    const weights_of<A> right{a.data, a.stride};
-    run_product(ctx, scratch,
-                product_call<sum, Out>{choices, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &left,
-                                       &pack_weights_across<sum, A>, &right, nullptr, 0, 0, 0, true});
+
+    /// `scratch` as for product_nt.
+    narrow_product(int threads, std::byte* scratch, index_t rows, const rows_of<A>& a, const weights_of<B>& w, int n,
+                   int k, const matrix<Out>& out)
+        : scratch_(scratch),
+          turned_(n * round_up(rows, panel) < rows * round_up<index_t>(n, panel)),
+          groups_{1, nullptr, turned_ ? n : rows},
+          a_(a),
+          w_(w),
+          turned_a_{a.data, a.stride},
+          turned_w_{w.data, w.stride},
+          call_(turned_ ? call{groups_, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &turned_w_,
+                               &pack_weights_across<sum, A>, &turned_a_, nullptr, 0, 0, 0, true}
+                        : call{groups_, false, 0, n, k, out, false, &pack_rows_across<sum, A>, &a_,
+                               &pack_weights_across<sum, B>, &w_}),
+          tasks_(call_, threads) {}
+    narrow_product(const narrow_product&) = delete;
+
+    int parts() const { return tasks_.parts(); }
+    void operator()(int part) const {
+        tasks_.run(part, scratch_ + static_cast<std::size_t>(part) * product_blocks::bytes);
+    }
+
+private:
+    using call = product_call<sum, Out>;
+    static constexpr index_t panel = 2 * lanes<sum>;
+
+    std::byte* scratch_;
+    bool turned_;
+    grouping groups_;
+    rows_of<A> a_;
+    weights_of<B> w_;
+    weights_of<A> turned_a_;
+    rows_of<B> turned_w_;
+    call call_;
+    product_tasks<sum, Out> tasks_;
+};
+
+template <class Context, class A, class B, class Out>
+void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, const rows_of<A>& a, const weights_of<B>& w,
+                       int n, int k, const matrix<Out>& out) {
+    const narrow_product<A, B, Out> product(ctx.threads(), scratch, rows, a, w, n, k, out);
+    ctx.parallel(product.parts(), product);
 }
 
 template <class Context, class A, class B, class Out>

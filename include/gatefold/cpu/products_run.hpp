@@ -248,54 +248,38 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
             store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
 }
 
-/// Runs a product: threads share its blocks by what they cost.
-template <class Context, class Sum, class Out>
-void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
+/// How threads share a product: by blocks of its outputs, and by what these cost.
+template <class Sum, class Out>
+class product_tasks {
     using blocks = product_blocks;
-    const int groups = p.groups.experts;
-    const bool large = p.is_large();
 
-    // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
-    constexpr index_t least = 65536;
-    index_t work = 0;
-    for (int e = 0; e < groups; ++e) {
-        const product_extent x = p.extent(e);
-        work += x.rows * x.columns * (x.depth + 8);
-    }
-    int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
-
-    index_t block_columns = blocks::columns;
-    struct block_grid {
-        index_t row_blocks, column_blocks;
-        index_t tasks() const { return row_blocks * column_blocks; }
-    };
-    const auto grid = [&](const product_extent& x) {
-        return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
-    };
-    const auto tasks = [&] {
-        index_t n = 0;
-        for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
-        return n;
-    };
-    // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had none;
-    // that changes who computes an output, not its bits. No thread is woken for nothing.
-    while (parts > 1 && tasks() < 4 * parts && block_columns > (tasks() < parts ? 1 : 2) * blocks::panel)
-        block_columns /= 2;
-    if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
-    // A task costs its arithmetic and, per output, about what eight rows would for packing.
-    const auto cost = [&](const product_extent& x) {
-        const block_grid g = grid(x);
-        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
-    };
-    index_t total = 0;
-    for (int e = 0; e < groups; ++e) total += grid(p.extent(e)).tasks() * cost(p.extent(e));
-
-    ctx.parallel(parts, [&](int part) {
-        std::byte* memory = scratch + static_cast<std::size_t>(part) * blocks::bytes;
-        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
-        index_t before = 0;
+public:
+    product_tasks(const product_call<Sum, Out>& call, int threads) : p_(call), large_(call.is_large()) {
+        // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
+        constexpr index_t least = 65536;
+        const int groups = p_.groups.experts;
+        index_t work = 0;
         for (int e = 0; e < groups; ++e) {
-            const product_extent x = p.extent(e);
+            const product_extent x = p_.extent(e);
+            work += x.rows * x.columns * (x.depth + 8);
+        }
+        parts_ = work / least < threads ? static_cast<int>(1 + work / least) : threads;
+        // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had
+        // none; that changes who computes an output, not its bits. No thread is woken for nothing.
+        while (parts_ > 1 && tasks() < 4 * parts_ && block_columns_ > (tasks() < parts_ ? 1 : 2) * blocks::panel)
+            block_columns_ /= 2;
+        if (const index_t there = tasks(); there < parts_) parts_ = there > 1 ? static_cast<int>(there) : 1;
+        for (int e = 0; e < groups; ++e) total_ += grid(p_.extent(e)).tasks() * cost(p_.extent(e));
+    }
+
+    int parts() const { return parts_; }
+
+    /// The tasks of one part; `memory` holds product_blocks::bytes of its own.
+    void run(int part, std::byte* memory) const {
+        const index_t low = share(total_, part, parts_), high = share(total_, part + 1, parts_);
+        index_t before = 0;
+        for (int e = 0; e < p_.groups.experts; ++e) {
+            const product_extent x = p_.extent(e);
             const block_grid g = grid(x);
             const index_t each = cost(x), first = before;
             before += each * g.tasks();
@@ -303,18 +287,50 @@ void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>&
             for (index_t task = 0; task < g.tasks(); ++task) {
                 const index_t begins = first + task * each;
                 if (begins < low || begins >= high) continue;
-                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns;
+                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns_;
                 const auto row = [&](index_t i) {
-                    if (!p.over_rows) return x.rows * i / g.row_blocks;
+                    if (!p_.over_rows) return x.rows * i / g.row_blocks;
                     return i < g.row_blocks ? i * blocks::rows : x.rows;
                 };
                 const index_t left = x.columns - c0;
-                run_block(p, {e, row(m), row(m + 1) - row(m), c0, left < block_columns ? left : block_columns}, large,
-                          memory);
+                run_block(p_, {e, row(m), row(m + 1) - row(m), c0, left < block_columns_ ? left : block_columns_},
+                          large_, memory);
             }
         }
-        if (large) finish_stores_around();
-    });
+        if (large_) finish_stores_around();
+    }
+
+private:
+    struct block_grid {
+        index_t row_blocks, column_blocks;
+        index_t tasks() const { return row_blocks * column_blocks; }
+    };
+    block_grid grid(const product_extent& x) const {
+        return {ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns_)};
+    }
+    index_t tasks() const {
+        index_t n = 0;
+        for (int e = 0; e < p_.groups.experts; ++e) n += grid(p_.extent(e)).tasks();
+        return n;
+    }
+    /// A task costs its arithmetic and, per output, about what eight rows would for packing.
+    index_t cost(const product_extent& x) const {
+        const block_grid g = grid(x);
+        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
+    }
+
+    const product_call<Sum, Out>& p_;
+    bool large_;
+    int parts_ = 1;
+    index_t block_columns_ = blocks::columns, total_ = 0;
+};
+
+/// Runs a product.
+template <class Context, class Sum, class Out>
+void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
+    const product_tasks<Sum, Out> tasks(p, ctx.threads());
+    ctx.parallel(tasks.parts(),
+                 [&](int part) { tasks.run(part, scratch + static_cast<std::size_t>(part) * product_blocks::bytes); });
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
