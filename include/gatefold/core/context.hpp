@@ -144,32 +144,34 @@ public:
     template <class Phases>
         requires requires(const Phases& phases) { phases.begin()->parts; }
     void parallel(const Phases& phases) {
-        int parts = 0;
-        for (const phase& each : phases) parts = each.parts > parts ? each.parts : parts;
-        if (parts <= 1 || options_.threads == 1) {
-            for (const phase& each : phases)
-                for (int p = 0; p < each.parts; ++p) each.part(each.body, p);
+        // What one part does first, the caller does before it calls for other threads.
+        const phase *each = phases.begin(), *const end = phases.end();
+        for (; each != end && each->parts <= 1; ++each)
+            if (each->parts == 1) each->part(each->body, 0);
+        if (each == end) return;
+        if (options_.threads == 1) {
+            for (; each != end; ++each)
+                for (int p = 0; p < each->parts; ++p) each->part(each->body, p);
             return;
         }
         if (options_.runs.run) {
-            for (const phase& each : phases)
-                if (each.parts > 1)
-                    options_.runs.run(options_.runs.self, each.parts, each.part, each.body);
-                else if (each.parts == 1)
-                    each.part(each.body, 0);
+            for (; each != end; ++each)
+                if (each->parts > 1)
+                    options_.runs.run(options_.runs.self, each->parts, each->part, each->body);
+                else if (each->parts == 1)
+                    each->part(each->body, 0);
             return;
         }
-        GATEFOLD_OMP(parallel num_threads(options_.threads)) {
+        GATEFOLD_OMP(parallel num_threads(options_.threads) firstprivate(each)) {
             // Part 0 is always the first thread's: phases of one part wait for no one between them.
-            int before = 0;
-            for (const phase& each : phases) {
-                if (each.parts == 0) continue;
-                if (before > 1 || (before == 1 && each.parts > 1)) {
+            for (int before = 0; each != end; ++each) {
+                if (each->parts == 0) continue;
+                if (before > 1 || (before == 1 && each->parts > 1)) {
                     GATEFOLD_OMP(barrier)
                 }
-                before = each.parts;
+                before = each->parts;
                 GATEFOLD_OMP(for schedule(static, 1) nowait)
-                for (int p = 0; p < each.parts; ++p) each.part(each.body, p);
+                for (int p = 0; p < each->parts; ++p) each->part(each->body, p);
             }
         }
     }

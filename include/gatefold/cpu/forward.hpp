@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <type_traits>
+#include <utility>
 
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/capacity.hpp>
@@ -137,6 +138,14 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
                                   ctx.sums(), keep, target, no_dropout{}, result);
 }
 
+/// Whether routing and plan are phases of the region in which the routed experts run. Sparse weights choose their
+/// kernels by the plan, and capacities are a matter of the whole batch.
+template <class W, layer_type L = typename W::layer_type>
+constexpr bool routes_in_stage() {
+    return routes_by_token<L>() && !drops(L::c) &&
+           !brings_stage<std::remove_cvref_t<decltype(routed_weights(std::declval<const W&>()))>>;
+}
+
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
 template <class W, layer_type L = typename W::layer_type>
 void route_and_plan(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
@@ -231,7 +240,10 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
                                                        {memory.place, {pairs}},
                                                        tokens,
                                                        L::slots};
-    route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
+    if constexpr (routes_in_stage<W>())
+        check_options("route", o);
+    else
+        route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
     if (saved) {
         for (index_t i = 0; i < tokens * L::choices; ++i) saved->logit_gradients().data()[i] = 0;
         for (index_t i = 0; i < saved->deviations().size(); ++i) saved->deviation_gradients().data()[i] = 0;
@@ -246,12 +258,33 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
         routed = saved ? saved->latent_sums().data() : memory.latent_sums;
         routed_stride = L::width;
     }
-    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
+    expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
-    run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
-                  dropout_of(o, in.first_token, plan.rows.data(), L::slots),
-                  ends_with_routed<L>() ? result : round_into<T>{});
+    const auto run = [&] {
+        run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
+                      dropout_of(o, in.first_token, plan.rows.data(), L::slots),
+                      ends_with_routed<L>() ? result : round_into<T>{});
+    };
+    if constexpr (routes_in_stage<W>()) {
+        carver arrays(memory.route);
+        const route_memory<L> own(arrays, tokens, ctx.threads());
+        const auto logits = product_of_logits(ctx, w, router_rows(in, 0), routing.logits, own.logits);
+        const token_routing<W> choice{w, in, o, routing, own, in.chosen.data() != nullptr, token_parts(ctx, tokens)};
+        const plan_builder building(choice.parts, routing.ids.data(), nullptr, L::choices, plan, memory.plan);
+        const auto choose = [&](int part) { choice(part), building.count(part); };
+        const auto place = [&](int part) { building.place(part); };
+        phase_list before;
+        before.add(logits.parts(), logits);
+        before.add(choice.parts, choose);
+        before.add(choice.parts, place);
+        input.before = &before;
+        input.most_rows = pairs;
+        run();
+        choice.add_to(ctx.report());
+    } else {
+        run();
+    }
     finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
 }
 

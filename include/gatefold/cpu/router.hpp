@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <gatefold/cpu/capacity.hpp>
+#include <gatefold/cpu/phases.hpp>
 #include <gatefold/cpu/router_assign.hpp>
 #include <gatefold/cpu/router_backward.hpp>
 #include <gatefold/cpu/router_choose.hpp>
@@ -133,50 +134,83 @@ void route_token(const A* z, bool undecided, bool has_ids, const A* selection_bi
     weigh<L>(z, undecided, o, expert_scale, token, ids, weights);
 }
 
-/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
-/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
-template <class W, layer_type L = typename W::layer_type>
-void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
-    using A = typename L::accumulate_type;
-    check_options("route", o);
-    const index_t tokens = in.x.extent(0);
-    carver arrays(scratch);
-    const route_memory<L> memory(arrays, tokens, ctx.threads());
-    compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
-    constexpr bool by_columns = L::c.router.from == score::softmax_tokens;
-    if constexpr (by_columns) score_columns(ctx, in, out, memory.assign);
+/// Whether a router is one product over the rows as they lie, and everything behind it is done token by token: phases
+/// that need no region of their own.
+template <layer_type L>
+constexpr bool routes_by_token() {
+    constexpr router_config r = L::c.router;
+    return r.logits == projection::linear && !logits_traits<L>::moves_input && r.transform == logit_transform::none &&
+           r.from != score::softmax_tokens && !router_traits<L>::by_batch;
+}
 
-    const bool given = in.chosen.data() != nullptr;
-    const bool has_ids = given || assign_batch(ctx, in, o, out, memory.assign);
-    const int parts = token_parts(ctx, tokens);
-    const auto* expert_scale = expert_scale_of(w);
-    const A* selection_bias = selection_bias_of(w);
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
+/// Everything behind the logits, as a phase of `parts` parts; `has_ids`: out.ids are chosen already.
+template <class W, layer_type L = typename W::layer_type>
+struct token_routing {
+    using A = typename L::accumulate_type;
+    const W& w;
+    const batch<L>& in;
+    const options<L>& o;
+    routing_view<L> out;
+    route_memory<L> memory;
+    bool has_ids;
+    int parts;
+
+    void operator()(int part) const {
+        const bool given = in.chosen.data() != nullptr;
+        const auto* expert_scale = expert_scale_of(w);
+        const A* selection_bias = selection_bias_of(w);
+        const range mine = part_of(out.ids.extent(0), part, parts);
         A* keys = memory.keys + part * route_memory<L>::key_row;
         part_report found;
         for (index_t t = mine.begin; t < mine.end; ++t) {
-            const A* z = out.logits.row(t);
+            A* z = out.logits.row(t);
             std::int32_t* ids = out.ids.row(t);
+            if constexpr (routes_by_token<L>()) finish_logits(w, z);
             const bool undecided = count_unusual(z, L::choices, found);
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
-            if constexpr (by_columns)
+            if constexpr (L::c.router.from == score::softmax_tokens)
                 weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));
             else
                 route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
                                out.weights.row(t));
         }
         memory.reports[part] = found;
-    });
-
-    routing_report& report = ctx.report();
-    report.tokens += tokens;
-    for (int part = 0; part < parts; ++part) {
-        report.nan_logits += memory.reports[part].nan_logits;
-        report.infinite_logits += memory.reports[part].infinite_logits;
-        report.undecided += memory.reports[part].undecided;
     }
+
+    /// Adds what was found unusual; once all parts are done.
+    void add_to(routing_report& report) const {
+        report.tokens += out.ids.extent(0);
+        for (int part = 0; part < parts; ++part) {
+            report.nan_logits += memory.reports[part].nan_logits;
+            report.infinite_logits += memory.reports[part].infinite_logits;
+            report.undecided += memory.reports[part].undecided;
+        }
+    }
+};
+
+/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
+/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
+template <class W, layer_type L = typename W::layer_type>
+void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
+           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
+    check_options("route", o);
+    const index_t tokens = in.x.extent(0);
+    carver arrays(scratch);
+    const route_memory<L> memory(arrays, tokens, ctx.threads());
+    token_routing<W> routing{w, in, o, out, memory, in.chosen.data() != nullptr, token_parts(ctx, tokens)};
+    if constexpr (routes_by_token<L>()) {
+        const auto logits = product_of_logits(ctx, w, router_rows(in, 0), out.logits, memory.logits);
+        phase_list phases;
+        phases.add(logits.parts(), logits);
+        phases.add(routing.parts, routing);
+        ctx.parallel(phases);
+    } else {
+        compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
+        if constexpr (L::c.router.from == score::softmax_tokens) score_columns(ctx, in, out, memory.assign);
+        if (!routing.has_ids) routing.has_ids = assign_batch(ctx, in, o, out, memory.assign);
+        ctx.parallel(routing.parts, routing);
+    }
+    routing.add_to(ctx.report());
 }
 
 /// The ids over which a token's weights were divided: those of the routing, and a second expert that was turned away.
