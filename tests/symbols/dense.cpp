@@ -2,7 +2,7 @@
 // PRESENT: on_cpu::layer_forward<
 // PRESENT: on_cpu::layer_backward<
 // ABSENT: on_cpu::(route(_\w+)?|choose_token|compute_logits|logits_\w+|weigh|capacity_\w+)[<(]
-// ABSENT: on_cpu::(build_plan|route_and_plan)[<(]
+// ABSENT: on_cpu::(build_plan[<(]|route_and_plan[<(]|plan_builder::)
 // ABSENT: on_cpu::(combine\w*|add_routed)[<(]
 // ABSENT: on_cpu::expert_dropout<
 #include <gatefold/gatefold.hpp>

@@ -1,6 +1,6 @@
 // The twin of dense.cpp: its expressions would find router, plan and combine if they were there.
 // PRESENT: on_cpu::(route(_\w+)?|choose_token|compute_logits|logits_\w+|weigh|capacity_\w+)[<(]
-// PRESENT: on_cpu::(build_plan|route_and_plan)[<(]
+// PRESENT: on_cpu::(build_plan[<(]|route_and_plan[<(]|plan_builder::)
 // PRESENT: on_cpu::(combine\w*|add_routed)[<(]
 // ABSENT: on_cpu::expert_dropout<
 #include <gatefold/gatefold.hpp>
