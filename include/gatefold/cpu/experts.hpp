@@ -55,11 +55,16 @@ struct kept_activations {
 
 // ---- memory
 
+/// Elements behind packed rows that a matrix unit reads as rows of the last tile, whatever they are: 15 rows of 64
+/// bytes, apart from what other threads write meanwhile.
+template <class Form>
+inline constexpr index_t elements_behind = Form::by_tiles ? 15 * 32 : 0;
+
 template <class E, class Form>
 constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
     const auto tiles = [&](index_t steps) {
-        return round_up(static_cast<std::size_t>(rows * steps * step_rows<Form>) * sizeof(typename Form::row_type),
-                        memory_alignment);
+        const index_t elements = rows * steps * step_rows<Form> + elements_behind<Form>;
+        return round_up(static_cast<std::size_t>(elements) * sizeof(typename Form::row_type), memory_alignment);
     };
     const std::size_t order = round_up(static_cast<std::size_t>(rows) * sizeof(ordered_expert), memory_alignment);
     return tiles(E::up_steps) + tiles(E::down_steps) + order +
@@ -201,8 +206,8 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     const index_t most_rows = in.before ? in.most_rows : groups.end(groups.experts - 1);
 
     carver memory(scratch);
-    element* x = memory.take<element>(most_rows * up_row);
-    element* activated = memory.take<element>(most_rows * down_row);
+    element* x = memory.take<element>(most_rows * up_row + elements_behind<Form>);
+    element* activated = memory.take<element>(most_rows * down_row + elements_behind<Form>);
     [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(most_rows);
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };

@@ -7,6 +7,10 @@
 // A panel is the same bytes that the vector kernels read. To 32 rows the streams are read once, prefetched 2 KiB ahead.
 // Beyond that the unit takes pieces of 256 k that stay in the first-level cache for all tiles, while the next piece is
 // fetched page by page in turn; with rows beyond the second-level cache, a piece of the rows passes over 16 panels.
+//
+// To load other shapes takes longer than many products, so a sweep keeps to one configuration: beside others a shorter
+// tile is multiplied as one of 16 rows, and what lies behind it, other rows or elements_behind, ends in sums that nobody
+// reads.
 #pragma once
 
 #include <cstddef>
@@ -108,7 +112,7 @@ GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int
     if constexpr (NV == 4) unit.template store<2>(c + 32, bytes), unit.template store<3>(c + 48, bytes);
 }
 
-/// Adds two tiles of rows × two streams to tiles 0 .. 3; the first tile has 16 rows, the second `height`.
+/// Adds two tiles of rows × two streams to tiles 0 .. 3; in memory the first tile has 16 rows, the second `height`.
 template <class Unit>
 GATEFOLD_INLINE void add_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height, const bf16* b,
                                    index_t stream, index_t distance, page_lookahead ahead) {
@@ -217,11 +221,8 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
         const bool once = count == 2 && source.packed;
         const index_t depth = once ? all_steps : blocks::piece;
         const index_t group = source.packed && !once && n * all_steps * 4 > blocks::rows_in_cache ? blocks::group : 1;
-        int shape = 0;
-        const auto set_shape = [&](int a, int b) {
-            if (shape != 32 * a + b) unit.configure({a, a, b, b, a, b, 16, 16});
-            shape = 32 * a + b;
-        };
+        const index_t sums_of_panel = 16 * count * 32;
+        unit.configure({16, 16, 16, 16, 16, 16, 16, 16});
         for (index_t q0 = p0; q0 < p1; q0 += group) {
             const index_t q1 = q0 + group < p1 ? q0 + group : p1;
             for (index_t s0 = 0; s0 < all_steps; s0 += depth) {
@@ -246,19 +247,16 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
                     }
                     for (index_t t = t0; t < t1; t += 2) {
                         const index_t r = tiles.begin(t);
-                        float* c = sums + (p - q0) * n * 32 + (r - r0) * 32;
+                        float* c = sums + (p - q0) * sums_of_panel + (r - r0) * 32;
                         const bf16* a = rows + 2 * (r * all_steps + s0 * 16);
                         page_lookahead ahead = piece;
                         ahead.line = (t - t0) / 2 * lines * (steps / 16);
                         if (t + 1 < t1) {
                             const index_t r1 = tiles.begin(t + 1);
                             const int height = static_cast<int>(tiles.begin(t + 2) - r1);
-                            set_shape(16, height);
                             multiply_two_tiles(unit, steps, a, rows + 2 * (r1 * all_steps + s0 * height), height, b,
                                                stream, c, 32, s0 == 0, once ? 2048 : 0, ahead);
                         } else {
-                            unit.configure({last, last, last, last, last, 16, 16, 16});
-                            shape = 0;
                             multiply_tile<2>(unit, steps, rows + 2 * (r * all_steps + s0 * last), last, b, stream, c,
                                              32, s0 == 0, 0, ahead);
                         }
@@ -268,7 +266,8 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
             for (index_t p = q0; p < q1; ++p)
                 for (index_t t = t0; t < t1; ++t) {
                     const index_t r = tiles.begin(t);
-                    done(p, r, static_cast<int>(tiles.begin(t + 1) - r), sums + (p - q0) * n * 32 + (r - r0) * 32, 32);
+                    done(p, r, static_cast<int>(tiles.begin(t + 1) - r),
+                         sums + (p - q0) * sums_of_panel + (r - r0) * 32, 32);
                 }
         }
         unit.release();

@@ -25,6 +25,9 @@ GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles,
     if (!skip) std::memset(scratch, 0, sizeof(bf16) * static_cast<std::size_t>(2 * depth * step_elements));
     float* sums = reinterpret_cast<float*>(scratch + sweep_blocks<form>::hub_bytes);
 
+    // As in cpu/experts_tiles.hpp: one shape, in which a shorter tile beside others has 16 rows.
+    const int shape = tiles.tiles == 1 ? static_cast<int>(tiles.rows) : 16;
+    unit.configure({shape, shape, shape, shape, shape, 16, 16, 16});
     for (index_t p = p0; p < p1; ++p) {
         const index_t first = source.panels[p], last = source.panels[p + 1];
         const index_t stream = stream_of(source.runs + first, last - first, step_elements);
@@ -43,10 +46,6 @@ GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles,
             const auto add_nothing = [&](index_t from, index_t to) {
                 for (index_t s = from; s < to; s += depth) add(s, depth, nothing, depth * step_elements, 0);
             };
-            if (two)
-                unit.configure({height, height, other, other, height, other, 16, 16});
-            else
-                unit.configure({height, height, height, height, height, 16, 16, 16});
             unit.template zero<0>();
             unit.template zero<1>();
             unit.template zero<2>();
