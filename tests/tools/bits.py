@@ -25,7 +25,8 @@ VARIANTS = [
     ["-O2", "-march=native", "-mno-fma"],
     ["-O2", "-march=native", "-DGATEFOLD_PORTABLE"],
     ["-O2", "-march=native", "-mno-avx512bf16"],
-    ["-O2", "-march=native", "-mamx-tile", "-mamx-bf16"],  # the matrix unit, or where it is refused, vectors
+    # The matrix unit of the processor, or one in software that executes the same instructions.
+    ["-O2", "-march=native", "-mamx-tile", "-mamx-bf16", "-include", "tests/matrix_unit/machine.hpp"],
     ["-O2", "-march=native", "-mamx-tile", "-mamx-bf16", "-DGATEFOLD_SOFTWARE_TILES"],
 ]
 CROSS_VARIANTS = [["-O2", "-static"], ["-O1", "-static", "-ffp-contract=off"]]

@@ -78,11 +78,16 @@ foreach(file IN LISTS files)
         endforeach()
     endif()
 endforeach()
-# A matrix unit that the system refuses.
+# The machine code of the AMX kernels, on the unit of the processor or on one in software.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    gatefold_test(NAME property.tile_permission
-        COMMAND ${bits_command} "--variant=-O1 -march=native -mamx-tile -mamx-bf16"
-                ${CMAKE_CURRENT_SOURCE_DIR}/property/tile_permission.cpp ${CMAKE_CXX_COMPILER})
+    set(threads ${OpenMP_CXX_FLAGS})
+    foreach(compiler IN LISTS GATEFOLD_COMPILERS)
+        gatefold_compiler_name(tag ${compiler})
+        gatefold_test(NAME property.tile_instructions.${tag} TIMEOUT 900
+            COMMAND ${bits_command} "--variant=-O1 -march=native -mamx-tile -mamx-bf16 ${threads}"
+                    ${CMAKE_CURRENT_SOURCE_DIR}/property/tile_instructions.cpp ${compiler})
+        set(threads)  # the other compiler may have no runtime for them
+    endforeach()
 endif()
 
 # ---- static.micro_kernels: what the compiler made of the main loops ---------------------------------------------------
