@@ -44,8 +44,9 @@ GATEFOLD_INLINE index_t turn_rows(const panel_source<typename Form::stream_type>
     if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
     for (int half = 0; half < 2; ++half) {
         const auto* begin = from.template row<W>(panel, half);
-        const auto* next = reinterpret_cast<const char*>(last ? source.then + (begin - from.template row<W>(panel, 0))
-                                                              : from.template row<W>(panel + 1, half));
+        const auto* next = reinterpret_cast<const char*>(half == 0 ? from.template row<W>(panel, 1)
+                                                         : last    ? source.then
+                                                                   : from.template row<W>(panel + 1, 0));
         const auto multiply = rows_kernel_for<Form>(height);
         if constexpr (Form::flushes) {
             const flush_subnormals mode;

@@ -221,17 +221,24 @@ inline constexpr int turned_steps =
     Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
 
 /// c[i, :] = Σ row i · W rows of a matrix as they lie in memory, `steps` a multiple of turned_steps: squares of W steps
-/// are turned in registers and used at once. The same sums as multiply() over the packed stream. As many bytes as are
-/// read are fetched of the W rows from `ahead` on, as four streams, which memory delivers faster than one
-/// (bench layer_forward_hub).
+/// are turned in registers and used at once. The same sums as multiply() over the packed stream.
+///
+/// A core drops requests for which no miss buffer is free, and a line that was dropped makes it wait for the whole way
+/// to memory and then ask in bursts. So lines are asked for repeatedly: `next`, the rows of the following call, as four
+/// streams, which memory delivers faster than one, and every row again shortly before it is read, at multiples of 4 KiB
+/// of all rows (bench layer_forward_hub: with one request each, memory's rate is missed by a fifth).
 template <class Form, int R>
 GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
                                      const typename Form::stream_type* matrix, index_t columns,
-                                     typename Form::sum_type* c, index_t row, const char* ahead) {
+                                     typename Form::sum_type* c, index_t row, const char* next) {
     using sum = typename Form::sum_type;
-    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
-    const index_t apart = together * columns * static_cast<index_t>(sizeof(typename Form::stream_type));
-    const typename Form::stream_type* from[std::size_t{groups}];
+    using T = typename Form::stream_type;
+    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together, repeats = 3;
+    constexpr index_t size = sizeof(T), distance = 4096 / width;
+    const index_t row_bytes = columns * size, apart = together * row_bytes;
+    index_t left = steps * Form::step * size;  // bytes of each row
+    const index_t jump = next - reinterpret_cast<const char*>(matrix) - left;
+    const T* from[std::size_t{groups}];
     GATEFOLD_UNROLL
     for (int g = 0; g < groups; ++g) {
         from[g] = matrix + g * together * columns;
@@ -247,14 +254,22 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
             for (int i = 0; i < R; ++i) even[i] = odd[i] = zeros<sum>();
         }
         for (int square = 0; square < turned_steps<Form>; square += width) {
+            const char* stream = next;
+            const char* again[std::size_t{repeats}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < repeats; ++i) {
+                const index_t ahead = (i + 1) * distance;
+                again[i] = reinterpret_cast<const char*>(from[0]) + (left > ahead ? ahead : ahead + jump);
+            }
             vec<sum> w[std::size_t{width}];
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
-                const typename Form::stream_type* p = from[j / together] + j % together * columns;
+                const T* p = from[j / together] + j % together * columns;
                 if constexpr (Form::step == 2)
                     w[j] = load<sum>(reinterpret_cast<const sum*>(p));
                 else
                     w[j] = load<sum>(p);
+                keep_apart(w[j].raw);  // one load, not one in each shuffle
             }
             GATEFOLD_UNROLL
             for (int g = 0; g < groups; ++g) from[g] += width * Form::step;
@@ -262,7 +277,18 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
                 // Among the multiply-adds, so that the loads of a square need not queue behind its requests.
-                prefetch<false>(ahead + j / together * apart + j % together * vector_bytes);
+                GATEFOLD_UNROLL
+                for (int i = 0; i < repeats; ++i) prefetch<false>(again[i] + j % together * row_bytes);
+                prefetch<false>(stream + j % together * vector_bytes);
+                if (j % together == together - 1) {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < repeats; ++i) {
+                        again[i] += apart;
+                        forget(again[i]);
+                    }
+                    stream += apart;
+                    forget(stream);
+                }
                 GATEFOLD_UNROLL
                 for (int i = 0; i < R; ++i) {
                     if constexpr (Form::block > 1) {
@@ -274,7 +300,8 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 }
                 a += (Form::block > 1 ? 2 : 1) * R;
             }
-            ahead += together * vector_bytes;
+            next += together * vector_bytes;
+            left -= width * Form::step * size;
         }
         if constexpr (Form::block > 1) {
             GATEFOLD_UNROLL
