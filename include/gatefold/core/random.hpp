@@ -34,16 +34,24 @@ struct random_words {
     bool operator==(const random_words&) const = default;
 };
 
+namespace detail {
+
+/// The multipliers of Philox, and what its key grows by from round to round.
+inline constexpr std::uint32_t philox_factor_a = 0xD2511F53u, philox_factor_c = 0xCD9E8D57u,
+                               philox_step_0 = 0x9E3779B9u, philox_step_1 = 0xBB67AE85u;
+
+}  // namespace detail
+
 /// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of the key over the counter.
 GATEFOLD_HD GATEFOLD_INLINE constexpr random_words philox(random_words counter, std::uint32_t key0,
                                                           std::uint32_t key1) {
     for (int round = 0; round < 10; ++round) {
-        const std::uint64_t first = std::uint64_t{0xD2511F53u} * counter.a,
-                            second = std::uint64_t{0xCD9E8D57u} * counter.c;
+        const std::uint64_t first = std::uint64_t{detail::philox_factor_a} * counter.a,
+                            second = std::uint64_t{detail::philox_factor_c} * counter.c;
         counter = {static_cast<std::uint32_t>(second >> 32) ^ counter.b ^ key0, static_cast<std::uint32_t>(second),
                    static_cast<std::uint32_t>(first >> 32) ^ counter.d ^ key1, static_cast<std::uint32_t>(first)};
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
+        key0 += detail::philox_step_0;
+        key1 += detail::philox_step_1;
     }
     return counter;
 }
@@ -111,17 +119,25 @@ struct counter_rng {
     std::uint64_t seed = 0, step = 0;
     int layer = 0;
 
-private:  // stands first: clang 14 evaluates constant expressions with what it has seen
+    // Both stand first: clang 14 evaluates constant expressions with what it has seen.
+    /// The counter that a draw belongs to; the next one has the next index / (numbers of S in 16 bytes) in its word a.
     template <class S>
-    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words words(purpose p, index_t token, index_t index,
-                                                             int attempt) const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words counter(purpose p, index_t token, index_t index,
+                                                               int attempt = 0) const {
         const auto t = static_cast<std::uint64_t>(token), i = static_cast<std::uint64_t>(index);
         const std::uint32_t place = static_cast<std::uint32_t>(layer) << 20 | static_cast<std::uint32_t>(p) << 16 |
                                     static_cast<std::uint32_t>(attempt) << 10 |
                                     static_cast<std::uint32_t>(t >> 32 & 0x3ffu);
-        return philox({static_cast<std::uint32_t>(i / detail::draws_per_counter<S>), static_cast<std::uint32_t>(t),
-                       place, static_cast<std::uint32_t>(step)},
-                      static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+        return {static_cast<std::uint32_t>(i / detail::draws_per_counter<S>), static_cast<std::uint32_t>(t), place,
+                static_cast<std::uint32_t>(step)};
+    }
+
+private:
+    template <class S>
+    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words words(purpose p, index_t token, index_t index,
+                                                             int attempt) const {
+        return philox(counter<S>(p, token, index, attempt), static_cast<std::uint32_t>(seed),
+                      static_cast<std::uint32_t>(seed >> 32));
     }
 
     template <class S>

@@ -43,9 +43,13 @@ void other_scores_backward(const A* z, const A* d, A* dz) {
     constexpr score from = L::c.router.from;
     constexpr int N = L::choices;
     if constexpr (from == score::softmax) {
-        const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-        const A along = lane_sum<A>(N, [&](int i) { return gatefold::mul(softmax_term(z[i], m) / total, d[i]); });
-        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(softmax_term(z[i], m) / total, d[i] - along);
+        const row_softmax<A> softmax(z, N);
+        const vec<A> m = broadcast<A>(softmax.m), total = broadcast<A>(softmax.total);
+        const auto share = [&](vec<A> logits) { return softmax_terms(logits, m) / total; };
+        const vec<A> along = broadcast<A>(
+            row_sum<A>(N, [&](int i) { return mul(share(load_logits(z, i, N)), load_first<A>(d + i, N - i)); }));
+        map<A>(
+            N, [&](vec<A> to, vec<A> logits, vec<A> v) { return to + mul(share(logits), v - along); }, dz, dz, z, d);
     } else {
         for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(d[i], score_slope<from>(z[i]));
     }
@@ -58,7 +62,7 @@ void others_backward(const routing_view<L>& routing, index_t t, const typename L
                      A* d_logits, Output output) {
     const std::int32_t* ids = routing.ids.row(t);
     const A* z = routing.logits.row(t);
-    if (is_undecided(z, L::choices)) return;
+    if (row_undecided(z, L::choices)) return;
     for (int e = 0; e < L::experts; ++e) {
         bool chosen = false;
         for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include <gatefold/cpu/router_logits.hpp>
+#include <gatefold/cpu/router_row.hpp>
 #include <gatefold/moe/capacity.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -62,14 +63,15 @@ template <layer_type L, class A = typename L::accumulate_type>
 A importance_of(const A* z, const std::int32_t* ids) {
     constexpr score from = L::c.router.from;
     constexpr bool sum = L::c.capacity.keeps == priority::importance_sum;
-    if (is_undecided(z, L::choices)) return A(0);
-    const A m = largest(z, L::choices);
+    if (row_undecided(z, L::choices)) return A(0);
     if constexpr (from == score::softmax || from == score::softmax_selected) {
-        const A total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
+        const auto [m, total] = row_softmax<A>(z, L::choices);
         if constexpr (!sum) return A(1) / total;
-        return lane_sum<A>(L::slots, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m) / total; });
+        return lane_sum<A>(L::slots, [&, m = m, total = total](int s) {
+            return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m) / total;
+        });
     } else {
-        if constexpr (!sum) return score_of<from>(m);
+        if constexpr (!sum) return score_of<from>(row_largest(z, L::choices));
         return lane_sum<A>(L::slots, [&](int s) { return ids[s] < 0 ? A(0) : score_of<from>(z[ids[s]]); });
     }
 }
@@ -106,7 +108,7 @@ void fill_group(const options<L>& o, const routing_view<L>& routing, index_t fir
                 const A* z = routing.logits.row(first + t);
                 chosen_scores<L>(z, routing.ids.row(first + t), v);
                 // Weights of a token without a logit above -inf are not divided anew: they are equal shares.
-                for (int s = 0; is_undecided(z, L::choices) && s < S; ++s) v[s] = A(1) / A(S);
+                for (int s = 0; row_undecided(z, L::choices) && s < S; ++s) v[s] = A(1) / A(S);
             }
             for (int s = 0; s < S; ++s)
                 memory.keys[t * S + s] = order_key(c.renormalise_kept ? v[s] : routing.weights(first + t, s));
@@ -180,7 +182,7 @@ void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, 
             }
         if constexpr (c.renormalise_kept) {
             const A* z = routing.logits.row(t);
-            if (is_undecided(z, L::choices)) continue;
+            if (row_undecided(z, L::choices)) continue;
             A v[std::size_t{L::slots}];
             chosen_scores<L>(z, ids, v);
             weigh_token<L>(

@@ -9,6 +9,7 @@
 #include <gatefold/core/random.hpp>
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/losses_probabilities.hpp>
+#include <gatefold/cpu/router_row_backward.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -228,7 +229,7 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
         if (!tokens.counts(t)) continue;
         A v[std::size_t{L::slots}], w[std::size_t{L::slots}];
         const std::int32_t* ids = tokens.ids(t);
-        if (is_undecided(tokens.logits(t), n))
+        if (row_undecided(tokens.logits(t), n))
             weigh_undecided<L>(ids, scale, static_cast<const A*>(nullptr), w);
         else {
             chosen_scores<L>(tokens.logits(t), ids, v);
@@ -239,7 +240,7 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
     }
     const double value = squared_variation(sum, n, loss.coefficient, loss.kind);
     for (index_t t = 0; t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
+        if (!tokens.counts(t) || row_undecided(tokens.logits(t), n)) continue;
         A v[std::size_t{L::slots}], dw[std::size_t{L::slots}];
         const std::int32_t* ids = tokens.ids(t);
         chosen_scores<L>(tokens.logits(t), ids, v);
@@ -295,7 +296,7 @@ double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L
     if (valid == 0) return 0;
     bool noisy = false;
     if constexpr (L::top_k < n) noisy = load.call.training && (learned || load.call.noise > 0);
-    const auto counts = [&](index_t t) { return tokens.counts(t) && !is_undecided(tokens.logits(t), n); };
+    const auto counts = [&](index_t t) { return tokens.counts(t) && !row_undecided(tokens.logits(t), n); };
     double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
         if (!counts(t)) continue;

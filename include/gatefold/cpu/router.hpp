@@ -14,6 +14,8 @@
 #include <gatefold/cpu/router_choose.hpp>
 #include <gatefold/cpu/router_columns.hpp>
 #include <gatefold/cpu/router_logits.hpp>
+#include <gatefold/cpu/router_row.hpp>
+#include <gatefold/cpu/router_row_backward.hpp>
 #include <gatefold/moe/router.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -22,18 +24,6 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 struct alignas(64) part_report {
     index_t nan_logits = 0, infinite_logits = 0, undecided = 0;
 };
-
-/// Counts what is unusual in the logits of one token; whether they leave it undecided.
-template <class A, class Report>
-GATEFOLD_INLINE bool count_unusual(const A* z, int choices, Report& report) {
-    for (int e = 0; e < choices; ++e) {
-        report.nan_logits += is_nan(z[e]) ? 1 : 0;
-        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-    }
-    const bool undecided = is_undecided(z, choices);
-    report.undecided += undecided ? 1 : 0;
-    return undecided;
-}
 
 /// Workspace of one routing call.
 template <layer_type L>
@@ -46,7 +36,7 @@ struct route_memory {
 
     constexpr route_memory(carver& memory, index_t tokens, int threads)
         : logits(memory, tokens, threads),
-          assign(memory, tokens, threads),
+          assign(memory, tokens),
           reports(memory.take<part_report>(threads)),
           keys(memory.take<A>(threads * key_row)) {}
     static constexpr index_t key_row = round_up(L::choices, 16);
@@ -243,7 +233,7 @@ void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
         const A* selection_bias = selection_bias_of(w);
         for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
             const A* z = routing.logits.row(t);
-            if (is_undecided(z, L::choices)) return;
+            if (row_undecided(z, L::choices)) return;
             if constexpr (L::c.router.select == selection::sparse_mixer) {
                 A d[2];
                 for (int s = 0; s < 2; ++s)
@@ -291,7 +281,7 @@ void expert_scale_backward(context<cpu>& ctx, const W& w, const batch<L>& in, co
             // The weight without its expert's scale, which may be zero.
             A plain[std::size_t{L::slots}];
             const A* z = routing.logits.row(t);
-            if (is_undecided(z, N)) {
+            if (row_undecided(z, N)) {
                 weigh_undecided<L>(ids, o.scale, unscaled, plain);
             } else {
                 std::int32_t again[std::size_t{L::slots}];

@@ -1,6 +1,6 @@
 // Routers on the CPU that look at all tokens of a batch before they give one its experts.
 //
-//     expert_choice   scores[T,N] ── per expert, its best C tokens ──> ids in ascending expert
+//     expert_choice   router_choice.hpp
 //     sinkhorn        exp(logits) ── rows and columns scaled in turn until they are balanced ──> keys ──> top-k
 //     balanced        logits ── auction ──> one expert per token, ceil(T/N) tokens per expert at most
 //
@@ -10,9 +10,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <gatefold/cpu/capacity.hpp>
+#include <gatefold/cpu/router_choice.hpp>
 #include <gatefold/cpu/router_choose.hpp>
-#include <gatefold/cpu/router_columns.hpp>
 #include <gatefold/cpu/router_logits.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -24,19 +23,14 @@ struct assign_memory {
     static constexpr selection select = L::c.router.select;
     static constexpr bool choice = select == selection::expert_choice, sinkhorn = select == selection::sinkhorn,
                           auction = select == selection::balanced;
-    A* matrix;                    ///< [T, N] scores, or exp(logits), or affinities
-    std::uint8_t* taken;          ///< [T, N] expert_choice: whether the expert takes the token
-    order_word<A>* column;        ///< expert_choice: [threads, T] the keys of one expert
-    std::int32_t *order, *other;  ///< [threads, T]
-    A *rows, *columns;            ///< sinkhorn: [T] and [N]; auction: prices of the places, [N, ceil(T / N)]
+    A* matrix;            ///< [T, N] scores, or exp(logits), or affinities
+    std::uint8_t* taken;  ///< [T, N] expert_choice: whether the expert takes the token
+    A *rows, *columns;    ///< sinkhorn: [T] and [N]; auction: prices of the places, [N, ceil(T / N)]
     std::int32_t *owners, *sold, *waiting;
 
-    constexpr assign_memory(carver& memory, index_t tokens, int threads)
+    constexpr assign_memory(carver& memory, index_t tokens)
         : matrix(memory.take<A>(choice || sinkhorn || auction ? tokens * L::choices : 0)),
           taken(memory.take<std::uint8_t>(choice ? tokens * L::choices : 0)),
-          column(memory.take<order_word<A>>(choice ? tokens * threads : 0)),
-          order(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
-          other(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
           rows(memory.take<A>(sinkhorn  ? tokens
                               : auction ? places(tokens)
                                         : 0)),
@@ -48,59 +42,25 @@ struct assign_memory {
     static constexpr index_t places(index_t tokens) { return ceil_div<index_t>(tokens, L::choices) * L::choices; }
 };
 
-/// Each expert takes its best tokens among [first, end).
-template <layer_type L>
-void take_best_tokens(context<cpu>& ctx, const options<L>& o, index_t first, index_t end,
-                      const assign_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr int N = L::choices;
-    const index_t count = end - first, tokens_per_thread = count;
-    constexpr capacity_config c = L::c.capacity;
-    const index_t share = c.rule == capacity_rule::share
-                              ? capacity_of(c, o.capacity_factor, count, N, L::top_k, o.training, 0)
-                              : count * L::top_k / N;
-    const index_t limit = share < count ? share : count;
-    const int parts = N < ctx.threads() ? N : ctx.threads();
-    ctx.parallel(parts, [&](int part) {
-        order_word<A>* column = memory.column + part * tokens_per_thread;
-        const range mine = part_of(N, part, parts);
-        for (index_t e = mine.begin; e < mine.end; ++e) {
-            for (index_t t = 0; t < count; ++t) column[t] = order_key(memory.matrix[(first + t) * N + e]);
-            const std::int32_t* best = sort_descending(column, count, memory.order + part * tokens_per_thread,
-                                                       memory.other + part * tokens_per_thread);
-            for (index_t i = 0; i < count; ++i) memory.taken[(first + best[i]) * N + e] = i < limit ? 1 : 0;
+/// next[e] = 1 / (N Σ_t k[t, e] d0[t]) for columns [begin, end), the sums upwards.
+template <int N, class A>
+GATEFOLD_NOINLINE void balance_columns(const A* k, const A* d0, index_t tokens, index_t begin, index_t end, A tiny,
+                                       A* next) {
+    // As many chains side by side as hide their latency.
+    constexpr int W = lanes<A>, together = 4;
+    for (index_t e = begin; e < end; e += together * W) {
+        vec<A> sums[std::size_t{together}];
+        for (int j = 0; j < together; ++j) sums[j] = zeros<A>();
+        for (index_t t = 0; t < tokens; ++t)
+            for (int j = 0; j < together; ++j)
+                sums[j] = number<vec<A>>::fma(load_first<A>(k + t * N + e + j * W, N - e - j * W), broadcast<A>(d0[t]),
+                                              sums[j]);
+        for (int j = 0; j < together; ++j) {
+            const vec<A> column = mul(broadcast<A>(static_cast<A>(N)), sums[j] + broadcast<A>(tiny));
+            const index_t at = e + j * W, left = (end < N ? end : N) - at;
+            store_first(next + at, broadcast<A>(1) / column, left);
         }
-    });
-}
-
-template <layer_type L>
-void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-                          const assign_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr score from = L::c.router.from;
-    constexpr int N = L::choices;
-    const index_t tokens = out.ids.extent(0);
-    // Softmax over tokens is there already: score_columns.
-    if constexpr (from != score::softmax_tokens)
-        for_each_token(ctx, tokens, [&](index_t t) {
-            const A* z = out.logits.row(t);
-            A* scores = memory.matrix + t * N;
-            if constexpr (from == score::softmax || from == score::softmax_selected) {
-                const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-                for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
-            } else {
-                for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
-            }
-        });
-    for_each_choice_group(in, tokens,
-                          [&](index_t first, index_t end) { take_best_tokens(ctx, o, first, end, memory); });
-    for_each_token(ctx, tokens, [&](index_t t) {
-        std::int32_t* ids = out.ids.row(t);
-        int used = 0;
-        for (int e = 0; e < N; ++e)
-            if (memory.taken[t * N + e] != 0) ids[used++] = e;
-        for (; used < L::slots; ++used) ids[used] = -1;
-    });
+    }
 }
 
 /// The k largest entries per row of diag(d0) exp(z) diag(d1), balanced by Sinkhorn's iteration.
@@ -113,40 +73,44 @@ void assign_sinkhorn(context<cpu>& ctx, const routing_view<L>& out, const assign
     const index_t tokens = out.ids.extent(0);
     A *d0 = memory.rows, *d1 = memory.columns, *next = memory.columns + N;
     for_each_token(ctx, tokens, [&](index_t t) {
-        for (int e = 0; e < N; ++e) {
-            const A z = out.logits(t, e);
-            memory.matrix[t * N + e] = is_nan(z) ? A(0) : gatefold::exp(z < highest ? z : highest);
-        }
+        const auto power = [&](vec<A> z) {
+            using number_of = number<vec<A>>;
+            const vec<A> raised = gatefold::exp(number_of::lesser(z, broadcast<A>(highest)));
+            return number_of::select(z == z, raised, zeros<A>());
+        };
+        map<A>(N, power, memory.matrix + t * N, out.logits.row(t));
     });
     for (int e = 0; e < N; ++e) d1[e] = 1;
-    const int parts = N < ctx.threads() ? N : ctx.threads();
+    constexpr int blocks = ceil_div(N, lanes<A>);
+    const int parts = blocks < ctx.threads() ? blocks : ctx.threads();
     const A one = 1;
     // Float sums may keep the last digits moving: the iteration is cut off where they no longer matter.
     for (int iteration = 0; iteration < 1000; ++iteration) {
         for_each_token(ctx, tokens, [&](index_t t) {
             const A* k = memory.matrix + t * N;
-            const A sum = lane_sum<A>(N, [&](int e) { return gatefold::mul(k[e], d1[e]); });
+            const A sum =
+                row_sum<A>(N, [&](int e) { return mul(load_first<A>(k + e, N - e), load_first<A>(d1 + e, N - e)); });
             d0[t] = one / gatefold::mul(static_cast<A>(tokens), sum + tiny);
         });
         ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(N, part, parts);
-            for (index_t e = mine.begin; e < mine.end; ++e) {
-                A sum = 0;
-                for (index_t t = 0; t < tokens; ++t) sum = gatefold::fma(memory.matrix[t * N + e], d0[t], sum);
-                next[e] = one / gatefold::mul(static_cast<A>(N), sum + tiny);
-            }
+            const range mine = part_of(blocks, part, parts);
+            balance_columns<N>(memory.matrix, d0, tokens, mine.begin * lanes<A>, mine.end * lanes<A>, tiny, next);
         });
-        const A change = lane_sum<A>(N, [&](int e) { return next[e] > d1[e] ? next[e] - d1[e] : d1[e] - next[e]; }) /
-                         static_cast<A>(N);
+        const auto moved = [&](int e) {
+            const vec<A> to = load_first<A>(next + e, N - e), from = load_first<A>(d1 + e, N - e);
+            return number<vec<A>>::select(from < to, to - from, from - to);
+        };
+        const A change = row_sum<A>(N, moved) / static_cast<A>(N);
         for (int e = 0; e < N; ++e) d1[e] = next[e];
         if (!(change > close)) break;
     }
     for_each_token(ctx, tokens, [&](index_t t) {
         order_word<A> best[std::size_t{L::slots}];
-        const A* k = memory.matrix + t * N;
-        best_of(
-            N, L::slots, [&](int e) { return order_key(gatefold::mul(gatefold::mul(k[e], d1[e]), d0[t])); }, best,
-            out.ids.row(t));
+        A* k = memory.matrix + t * N;
+        const vec<A> row = broadcast<A>(d0[t]);
+        map<A>(
+            N, [&](vec<A> v, vec<A> column) { return mul(mul(v, column), row); }, k, k, d1);
+        best_keys(k, N, L::slots, best, out.ids.row(t));
     });
 }
 

@@ -68,7 +68,9 @@ void input_row_backward(const W& w, const options<L>& o, const counter_rng& draw
         return total;
     };
     if constexpr (traits::r.input == router_input::tokens) {
-        for (int h = 0; h < H; ++h) add(h, du[h]);
+        if constexpr (traits::jitter) disturb_row<L, false>(du, o, draw, token, du);
+        map<A>(
+            H, [](vec<A> a, vec<A> b) { return a + b; }, dx, dx, du);
     } else if constexpr (traits::r.input == router_input::unit_length) {
         A length = gatefold::sqrt(sum(jittered));
         const bool clamped = !(length > static_cast<A>(least_length));

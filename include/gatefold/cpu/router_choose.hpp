@@ -8,19 +8,19 @@
 #include <cstddef>
 #include <cstdint>
 
-#include <gatefold/core/random.hpp>
+#include <gatefold/cpu/draws.hpp>
+#include <gatefold/cpu/router_groups.hpp>
+#include <gatefold/cpu/router_row.hpp>
+#include <gatefold/cpu/top_keys.hpp>
 #include <gatefold/moe/router_mixer.hpp>
-#include <gatefold/moe/router_token.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
 /// The smallest number of experts, best first, whose probabilities add up to `threshold`; at most S.
 template <layer_type L, class A = typename L::accumulate_type>
 void choose_top_p(const A* z, A threshold, order_word<A>* best, std::int32_t* ids) {
-    best_of(
-        L::choices, L::slots, [&](int i) { return order_key(z[i]); }, best, ids);
-    const A m = largest(z, L::choices);
-    const A total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
+    best_keys(z, L::choices, L::slots, best, ids);
+    const auto [m, total] = row_softmax<A>(z, L::choices);
     A sum = 0;
     for (int s = 0; s < L::slots; ++s) {
         if (!(sum < threshold))
@@ -35,44 +35,46 @@ template <layer_type L, class A = typename L::accumulate_type>
 void choose_token(const A* z, const A* selection_bias, const options<L>& o, index_t token, A* keys, std::int32_t* ids) {
     constexpr router_config r = L::c.router;
     using word = order_word<A>;
+    constexpr int N = L::choices;
     word best[std::size_t{L::slots}];
     const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
     if constexpr (r.select == selection::top_k) {
-        token_keys<L>(z, selection_bias, keys);
+        constexpr bool by_logit = r.groups == 1 && selects_by_logit(L::c) && r.selection_bias == key_bias::none;
+        if constexpr (!by_logit) row_keys<L>(z, selection_bias, keys);
+        const A* compared = by_logit ? z : keys;
         if constexpr (r.groups > 1)
             choose_in_groups<L>(keys, best, ids);
         else
-            best_of(
-                L::choices, L::slots, [&](int i) { return order_key(keys[i]); }, best, ids);
+            best_keys(compared, N, L::slots, best, ids);
         if constexpr (r.second == second_expert::sampled)
             if (o.training) {
-                const auto noisy = [&](int i) {
-                    return i == ids[0] ? word(0)
-                                       : order_key(keys[i] + draw.template gumbel<A>(purpose::gumbel, token, i));
-                };
-                best_of(L::choices, 1, noisy, best, ids + 1);
+                token_draws<A> draws(draw, purpose::gumbel, token);
+                for (int i = 0; i < N; i += lanes<A>)
+                    store_first(keys + i, load_first<A>(compared + i, N - i) + draws.gumbel(i), N - i);
+                top_keys<A> second(best, ids + 1, 1);
+                second.offer(keys, 0, ids[0]);
+                second.offer(keys, ids[0] + 1, N);
+                second.finish();
             }
     } else if constexpr (r.select == selection::sampled) {
-        const auto noisy = [&](int i) {
-            A key = z[i];
-            if (o.training)
-                key = gatefold::fma(draw.template gumbel<A>(purpose::sampling, token, i), static_cast<A>(o.noise), key);
-            return order_key(key);
-        };
-        best_of(L::choices, L::slots, noisy, best, ids);
+        if (!o.training) return best_keys(z, N, L::slots, best, ids);
+        token_draws<A> draws(draw, purpose::sampling, token);
+        const vec<A> size = broadcast<A>(static_cast<A>(o.noise));
+        for (int i = 0; i < N; i += lanes<A>)
+            store_first(keys + i, number<vec<A>>::fma(draws.gumbel(i), size, load_first<A>(z + i, N - i)), N - i);
+        best_keys(keys, N, L::slots, best, ids);
     } else if constexpr (r.select == selection::uniform) {
         // Words above 0, because 0 cannot be chosen.
         best_of(
-            L::choices, L::slots,
-            [&](int i) { return static_cast<word>((draw.bits(purpose::sampling, token, i) >> 1) + 1u); }, best, ids);
+            N, L::slots, [&](int i) { return static_cast<word>((draw.bits(purpose::sampling, token, i) >> 1) + 1u); },
+            best, ids);
     } else if constexpr (r.select == selection::top_p) {
         choose_top_p<L>(z, static_cast<A>(o.threshold), best, ids);
     } else if constexpr (r.select == selection::positive) {
         best_of(
-            L::choices, L::slots, [&](int i) { return z[i] > A(0) ? order_key(z[i]) : word(0); }, best, ids);
+            N, L::slots, [&](int i) { return z[i] > A(0) ? order_key(z[i]) : word(0); }, best, ids);
     } else {
-        best_of(
-            L::choices, L::slots, [&](int i) { return order_key(z[i]); }, best, ids);
+        best_keys(z, N, L::slots, best, ids);
     }
 }
 

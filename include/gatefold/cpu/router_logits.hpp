@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 
 #include <gatefold/core/random.hpp>
 #include <gatefold/core/workspace.hpp>
+#include <gatefold/cpu/draws.hpp>
+#include <gatefold/cpu/router_row.hpp>
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/router_noise.hpp>
-#include <gatefold/moe/router_token.hpp>
+#include <gatefold/ops/rows.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -50,6 +53,8 @@ struct logits_traits {
     static constexpr bool noisy = r.transform == logit_transform::noisy_top_k,
                           normalised = r.transform == logit_transform::normalised;
     static constexpr bool in_chunks = moves_input || deep || noisy || normalised;
+    static constexpr bool rounds =
+        r.logits_in == precision::storage && !std::is_same_v<typename L::value_type, typename L::accumulate_type>;
 
     static constexpr index_t chunk(index_t tokens) { return in_chunks && tokens > 256 ? 256 : tokens; }
 };
@@ -116,15 +121,41 @@ GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, i
                                                                               h, L::hidden);
 }
 
+/// The same for a row: to[h] = disturbed(from[h]); `to` may be `from`.
+template <layer_type L, bool Rounds = shares_jitter(L::c), class From, class To>
+GATEFOLD_NOINLINE void disturb_row(const From* from, const options<L>& o, const counter_rng& draw, index_t token,
+                                   To* to) {
+    using A = typename L::accumulate_type;
+    using N = number<vec<A>>;
+    using rounded = std::conditional_t<Rounds, typename L::value_type, A>;
+    constexpr int H = L::hidden;
+    constexpr input_noise kind = L::c.router.noise_on;
+    if (!is_disturbed<L>(o))
+        return map<A>(
+            H, [](vec<A> v) { return v; }, to, from);
+    const auto size = static_cast<A>(o.noise);
+    token_draws<A> draws(draw, kind == input_noise::dropout ? purpose::dropout : purpose::input_jitter, token);
+    [[maybe_unused]] token_draws<A> again(draw, purpose::input_jitter, token);
+    for (int h = 0; h < H; h += lanes<A>) {
+        vec<A> v = load_first<A>(from + h, H - h);
+        if constexpr (kind == input_noise::dropout) {
+            v = N::select(draws.uniform_from_zero(h) < broadcast<A>(size), zeros<A>(),
+                          N::divide(v, broadcast<A>(A(1) - size)));
+        } else {
+            v = rounded_to<rounded>(mul(v, draws.jitter(h, size)));
+            if constexpr (kind == input_noise::shared_jitter_twice)
+                v = rounded_to<rounded>(mul(v, again.jitter(H + h, size)));
+        }
+        store_first(to + h, v, H - h);
+    }
+}
+
 /// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
 template <layer_type L>
 void disturb_rows(context<cpu>& ctx, const batch<L>& in, const options<L>& o, typename L::value_type* to) {
     const counter_rng draw = draws_of(o);
-    for_each_token(ctx, in.x.extent(0), [&](index_t t) {
-        for (int h = 0; h < L::hidden; ++h)
-            to[t * L::hidden + h] = from_accumulate<typename L::value_type>(
-                disturbed<L>(to_accumulate(in.x.row(t)[h]), o, draw, in.first_token + t, h));
-    });
+    for_each_token(ctx, in.x.extent(0),
+                   [&](index_t t) { disturb_row<L>(in.x.row(t), o, draw, in.first_token + t, to + t * L::hidden); });
 }
 
 /// Fills memory.input for a chunk of tokens.
@@ -138,17 +169,20 @@ void move_input(context<cpu>& ctx, const W& w, const batch<L>& in, const options
     const counter_rng draw = draws_of(o);
     for_each_token(ctx, count, [&](index_t t) {
         A* u = memory.input + t * H;
-        for (int h = 0; h < H; ++h) {
-            u[h] = to_accumulate(x.row(t)[h]);
-            if constexpr (traits::jitter) u[h] = disturbed<L>(u[h], o, draw, in.first_token + first + t, h);
-        }
+        if constexpr (traits::jitter)
+            disturb_row<L>(x.row(t), o, draw, in.first_token + first + t, u);
+        else
+            map<A>(
+                H, [](vec<A> v) { return v; }, u, x.row(t));
         if constexpr (traits::r.input == router_input::unit_length) {
-            const A length = length_of<A>(u, H);
-            for (int h = 0; h < H; ++h) u[h] = u[h] / length;
+            const vec<A> length = broadcast<A>(length_of<A>(u, H));
+            map<A>(
+                H, [&](vec<A> v) { return v / length; }, u, u);
         } else if constexpr (traits::r.input == router_input::rms_norm) {
-            const A root = gatefold::sqrt(static_cast<A>(H)), rms = root_mean_square<A>(u, H);
-            for (int h = 0; h < H; ++h)
-                u[h] = gatefold::mul(u[h] / rms, to_accumulate(w.router_scale.data()[h])) / root;
+            const vec<A> root = broadcast<A>(gatefold::sqrt(static_cast<A>(H)));
+            const vec<A> rms = broadcast<A>(root_mean_square<A>(u, H));
+            const auto scaled = [&](vec<A> v, vec<A> scale) { return mul(v / rms, scale) / root; };
+            map<A>(H, scaled, u, u, w.router_scale.data());
         }
     });
 }
@@ -173,8 +207,9 @@ void prepare_directions(const W& w, const logits_memory<L>& memory) {
     for (int e = 0; e < L::choices; ++e) {
         const auto* head = w.router_head.data() + index_t{e} * P;
         memory.head_norms[e] = length_of<A>(head, P);
-        for (int p = 0; p < P; ++p)
-            memory.directions[index_t{e} * P + p] = to_accumulate(head[p]) / memory.head_norms[e];
+        const vec<A> length = broadcast<A>(memory.head_norms[e]);
+        map<A>(
+            P, [&](vec<A> v) { return v / length; }, memory.directions + index_t{e} * P, head);
     }
 }
 
@@ -187,12 +222,14 @@ void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t coun
                weights_of<typename L::router_type>{w.router_projection.data(), H}, P, H, matrix<A>{memory.features, P});
     for_each_token(ctx, count, [&](index_t t) {
         A* f = memory.features + t * P;
-        if constexpr (logits_traits<L>::cosine) memory.norms[t] = length_of<A>(f, P);
-        for (int p = 0; p < P; ++p) {
-            if constexpr (logits_traits<L>::cosine)
-                f[p] = f[p] / memory.norms[t];
-            else
-                f[p] = gatefold::tanh(f[p]);
+        if constexpr (logits_traits<L>::cosine) {
+            memory.norms[t] = length_of<A>(f, P);
+            const vec<A> length = broadcast<A>(memory.norms[t]);
+            map<A>(
+                P, [&](vec<A> v) { return v / length; }, f, f);
+        } else {
+            map<A>(
+                P, [](vec<A> v) { return gatefold::tanh(v); }, f, f);
         }
     });
 }
@@ -200,13 +237,14 @@ void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t coun
 /// What follows the projection of one token: temperature, bias, rounding where the configuration says so.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
 GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
-    using T = typename L::value_type;
     using traits = logits_traits<L>;
-    for (int e = 0; e < L::choices; ++e) {
-        if constexpr (traits::r.logits == projection::none) z[e] = 0;
-        if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-        if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-        if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
+    constexpr int n = L::choices;
+    for (int e = 0; e < n; e += lanes<A>) {
+        vec<A> v = traits::r.logits == projection::none ? zeros<A>() : load_first<A>(z + e, n - e);
+        if constexpr (traits::cosine) v = v / broadcast<A>(temperature_of(w));
+        if constexpr (traits::r.bias) v = add(v, load_first<A>(w.router_bias.data() + e, n - e));
+        if constexpr (traits::rounds) v = rounded_to<typename L::value_type>(v);
+        store_first(z + e, v, n - e);
     }
 }
 
@@ -237,8 +275,7 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     if constexpr (traits::cosine)
         product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
                           weights_of<A>{memory.directions, P}, N, P, to);
-    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
-                  traits::r.logits_in == precision::storage)
+    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias || traits::rounds)
         for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
 }
 
@@ -247,8 +284,12 @@ template <class A>
 struct row_moments {
     A mean, deviation;
     row_moments(const A* z, int n) {
-        mean = lane_sum<A>(n, [&](int i) { return z[i]; }) / static_cast<A>(n);
-        const A square = lane_sum<A>(n, [&](int i) { return gatefold::mul(z[i] - mean, z[i] - mean); });
+        mean = row_sum<A>(n, [&](int i) { return load_first<A>(z + i, n - i); }) / static_cast<A>(n);
+        // Behind the end stands the mean, which deviates by zero.
+        const A square = row_sum<A>(n, [&](int i) {
+            const vec<A> d = load_or<A>(z + i, n - i, mean) - broadcast<A>(mean);
+            return mul(d, d);
+        });
         deviation = gatefold::sqrt(square / static_cast<A>(n));
     }
 };
@@ -282,19 +323,27 @@ void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const o
         const index_t token = in.first_token + first + t;
         if constexpr (traits::normalised) {
             const row_moments<A> m(z, N);
-            for (int e = 0; e < N; ++e) z[e] = gatefold::mul(share_of(z[e] - m.mean, m.deviation), size);
-        }
-        for (int e = 0; e < N; ++e) {
-            if constexpr (traits::noisy) {
-                const A deviation = noise_deviation(memory.deviations[t * N + e]);
-                if (deviations) deviations[(first + t) * N + e] = deviation;
-                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), deviation, z[e]);
+            const vec<A> mean = broadcast<A>(m.mean), deviation = broadcast<A>(m.deviation);
+            const auto normal = [&](vec<A> v) {
+                return mul(m.deviation == A(0) ? zeros<A>() : (v - mean) / deviation, broadcast<A>(size));
+            };
+            map<A>(N, normal, z, z);
+        } else {
+            token_draws<A> draws(draw, transform == logit_transform::gumbel ? purpose::gumbel : purpose::gaussian,
+                                 token);
+            for (int e = 0; e < N; e += lanes<A>) {
+                vec<A> drawn, factor = broadcast<A>(size);
+                if constexpr (transform == logit_transform::gumbel)
+                    drawn = draws.gumbel(e);
+                else
+                    drawn = draws.normal(e);
+                if constexpr (traits::noisy) {
+                    factor = noise_deviation(load_first<A>(memory.deviations + t * N + e, N - e));
+                    if (deviations) store_first(deviations + (first + t) * N + e, factor, N - e);
+                }
+                if constexpr (transform == logit_transform::gaussian) factor = broadcast<A>(size / static_cast<A>(N));
+                store_first(z + e, number<vec<A>>::fma(drawn, factor, load_first<A>(z + e, N - e)), N - e);
             }
-            if constexpr (transform == logit_transform::gaussian)
-                z[e] =
-                    gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), size / static_cast<A>(N), z[e]);
-            if constexpr (transform == logit_transform::gumbel)
-                z[e] = gatefold::fma(draw.template gumbel<A>(purpose::gumbel, token, e), size, z[e]);
         }
     });
 }

@@ -51,9 +51,9 @@ GATEFOLD_HD GATEFOLD_INLINE A temperature_floor(A t) {
 }
 
 /// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A noise_deviation(A pre) {
-    return gatefold::softplus(pre) + static_cast<A>(0.01);
+template <real V>
+GATEFOLD_HD GATEFOLD_INLINE V noise_deviation(V pre) {
+    return gatefold::softplus(pre) + constant<V>(static_cast<lane_of<V>>(0.01));
 }
 
 /// term(0) + ... + term(n - 1) in the order of a warp.

@@ -4,8 +4,7 @@
 // weight is one chain of fused multiply-adds over the rows in ascending order.
 #pragma once
 
-#include <type_traits>
-
+#include <gatefold/cpu/simd/row.hpp>
 #include <gatefold/ops/arguments.hpp>
 #include <gatefold/ops/rows.hpp>
 
@@ -28,18 +27,6 @@ GATEFOLD_INLINE A inverse_root_mean_square(index_t n, const T* x, A epsilon) {
     const A squares = sum_of_row<A>(
         n, [](vec<A> sum, vec<A> v) { return gatefold::fma(v, v, sum); }, x);
     return gatefold::rsqrt(squares / static_cast<A>(n) + epsilon);
-}
-
-/// Rounds to T and back, as storing does.
-template <class T, class A>
-GATEFOLD_INLINE vec<A> rounded_to(vec<A> v) {
-    if constexpr (std::is_same_v<T, A>)
-        return v;
-    else {
-        T stored[lanes<A>];
-        store(stored, v);
-        return load<A>(static_cast<const T*>(stored));
-    }
 }
 
 /// The factor by which the normalised row is multiplied.

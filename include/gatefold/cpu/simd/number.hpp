@@ -15,6 +15,10 @@ GATEFOLD_INLINE vec<T, N> operator-(vec<T, N> a, vec<T, N> b) {
     return {a.raw - b.raw};
 }
 template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator/(vec<T, N> a, vec<T, N> b) {
+    return {a.raw / b.raw};
+}
+template <class T, int N>
 GATEFOLD_INLINE auto operator<(vec<T, N> a, vec<T, N> b) {
     return a.raw < b.raw;
 }
