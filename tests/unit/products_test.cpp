@@ -196,6 +196,23 @@ BOOST_AUTO_TEST_CASE(many_columns) {
     check<float, float, float>({0, 3, 120}, 1100, 20, false, false);
     check<float, float, float>({0, 3, 20}, 20, 1100, false, false);
 }
+// Weights are multiplied as they lie or packed, by the number of rows and the length of theirs.
+template <class A, class B, class Out>
+void check_unpacked() {
+    check<A, B, Out>({0, 1, 3, 6, 10, 15, 29}, 100, 45, true, false);
+    check<A, B, Out>({0, 1, 3, 6, 10, 15, 29}, 64, 9, false, true);
+    check<A, B, Out>({0, 1, 3, 6, 10}, 2100, 17, false, false);
+    check<A, B, Out>({0, 40, 45, 60}, 1024, 21, false, false);
+    check<A, B, Out>({0, 3, 20}, 70, 1100, false, false);
+    check<A, B, Out>({0, 3, 3, 20}, 70, 0, false, false);
+}
+BOOST_AUTO_TEST_CASE(weights_as_they_lie) {
+    check_unpacked<float, float, float>();
+    check_unpacked<double, double, double>();
+    check_unpacked<bf16, bf16, bf16>();
+    check_unpacked<float, bf16, float>();
+    check_unpacked<float, f16, f16>();
+}
 // Results larger than the caches are written past them, whole tiles and the rest alike.
 BOOST_AUTO_TEST_CASE(large_results) {
     const std::vector<std::int32_t> offsets{0, 5, 5, 25};

@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <gatefold/cpu/simd/around.hpp>
 #include <gatefold/cpu/simd/denormals.hpp>
 #include <gatefold/cpu/simd/transpose.hpp>
 #include <gatefold/cpu/simd/vec.hpp>
@@ -102,11 +103,26 @@ struct lookahead {
     index_t advance = 0;         ///< bytes of each of the two per step
 };
 
+/// Elements of a panel from one register of a step to the next, and from one step to the next.
+template <class Form>
+struct panel_strides {
+    index_t stream, step;
+
+    /// Packed: streams `apart` elements from one another, in each the steps side by side.
+    GATEFOLD_INLINE panel_strides(index_t apart) : stream(apart), step(lanes<typename Form::sum_type> * Form::step) {}
+    /// A matrix as it is stored: registers side by side, rows `apart` elements from one another.
+    GATEFOLD_INLINE static panel_strides of_rows(index_t apart) requires(Form::step == 1) {
+        panel_strides strides(lanes<typename Form::sum_type>);
+        strides.step = apart;
+        return strides;
+    }
+};
+
 /// The kernel of a form whose sums restart every `block` steps.
 template <class Form, int R, int NV>
     requires(Form::block > 1)
-GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, index_t stream, float* c, index_t row,
-                                bool fresh, lookahead ahead) {
+GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, panel_strides<Form> strides, float* c,
+                                index_t row, bool fresh, lookahead ahead) {
     for (index_t k = 0; k < steps; k += Form::block) {
         vec<float> even[std::size_t{R}][std::size_t{NV}], odd[std::size_t{R}][std::size_t{NV}];
         GATEFOLD_UNROLL
@@ -118,9 +134,9 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
             vec<float> w[std::size_t{NV}];
             GATEFOLD_UNROLL
             for (int j = 0; j < NV; ++j) {
-                w[j] = load<float>(reinterpret_cast<const float*>(b + j * stream));
+                w[j] = load<float>(reinterpret_cast<const float*>(b + j * strides.stream));
                 if (R > 1) keep_apart(w[j].raw);
-                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * strides.stream) + ahead.distance);
             }
             if constexpr (NV == 2) {
                 prefetch<false>(ahead.next);
@@ -137,7 +153,7 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, in
                 }
             }
             a += 2 * R;
-            b += 2 * words;
+            b += strides.step;
         }
         GATEFOLD_UNROLL
         for (int i = 0; i < R; ++i) {
@@ -162,16 +178,17 @@ constexpr int most_streams(int rows) {
     return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
 }
 
-/// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · streams. `stream` is the number of elements from one stream to the next,
-/// `row` the number from one row of c to the next.
-template <class Form, int R, int NV>
+/// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · panel. `row` is the number of elements from one row of c to the next.
+/// With Around c is fresh and written past the caches, at multiples of a register.
+template <class Form, int R, int NV, bool Around = false>
     requires(Form::block == 1)
 GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a, const typename Form::stream_type* b,
-                                index_t stream, typename Form::sum_type* c, index_t row, bool fresh, lookahead ahead) {
+                                panel_strides<Form> strides, typename Form::sum_type* c, index_t row, bool fresh,
+                                lookahead ahead) {
     using sum = typename Form::sum_type;
     constexpr int width = lanes<sum>;
     vec<sum> sums[std::size_t{R}][std::size_t{NV}];
-    if (fresh) {
+    if (Around || fresh) {
         GATEFOLD_UNROLL
         for (int i = 0; i < R; ++i) {
             GATEFOLD_UNROLL
@@ -188,9 +205,9 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
         vec<sum> w[std::size_t{NV}];
         GATEFOLD_UNROLL
         for (int j = 0; j < NV; ++j) {
-            w[j] = Form::weights(b + j * stream);
+            w[j] = Form::weights(b + j * strides.stream);
             if (R > 1 || Form::widens) keep_apart(w[j].raw);  // one load for all rows
-            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
+            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * strides.stream) + ahead.distance);
         }
         if constexpr (NV == 2) {
             prefetch<false>(ahead.next);
@@ -205,13 +222,18 @@ GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a,
             for (int j = 0; j < NV; ++j) sums[i][j] = Form::multiply_add(x, w[j], sums[i][j]);
         }
         a += R;
-        b += width * Form::step;
+        b += strides.step;
     }
     forget(c);  // else g++ keeps an address per row across the loop
     GATEFOLD_UNROLL
     for (int i = 0; i < R; ++i, c += row) {
         GATEFOLD_UNROLL
-        for (int j = 0; j < NV; ++j) store(c + j * width, sums[i][j]);
+        for (int j = 0; j < NV; ++j) {
+            if constexpr (Around)
+                store_around(c + j * width, sums[i][j]);
+            else
+                store(c + j * width, sums[i][j]);
+        }
     }
 }
 
@@ -313,7 +335,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
 }
 
 template <class Form>
-using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
+using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, panel_strides<Form>,
                         typename Form::sum_type*, index_t, bool, lookahead);
 
 /// The tallest tile that has a kernel with NV streams.

@@ -148,7 +148,7 @@ public:
           turned_a_{a.data, a.stride},
           turned_w_{w.data, w.stride},
           call_(turned_ ? call{groups_, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &turned_w_,
-                               &pack_weights_across<sum, A>, &turned_a_, nullptr, 0, 0, 0, true}
+                               &pack_weights_across<sum, A>, &turned_a_, nullptr, 0, 0, 0, 0, nullptr, true}
                         : call{groups_, false, 0, n, k, out, false, &pack_rows_across<sum, A>, &a_,
                                &pack_weights_across<sum, B>, &w_}),
           tasks_(call_, threads) {}
@@ -189,7 +189,8 @@ void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_o
     run_product(ctx, scratch,
                 product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
                                        &pack_weights_along<sum, B>, &w, reinterpret_cast<const char*>(w.data),
-                                       w.step * size, w.stride * size, size});
+                                       w.step * size, w.stride * size, size,
+                                       most_unpacked_rows<sum, B>(w.stride * size), &multiply_unpacked<sum, B>});
 }
 
 template <class Context, class A, class B, class Out>

@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include <gatefold/cpu/gemm.hpp>
+#include <gatefold/cpu/products_unpacked.hpp>
 #include <gatefold/cpu/simd/around.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -37,6 +38,8 @@ struct matrix {
 /// How a product is cut: what a thread works on stays in its second-level cache.
 struct product_blocks {
     static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
+    /// Blocks of columns that are one where rows are few: weights are read in long pieces of their rows.
+    static constexpr int joined = 4;
     /// Panels packed together, so that what is read of a row of weights is a few lines long.
     static constexpr int together = 4;
     static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
@@ -80,6 +83,10 @@ struct product_call {
     /// column to the next. Null elsewhere.
     const char* weights = nullptr;
     index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+    /// Multiplies groups of at most so many rows by them as they lie: multiply_unpacked() for their type.
+    index_t unpacked_rows = 0;
+    void (*unpacked)(const void* weights, index_t stride, const row_tiles& tiles, index_t steps, const Sum* a, Sum* c,
+                     index_t row, index_t columns, bool fresh) = nullptr;
     /// Output (row, column) stands where (column, row) would: for one group whose operands have changed places, and
     /// without `accumulate`.
     bool turned = false;
@@ -89,6 +96,8 @@ struct product_call {
         if (!over_rows) return {count, columns, depth};
         return {accumulate && count == 0 ? 0 : rows, columns, count};
     }
+    /// Whether a group's weights are multiplied as they lie.
+    bool is_unpacked(const product_extent& x) const { return x.rows <= unpacked_rows; }
     Out* target(int e) const { return out.data + (over_rows ? e * out.step : groups.begin(e) * out.stride); }
     /// Whether results are only written, and more than caches keep: matrices of the size of weights.
     bool is_large() const {
@@ -102,41 +111,6 @@ struct product_block {
     int e;
     index_t r0, rows, c0, columns;
 };
-
-/// A whole tile of outputs, written past the caches: c = Σ rows · streams, as multiply() sums.
-template <class Sum>
-GATEFOLD_NOINLINE void multiply_around(index_t steps, const Sum* a, const Sum* b, index_t stream, Sum* c, index_t row) {
-    constexpr int width = lanes<Sum>, height = chain<Sum>::max_rows;
-    vec<Sum> sums[std::size_t{height}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < height; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) sums[i][j] = zeros<Sum>();
-    }
-    for (index_t k = 0; k < steps; ++k) {
-        vec<Sum> w[2];
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            w[j] = load<Sum>(b + j * stream);
-            keep_apart(w[j].raw);
-        }
-        GATEFOLD_UNROLL
-        for (int i = 0; i < height; ++i) {
-            vec<Sum> x = broadcast(a[i]);
-            keep_apart(x.raw);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < 2; ++j) sums[i][j] = fma(x, w[j], sums[i][j]);
-        }
-        a += height;
-        b += width;
-    }
-    forget(c);
-    GATEFOLD_UNROLL
-    for (int i = 0; i < height; ++i, c += row) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store_around(c + j * width, sums[i][j]);
-    }
-}
 
 /// Writes zeros to a block without a sum.
 template <class Sum, class Out>
@@ -186,6 +160,8 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
         return !p.over_rows ? even.begin(t) : t < even.tiles ? t * tallest : block.rows;
     };
     const auto height_of = [&](index_t t) { return static_cast<int>(tile_begin(t + 1) - tile_begin(t)); };
+    // Of weights as they lie whole panels are read; what is left of the columns is packed with zeros behind it.
+    const index_t lying = p.is_unpacked(x) ? columns / panel * panel : 0;
     const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
 
     for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
@@ -194,8 +170,16 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
         for (index_t t = 0; t < even.tiles; ++t)
             p.pack_rows(p.left, begin, block.r0 + tile_begin(t), height_of(t), x.rows, k0, depth,
                         a + tile_begin(t) * depth);
-        for (index_t j = 0; j < padded; j += panel) {
-            const index_t q = j / panel % blocks::together;
+        if (lying > 0) {
+            const char* from = p.weights + e * p.expert_bytes + k0 * p.row_bytes + block.c0 * p.column_bytes;
+            const index_t weight_stride = p.row_bytes / p.column_bytes;
+            if constexpr (in_place)
+                p.unpacked(from, weight_stride, even, depth, a, out, stride, lying, fresh);
+            else
+                p.unpacked(from, weight_stride, even, depth, a, c, padded, lying, fresh);
+        }
+        for (index_t j = lying; j < padded; j += panel) {
+            const index_t q = (j - lying) / panel % blocks::together;
             if (q == 0) {
                 const index_t left = (padded - j) / panel;
                 p.pack_panels(p.right, e, begin, block.c0 + j,
@@ -226,7 +210,8 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
                             }
                         }
                         if (around && height == tallest)
-                            multiply_around(depth, rows, streams, width * depth, tile, stride);
+                            multiply<form, tallest, 2, true>(depth, rows, streams, width * depth, tile, stride, true,
+                                                             ahead);
                         else
                             kernel_for<form, 2>(height)(depth, rows, streams, width * depth, tile, stride, fresh,
                                                         ahead);
@@ -287,14 +272,14 @@ public:
             for (index_t task = 0; task < g.tasks(); ++task) {
                 const index_t begins = first + task * each;
                 if (begins < low || begins >= high) continue;
-                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns_;
+                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * g.columns;
                 const auto row = [&](index_t i) {
                     if (!p_.over_rows) return x.rows * i / g.row_blocks;
                     return i < g.row_blocks ? i * blocks::rows : x.rows;
                 };
                 const index_t left = x.columns - c0;
-                run_block(p_, {e, row(m), row(m + 1) - row(m), c0, left < block_columns_ ? left : block_columns_},
-                          large_, memory);
+                run_block(p_, {e, row(m), row(m + 1) - row(m), c0, left < g.columns ? left : g.columns}, large_,
+                          memory);
             }
         }
         if (large_) finish_stores_around();
@@ -302,11 +287,13 @@ public:
 
 private:
     struct block_grid {
-        index_t row_blocks, column_blocks;
+        index_t columns, row_blocks, column_blocks;
         index_t tasks() const { return row_blocks * column_blocks; }
     };
     block_grid grid(const product_extent& x) const {
-        return {ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns_)};
+        const bool few = p_.is_unpacked(x) && x.rows <= few_rows;
+        const index_t columns = few ? block_columns_ * blocks::joined : block_columns_;
+        return {columns, ceil_div<index_t>(x.rows, blocks::rows), ceil_div(x.columns, columns)};
     }
     index_t tasks() const {
         index_t n = 0;
