@@ -95,6 +95,9 @@ struct unit_blocks {
     /// Bytes of packed rows from which on panels are taken in groups: what is left of the second-level cache beside
     /// sums and streams.
     static constexpr index_t rows_in_cache = amx_caches.second * 3 / 5;
+    /// Rows whose products with a panel take as long as the panel takes to come from memory: a tile of 1 KiB some 200
+    /// cycles, a product with tiles from the first-level cache 20.
+    static constexpr index_t ridge = 160;
     /// Steps of a piece: two streams of it are a third of the first-level cache, two tiles of rows another.
     static constexpr index_t piece = amx_caches.first / 3 / (2 * 64);
     static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;

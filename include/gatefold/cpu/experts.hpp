@@ -228,7 +228,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
 
     // First projection: one flat list of (expert, panel), cut where the costs are equal. Below the ridge an expert
     // costs what reading its weights costs.
-    constexpr index_t ridge = 12;
+    constexpr index_t ridge = Form::by_tiles ? unit_blocks::ridge : 12;
     const auto cost = [&](int e) {
         const index_t n = groups.count(e);
         return n == 0 || n > ridge ? n : ridge;
