@@ -47,21 +47,25 @@ GATEFOLD_INLINE void pack_across(const rows_of<T>& a, index_t r, int height, ind
     interleave(to, height, readers, height, depth);
 }
 
-/// Brings columns [m, m + height) of rows [r0, r0 + depth) of `a` into the order [depth][height]; of the columns from
-/// `columns` on nothing is read and zeros are written.
+/// Brings the columns from m on of rows [r0, r0 + depth) of `a` into the order [depth][height] of the tiles, one behind
+/// the other; of the columns from `columns` on nothing is read and zeros are written.
 template <class Sum, class T>
-GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, index_t m, int height, index_t columns,
-                                Sum* to) {
+GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, index_t m, const block_tiles& tiles,
+                                index_t columns, Sum* to) {
     constexpr int width = lanes<Sum>;
-    const index_t left = columns - m;
-    for (index_t k = 0; k < depth; ++k, to += height) {
-        const T* from = a.row(r0 + k) + m;
-        const bool scaled = a.factor != nullptr;
+    const bool scaled = a.factor != nullptr;
+    for (index_t k = 0; k < depth; ++k) {
+        const T* row = a.row(r0 + k);  // a division: once for all tiles
         const vec<Sum> factor = broadcast<Sum>(scaled ? static_cast<Sum>(a.factor_of(r0 + k)) : Sum{1});
-        for (int i = 0; i < height; i += width) {
-            vec<Sum> x = load_first<Sum>(from + i, left - i);
-            if (scaled) x = mul(x, factor);
-            store_first(to + i, x, height - i);
+        for (index_t t = 0; t < tiles.count(); ++t) {
+            const index_t first = tiles.begin(t);
+            const int height = tiles.height(t);
+            for (int i = 0; i < height; i += width) {
+                const index_t at = m + first + i;
+                vec<Sum> x = load_first<Sum>(row + at, columns - at);
+                if (scaled) x = mul(x, factor);
+                store_first(to + first * depth + k * height + i, x, height - i);
+            }
         }
     }
 }
@@ -82,19 +86,22 @@ GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_
         }
     }
     for (index_t j = whole; j < streams; ++j)
-        pack_along(b, r0, depth, n + j * width, width, columns, to + j * depth * width);
+        pack_along(b, r0, depth, n + j * width, block_tiles{row_tiles(width, width), width, true}, columns,
+                   to + j * depth * width);
 }
 
 /// product_call's functions for each kind of operand.
 template <class Sum, class T>
-void pack_rows_across(const void* operand, index_t begin, index_t r, int height, index_t, index_t k0, index_t depth,
-                      Sum* to) {
-    pack_across(*static_cast<const rows_of<T>*>(operand), begin + r, height, k0, depth, to);
+void pack_rows_across(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t, index_t k0,
+                      index_t depth, Sum* to) {
+    const auto& a = *static_cast<const rows_of<T>*>(operand);
+    for (index_t t = 0; t < tiles.count(); ++t)
+        pack_across(a, begin + r + tiles.begin(t), tiles.height(t), k0, depth, to + tiles.begin(t) * depth);
 }
 template <class Sum, class T>
-void pack_rows_along(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0, index_t depth,
-                     Sum* to) {
-    pack_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, r, height, rows, to);
+void pack_rows_along(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t rows, index_t k0,
+                     index_t depth, Sum* to) {
+    pack_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, r, tiles, rows, to);
 }
 template <class Sum, class T>
 void pack_weights_across(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,

@@ -61,6 +61,20 @@ struct product_extent {
     index_t rows, columns, depth;
 };
 
+/// How the rows of a block are cut into tiles. Outputs over few rows are mostly written: there a tile is better whole
+/// than as high as the others.
+struct block_tiles {
+    row_tiles even;
+    int tallest;
+    bool whole;
+
+    GATEFOLD_INLINE index_t count() const { return even.tiles; }
+    GATEFOLD_INLINE index_t begin(index_t t) const {
+        return !whole ? even.begin(t) : t < even.tiles ? t * tallest : even.rows;
+    }
+    GATEFOLD_INLINE int height(index_t t) const { return static_cast<int>(begin(t + 1) - begin(t)); }
+};
+
 /// One product of a call.
 template <class Sum, class Out>
 struct product_call {
@@ -70,8 +84,9 @@ struct product_call {
     matrix<Out> out;
     bool accumulate;
 
-    /// Rows [r, r + height) of group e's left operand, k in [k0, k0 + depth), as [depth][height].
-    void (*pack_rows)(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0,
+    /// The rows from r on of group e's left operand, k in [k0, k0 + depth): one tile behind the other as
+    /// [depth][height].
+    void (*pack_rows)(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t rows, index_t k0,
                       index_t depth, Sum* to);
     const void* left;
     /// Columns from n on of group e's right operand, k in [k0, k0 + depth), as the streams [depth][W] of panels; zeros
@@ -154,12 +169,7 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
         for (index_t r = 0; r < block.rows; ++r)
             for (index_t j = whole; j < padded; j += width)
                 store(c + r * padded + j, load_first<Sum>(out + r * stride + j, columns - j));
-    // Outputs over few rows are mostly written: there a tile is better whole than as high as the others.
-    const row_tiles even(block.rows, tallest);
-    const auto tile_begin = [&](index_t t) {
-        return !p.over_rows ? even.begin(t) : t < even.tiles ? t * tallest : block.rows;
-    };
-    const auto height_of = [&](index_t t) { return static_cast<int>(tile_begin(t + 1) - tile_begin(t)); };
+    const block_tiles tiles{row_tiles(block.rows, tallest), tallest, p.over_rows};
     // Of weights as they lie whole panels are read; what is left of the columns is packed with zeros behind it.
     const index_t lying = p.is_unpacked(x) ? columns / panel * panel : 0;
     const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
@@ -167,16 +177,14 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
     for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
         const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
         const bool fresh = k0 == 0 && !p.accumulate;
-        for (index_t t = 0; t < even.tiles; ++t)
-            p.pack_rows(p.left, begin, block.r0 + tile_begin(t), height_of(t), x.rows, k0, depth,
-                        a + tile_begin(t) * depth);
+        p.pack_rows(p.left, begin, block.r0, tiles, x.rows, k0, depth, a);
         if (lying > 0) {
             const char* from = p.weights + e * p.expert_bytes + k0 * p.row_bytes + block.c0 * p.column_bytes;
             const index_t weight_stride = p.row_bytes / p.column_bytes;
             if constexpr (in_place)
-                p.unpacked(from, weight_stride, even, depth, a, out, stride, lying, fresh);
+                p.unpacked(from, weight_stride, tiles.even, depth, a, out, stride, lying, fresh);
             else
-                p.unpacked(from, weight_stride, even, depth, a, c, padded, lying, fresh);
+                p.unpacked(from, weight_stride, tiles.even, depth, a, c, padded, lying, fresh);
         }
         for (index_t j = lying; j < padded; j += panel) {
             const index_t q = (j - lying) / panel % blocks::together;
@@ -195,15 +203,15 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
                     ahead = {0, p.weights + e * p.expert_bytes + k * p.row_bytes + (block.c0 + n) * p.column_bytes,
                              width * p.column_bytes, p.row_bytes};
             }
-            for (index_t t = 0; t < even.tiles; ++t, ahead = nothing) {
-                const index_t r = tile_begin(t);
-                const int height = height_of(t);
+            for (index_t t = 0; t < tiles.count(); ++t, ahead = nothing) {
+                const index_t r = tiles.begin(t);
+                const int height = tiles.height(t);
                 const Sum *rows = a + r * depth, *streams = b + q * panel * depth;
                 if constexpr (in_place) {
                     if (j < whole) {
                         Sum* tile = out + r * stride + j;
                         if (p.over_rows && !around) {
-                            const Sum* next = t + 1 < even.tiles ? tile + height * stride : out + j + panel;
+                            const Sum* next = t + 1 < tiles.count() ? tile + height * stride : out + j + panel;
                             for (int i = 0; i < height; ++i, next += stride) {
                                 prefetch<false>(next);
                                 prefetch<false>(next + width);
