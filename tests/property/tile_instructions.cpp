@@ -332,7 +332,8 @@ void check_stages() {
     stage<130, 33, activation::relu, true>({0, 33, 103}).check();
     stage<640, 40, activation::swiglu, false>({0, 70, 71}).check();
     stage<96, 64, activation::swiglu, false>({0, 300}).check();
-    stage<2304, 40, activation::relu, false>({0, 280}).check();  // more rows than the cache holds
+    stage<2304, 40, activation::relu, false>({0, 280}).check();      // more rows than the cache holds
+    stage<290, 550, activation::swiglu, true>({0, 40, 95}).check();  // pieces of 64 and 80 pairs; of 96
 }
 
 template <int H, int F, gf::activation Act>

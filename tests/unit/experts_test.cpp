@@ -310,6 +310,20 @@ BOOST_AUTO_TEST_CASE(matrix_unit) {
     check_tiles<640, 40, activation::swiglu, false>({0, 70, 71});
     check_tiles<96, 64, activation::swiglu, false>({0, 300});
 }
+BOOST_AUTO_TEST_CASE(lookahead_asks_for_every_line_once) {
+    constexpr index_t apart = 1 << 20;
+    for (const index_t quarter : {8, 40, 64}) {
+        const k::page_lookahead ahead{nullptr, apart, quarter, 0, 0};
+        std::vector<int> asked(static_cast<std::size_t>(4 * quarter));
+        for (index_t i = 0; i < 4 * quarter; ++i) {
+            const auto byte = static_cast<index_t>(reinterpret_cast<std::uintptr_t>(ahead.at(i)));
+            const index_t block = byte / apart, line = byte % apart / 64;
+            BOOST_REQUIRE((block < 2 && line < 2 * quarter && byte % 64 == 0));
+            ++asked[static_cast<std::size_t>(block * 2 * quarter + line)];
+        }
+        for (const int times : asked) BOOST_TEST(times == 1);
+    }
+}
 BOOST_AUTO_TEST_CASE(matrix_unit_with_more_rows_than_the_cache_holds) {
     check_tiles<2304, 40, activation::relu, false>({0, 280});
 }

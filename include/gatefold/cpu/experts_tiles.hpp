@@ -5,17 +5,19 @@
 //     done
 //
 // A panel is the same bytes that the vector kernels read. To 32 rows the streams are read once, prefetched 2 KiB ahead.
-// Beyond that the unit takes pieces of 256 k that stay in the first-level cache for all tiles, while the next piece is
-// fetched page by page in turn; with rows beyond the second-level cache, a piece of the rows passes over 16 panels.
+// Beyond that the unit takes equal pieces of up to 256 k that stay in the first-level cache for all tiles, while the
+// next piece is fetched page by page in turn; with rows beyond the second-level cache, a piece of the rows passes over
+// 16 panels.
 //
 // To load other shapes takes longer than many products, so a sweep keeps to one configuration: beside others a shorter
-// tile is multiplied as one of 16 rows, and what lies behind it, other rows or elements_behind, ends in sums that nobody
-// reads.
+// tile is multiplied as one of 16 rows, and what lies behind it, other rows or elements_behind, ends in sums that
+// nobody reads.
 #pragma once
 
 #include <cstddef>
 
 #include <gatefold/cpu/experts_sweep.hpp>
+#include <gatefold/cpu/products_run.hpp>
 #include <gatefold/cpu/simd/tiles.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -52,17 +54,19 @@ GATEFOLD_NOINLINE void stack_rows(bf16* to, int height, const Reader* readers, i
 template <class Unit>
 struct sweep_blocks<tile_form<Unit>> : unit_blocks {};
 
-/// What is fetched while the unit multiplies: `lines` cache lines per 32 k of two blocks `half` bytes apart, four 4 KiB
-/// pages in turn, so that the hardware's own prefetch has several pages to follow.
+/// What is fetched while the unit multiplies: `lines` cache lines per 32 k, from `line` on, of two blocks `apart` bytes
+/// apart and two `quarter` lines long; four places in turn, 4 KiB apart in the largest pieces, so that the hardware's
+/// own prefetch has several pages to follow.
 struct page_lookahead {
     const char* next;
-    index_t half, line;
+    index_t apart, quarter, line;
     int lines;
 
+    GATEFOLD_INLINE const char* at(index_t i) const {
+        return next + (i & 1) * apart + ((i >> 1 & 1) * quarter + (i >> 2)) * 64;
+    }
     GATEFOLD_INLINE void fetch() {
-        for (int i = 0; i < lines; ++i, ++line)
-            prefetch<false>(next + (line & 1) * half + ((line >> 8) * 2 + (line >> 1 & 1)) * 4096 +
-                            (line >> 2 & 63) * 64);
+        for (int i = 0; i < lines; ++i, ++line) prefetch<false>(at(line));
     }
 };
 
@@ -174,11 +178,14 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
         for (int j = 0; j < 2 * panels; ++j)
             source.rows.template pack<2, 16>(here + j * steps * step_elements, p + j / 2, j % 2, s0, steps);
     };
-    // In hub layout the rows of a panel are two contiguous blocks: as much of the next panel's as is multiplied.
-    const auto next_rows = [&](index_t p, index_t s0, index_t line, int lines) {
-        const bf16 *next = source.rows.template row<16>(p, 0), *other = source.rows.template row<16>(p, 1);
-        return page_lookahead{reinterpret_cast<const char*>(next + s0 * step_elements), (other - next) * 2, line,
-                              lines};
+    // In hub layout the rows of a panel, or of two, are two contiguous blocks: as much of the next ones as is
+    // multiplied.
+    const auto next_rows = [&](index_t p, int panels, index_t s0, index_t steps, int lines) {
+        const panel_rows<bf16>& from = source.rows;
+        const bf16* next = p < p1 ? from.template row<16>(p, 0) : source.then;
+        const index_t apart = (from.apart == 0 ? 16 * panels : from.apart) * from.columns;
+        return page_lookahead{reinterpret_cast<const char*>(next + panels * s0 * step_elements), apart * 2,
+                              panels * steps / 2, 0, lines};
     };
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
@@ -196,13 +203,13 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
                     const bf16* a = rows + 2 * (r0 * all_steps + s0 * last);
                     const bf16* b = here;
                     index_t stream = steps * step_elements;
-                    page_lookahead ahead{nullptr, 0, 0, 0};
+                    page_lookahead ahead{nullptr, 0, 0, 0, 0};
                     if (source.packed) {
                         stream = source.stream;
                         b = source.packed + 2 * p * stream + s0 * step_elements;
                     } else {
                         pack(p, panels, s0, steps);
-                        ahead = next_rows(p + panels, s0, 0, 32);
+                        ahead = next_rows(p + panels, panels, s0, steps, 32 * panels);
                     }
                     const index_t distance = source.packed ? 2048 : 0;
                     if (panels == 2)
@@ -217,40 +224,42 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
             continue;
         }
 
-        const int passes = static_cast<int>((count + 1) / 2), lines = (32 + passes - 1) / passes;
+        const index_t passes = (count + 1) / 2, all_blocks = all_steps / 16;
         const bool once = count == 2 && source.packed;
-        const index_t depth = once ? all_steps : blocks::piece;
+        const int pieces = once ? 1 : static_cast<int>(ceil_div(all_steps, blocks::piece));
+        const index_t longest = 16 * ceil_div(all_blocks, index_t{pieces});
         const index_t group = source.packed && !once && n * all_steps * 4 > blocks::rows_in_cache ? blocks::group : 1;
         const index_t sums_of_panel = 16 * count * 32;
         unit.configure({16, 16, 16, 16, 16, 16, 16, 16});
         for (index_t q0 = p0; q0 < p1; q0 += group) {
             const index_t q1 = q0 + group < p1 ? q0 + group : p1;
-            for (index_t s0 = 0; s0 < all_steps; s0 += depth) {
-                const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;
+            for (int i = 0; i < pieces; ++i) {
+                const index_t s0 = 16 * share(all_blocks, i, pieces), s1 = 16 * share(all_blocks, i + 1, pieces);
+                const index_t steps = s1 - s0;
                 for (index_t p = q0; p < q1; ++p) {
                     const bf16* b = here;
                     index_t stream = steps * step_elements;
-                    page_lookahead piece{nullptr, 0, 0, 0};
+                    page_lookahead piece{nullptr, 0, 0, 0, 0};
                     if (source.packed) {
                         stream = source.stream;
                         b = source.packed + 2 * p * stream + s0 * step_elements;
                         // The same piece of the next panel of the group, then the next piece of the first one.
-                        const index_t s1 = s0 + steps;
                         const bf16* next = p + 1 < q1       ? b + 2 * stream
                                            : s1 < all_steps ? source.packed + 2 * q0 * stream + s1 * step_elements
                                            : q1 < p1        ? source.packed + 2 * q1 * stream
                                                             : source.then;
-                        if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, 0, lines};
+                        const auto lines = static_cast<int>(ceil_div(2 * longest, passes * (steps / 16)));
+                        if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, longest / 2, 0, lines};
                     } else {
                         pack(p, 1, s0, steps);
-                        piece = next_rows(p + 1, s0, 0, lines);
+                        piece = next_rows(p + 1, 1, s0, steps, static_cast<int>(ceil_div<index_t>(32, passes)));
                     }
                     for (index_t t = t0; t < t1; t += 2) {
                         const index_t r = tiles.begin(t);
                         float* c = sums + (p - q0) * sums_of_panel + (r - r0) * 32;
                         const bf16* a = rows + 2 * (r * all_steps + s0 * 16);
                         page_lookahead ahead = piece;
-                        ahead.line = (t - t0) / 2 * lines * (steps / 16);
+                        ahead.line = (t - t0) / 2 * piece.lines * (steps / 16);
                         if (t + 1 < t1) {
                             const index_t r1 = tiles.begin(t + 1);
                             const int height = static_cast<int>(tiles.begin(t + 2) - r1);

@@ -18,7 +18,7 @@ GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles,
                                           std::byte* scratch, const Done& done) {
     using form = tile_form<Unit>;
     constexpr index_t step_elements = 32, depth = sparse_depth / form::step;
-    constexpr page_lookahead nothing_ahead{nullptr, 0, 0, 0};
+    constexpr page_lookahead nothing_ahead{nullptr, 0, 0, 0, 0};
     if (p0 == p1) return;
     const bool skip = zeros_change_nothing<form>(rows, tiles.rows * all_steps * form::step, *source.matrix);
     bf16* nothing = reinterpret_cast<bf16*>(scratch);  // a block of zeros
