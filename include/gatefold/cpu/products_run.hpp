@@ -211,11 +211,21 @@ GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_
                     if (j < whole) {
                         Sum* tile = out + r * stride + j;
                         if (p.over_rows && !around) {
-                            const Sum* next = t + 1 < tiles.count() ? tile + height * stride : out + j + panel;
-                            for (int i = 0; i < height; ++i, next += stride) {
-                                prefetch<false>(next);
-                                prefetch<false>(next + width);
-                            }
+                            // What is written next is fetched before (bench backward_dw): one of its rows with every
+                            // step, or all at once where the steps are fewer than its rows or lead out of the block.
+                            const bool steps = depth >= height && depth <= block.rows;
+                            const index_t lowest = steps ? block.rows - depth : block.rows, below = r + height;
+                            const Sum* next = t + 1 == tiles.count()
+                                                  ? out + j + panel
+                                                  : out + (below < lowest ? below : lowest) * stride + j;
+                            if (steps)
+                                ahead = {0, reinterpret_cast<const char*>(next), vector_bytes,
+                                         stride * static_cast<index_t>(sizeof(Sum))};
+                            else
+                                for (int i = 0; i < height; ++i, next += stride) {
+                                    prefetch<false>(next);
+                                    prefetch<false>(next + width);
+                                }
                         }
                         if (around && height == tallest)
                             multiply<form, tallest, 2, true>(depth, rows, streams, width * depth, tile, stride, true,
