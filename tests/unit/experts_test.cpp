@@ -197,16 +197,17 @@ void check_shapes(order sums) {
 /// Experts of many and of few rows, more of them than caches hold, so that they take turns.
 template <class T, order Sums, bool Bias>
 void check_turns() {
-    using blocks = k::turn_blocks<k::form_for<T, Sums>>;
+    using form = k::form_for<T, Sums>;
+    using blocks = k::turn_blocks<form>;
     constexpr int H = 520, F = blocks::cached > 16 << 20 ? 520 : 260;
     std::vector<std::int32_t> offsets{0};
     // With one expert of more tiles than a block has, and lighter ones where the ridge is low.
     const int many[] = {260, 40, 1}, lower[] = {24, 30, 15};
     for (int e = 0; e < 36; ++e) {
-        const int rows = e % 12 == 5 ? (blocks::ridge > 4 ? many : lower)[e / 12] : e % 7 == 3 ? 0 : 1 + e % 2;
+        const int rows = e % 12 == 5 ? (k::ridge_of<form> > 4 ? many : lower)[e / 12] : e % 7 == 3 ? 0 : 1 + e % 2;
         offsets.push_back(offsets.back() + rows);
     }
-    BOOST_TEST(k::worth_merging({36, offsets.data(), offsets.back()}, blocks::ridge));
+    BOOST_TEST(k::worth_merging({36, offsets.data(), offsets.back()}, k::ridge_of<form>));
     using E = k::expert<H, F, activation::swiglu, T, Bias>;
     BOOST_TEST(30 * k::packed_bytes<E>() > static_cast<std::size_t>(blocks::cached));
     check<H, F, activation::swiglu, T, Bias>(offsets, Sums);

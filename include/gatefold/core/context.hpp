@@ -42,6 +42,16 @@ struct phase {
     }
 };
 
+namespace detail::inline GATEFOLD_TIER {
+
+struct one_phase {
+    phase only;
+    GATEFOLD_INLINE const phase* begin() const { return &only; }
+    GATEFOLD_INLINE const phase* end() const { return &only + 1; }
+};
+
+}  // namespace detail::inline GATEFOLD_TIER
+
 /// Counts of unusual input since the context was made or `clear_report` was called.
 struct routing_report {
     index_t tokens = 0;           ///< tokens routed
@@ -118,29 +128,16 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
-    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two
-    // tiers share an instantiation.
     template <class Body>
-    void parallel(int parts, Body&& body) {
-        if (parts <= 1 || options_.threads == 1) {
-            for (int p = 0; p < parts; ++p) body(p);
-            return;
-        }
-        using body_type = std::remove_reference_t<Body>;
-        if (options_.runs.run) {
-            options_.runs.run(
-                options_.runs.self, parts, [](void* argument, int p) { (*static_cast<body_type*>(argument))(p); },
-                const_cast<void*>(static_cast<const void*>(&body)));
-            return;
-        }
-        GATEFOLD_OMP(parallel for num_threads(options_.threads) schedule(static, 1))
-        for (int p = 0; p < parts; ++p) body(p);
+    GATEFOLD_INLINE void parallel(int parts, Body&& body) {
+        parallel(detail::one_phase{phase::of(parts, body)});
     }
 
     /// Runs phases one after another, each for every p in [0, its parts): the next begins when all parts of the one
     /// before are done, and sees what they wrote. One region of threads with OpenMP; an executor gets one run for each
     /// phase of two parts and more.
-    // A template, so that tiers share no instantiation: lists of phases are types of the caller's tier.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Lists of phases are types of the caller's tier, so no
+    // two tiers share an instantiation.
     template <class Phases>
         requires requires(const Phases& phases) { phases.begin()->parts; }
     void parallel(const Phases& phases) {

@@ -69,14 +69,9 @@ struct sweep_blocks {
 /// How experts of many and of few rows take turns (cpu/experts_order.hpp).
 template <class Form>
 struct turn_blocks {
-    using sum = typename Form::sum_type;
     static constexpr index_t step_bytes =
-        index_t{lanes<sum>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
+        index_t{lanes<typename Form::sum_type>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
 
-    /// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
-    /// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
-    static constexpr index_t ridge =
-        7 * step_bytes / (lanes<sum> * static_cast<index_t>(sizeof(sum))) / (Form::widens && Form::step == 2 ? 2 : 1);
     /// Experts whose panels take turns in the first projection: their rows stay in the caches.
     static constexpr index_t together = 16;
     /// Bytes fetched ahead where experts take turns.
@@ -103,5 +98,20 @@ struct unit_blocks {
     static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;
     static constexpr std::size_t bytes = hub_bytes + sum_bytes;
 };
+
+/// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
+/// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
+template <class Form>
+constexpr index_t ridge_rows() {
+    using sum = typename Form::sum_type;
+    constexpr index_t step_bytes = index_t{lanes<sum>} * Form::step * sizeof(typename Form::stream_type);
+    if constexpr (Form::by_tiles)
+        return unit_blocks::ridge;
+    else
+        return 7 * step_bytes / static_cast<index_t>(lanes<sum> * sizeof(sum)) /
+               (Form::widens && Form::step == 2 ? 2 : 1);
+}
+template <class Form>
+inline constexpr index_t ridge_of = ridge_rows<Form>();
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

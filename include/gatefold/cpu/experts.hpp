@@ -31,6 +31,7 @@
 #include <gatefold/cpu/experts_layout.hpp>
 #include <gatefold/cpu/experts_order.hpp>
 #include <gatefold/cpu/experts_sweep.hpp>
+#include <gatefold/cpu/experts_tasks.hpp>
 #include <gatefold/cpu/experts_tiles.hpp>
 #include <gatefold/cpu/phases.hpp>
 #include <gatefold/cpu/products.hpp>
@@ -68,7 +69,7 @@ constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
     };
     const std::size_t order = round_up(static_cast<std::size_t>(rows) * sizeof(ordered_expert), memory_alignment);
     return tiles(E::up_steps) + tiles(E::down_steps) + order +
-           static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
+           static_cast<std::size_t>(threads) * (sizeof(task_position) + sweep_blocks<Form>::bytes);
 }
 
 /// Scratch for at most `rows` rows of all experts together, in any order of sums.
@@ -148,12 +149,15 @@ struct panels_of {
     const T *packed, *up, *down, *up_bias, *down_bias;
     const expert_shape& shape;
 
-    /// Panels of expert e, of which the part reads those from p0 on; `then` is the expert it takes next, or e.
-    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then) const {
+    /// Panels of expert e, behind which the part goes on with panel p0 of expert `then`.
+    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then, index_t p0) const {
         if (packed)
-            return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
+            return {packed + e * shape.packed_elements,
+                    packed + then * shape.packed_elements + 2 * p0 * shape.up_stream,
+                    shape.up_stream,
+                    {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {nullptr, up + then * shape.up_rows * shape.width, 0,
+        return {nullptr, up + (then * shape.up_rows + p0 * (Gated ? W : 2 * W)) * shape.width, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
@@ -188,7 +192,7 @@ panel_fetch fetch_of(const panel_walk& walk, const panel_source<T>& source, cons
             shape.packed_elements * size,
             source.stream * size,
             steps * blocks::step_bytes,
-            blocks::ridge,
+            ridge_of<Form>,
             blocks::ahead_of_turns};
 }
 
@@ -209,6 +213,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     element* x = memory.take<element>(most_rows * up_row + elements_behind<Form>);
     element* activated = memory.take<element>(most_rows * down_row + elements_behind<Form>);
     [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(most_rows);
+    task_position* positions = memory.take<task_position>(ctx.threads());
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };
 
@@ -226,22 +231,16 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
         return e;
     };
 
-    // First projection: one flat list of (expert, panel), cut where the costs are equal. Below the ridge an expert
-    // costs what reading its weights costs.
-    constexpr index_t ridge = Form::by_tiles ? unit_blocks::ridge : 12;
-    const auto cost = [&](int e) {
-        const index_t n = groups.count(e);
-        return n == 0 || n > ridge ? n : ridge;
-    };
-    index_t total = 0;
-    // Experts of many and of few rows take turns where that is worth it.
+    // First projection: one flat list of (expert, panel). Experts of many and of few rows take turns where that is
+    // worth it.
+    task_list tasks(groups, shape.up_panels, ridge_of<Form>, max_rows, parts, positions);
     merged_experts merged{nullptr, 0, 0};
     const auto decide = [&] {
-        for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
+        tasks.cut();
         if constexpr (takes_turns<Form, Panels>)
             if (weights.packed && bytes_of(active_experts(groups)) > turn_blocks<Form>::cached &&
-                worth_merging(groups, turn_blocks<Form>::ridge))
-                merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
+                worth_merging(groups, ridge_of<Form>))
+                merged = merge_experts(groups, ridge_of<Form>, order);
     };
     const auto up_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
         const index_t begin = groups.begin(e);
@@ -261,39 +260,31 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                              shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
     };
 
-    // Behind its last panel a part reads its first ones of the second projection.
-    const auto up_source = [&](int e, bool last, int part) {
-        auto source = weights.up_panels(e, next_of(e));
-        if (last || next_of(e) == e)
-            source.then = weights.down_panels(e, next_of(-1), share(shape.down_panels, part, parts)).then;
-        return source;
-    };
     const auto up = [&](int part) {
-        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
         if constexpr (takes_turns<Form, Panels>) {
             if (merged.active > 0) {
                 using blocks = turn_blocks<Form>;
-                const auto task = [&](index_t at) {
-                    return task_at(merged, blocks::together, shape.up_panels, at, cost);
+                const auto task = [&](int p) {
+                    return task_at(merged, blocks::together, shape.up_panels, tasks.begin_of(p),
+                                   [&](int e) { return tasks.cost(e); });
                 };
-                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(low), task(high));
-                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0), shape, shape.up_steps);
+                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(part), task(part + 1));
+                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0, 0), shape, shape.up_steps);
                 for (; !walk.done(); walk.next()) {
-                    auto source = weights.up_panels(walk.expert(), walk.expert());
+                    auto source = weights.up_panels(walk.expert(), walk.expert(), 0);
                     source.fetch = &fetch;
                     up_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
                 }
                 return;
             }
         }
-        index_t before = 0;
-        for (int e = 0; e < groups.experts; ++e) {
-            const index_t each = cost(e), first = before;
-            before += each * shape.up_panels;
-            if (each == 0 || before <= low || first >= high) continue;
-            const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
-            const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            up_of(part, e, up_source(e, before >= high, part), p0, p1);
+        for (task_walk walk(tasks, part); walk.there();) {
+            const panel_run run = walk.next();
+            auto source = weights.up_panels(run.expert, walk.there() ? walk.expert() : run.expert, walk.panel());
+            // Behind its last panel a part reads its first ones of the second projection.
+            if (!walk.there())
+                source.then = weights.down_panels(run.expert, next_of(-1), share(shape.down_panels, part, parts)).then;
+            up_of(part, run.expert, source, run.p0, run.p1);
         }
     };
 
@@ -331,7 +322,7 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     const auto pack = [&](int part) {
         const index_t first = groups.begin(0), rows = groups.end(groups.experts - 1) - first;
         if (part == 0) decide();
-        if (packing == 1 && rows > 0) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
+        if (packing == 1 && rows > 0) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1), 0));
         pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first + share(rows, part, packing),
                         first + share(rows, part + 1, packing), x);
     };

@@ -223,9 +223,9 @@ constexpr bool ends_with_routed() {
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
 /// `in`. Rounds the sums to `result` where nothing else is added to them.
 template <class W, layer_type L = typename W::layer_type>
-void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
-                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
-                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
+GATEFOLD_INLINE void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
+                                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
+                                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -270,14 +270,13 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
         carver arrays(memory.route);
         const route_memory<L> own(arrays, tokens, ctx.threads());
         const auto logits = product_of_logits(ctx, w, router_rows(in, 0), routing.logits, own.logits);
-        const token_routing<W> choice{w, in, o, routing, own, in.chosen.data() != nullptr, token_parts(ctx, tokens)};
-        const plan_builder building(choice.parts, routing.ids.data(), nullptr, L::choices, plan, memory.plan);
-        const auto choose = [&](int part) { choice(part), building.count(part); };
-        const auto place = [&](int part) { building.place(part); };
+        const int parts = token_parts(ctx, tokens);
+        const plan_builder places(parts, routing.ids.data(), nullptr, L::choices, plan, memory.plan);
+        const token_routing<W> choice{w, in, o, routing, own, in.chosen.data() != nullptr, parts, &places};
         phase_list before;
         before.add(logits.parts(), logits);
-        before.add(choice.parts, choose);
-        before.add(choice.parts, place);
+        before.add(parts, choice);
+        before.add(parts, places);
         input.before = &before;
         input.most_rows = pairs;
         run();

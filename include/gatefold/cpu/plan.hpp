@@ -23,8 +23,8 @@ inline constexpr std::size_t plan_scratch_bytes(int choices, int threads) {
            sizeof(std::int32_t);
 }
 
-/// Builds the plan for `ids` in two phases; a pair with id -1, or with kept[pair] == 0 where `kept` is given, goes to
-/// no expert.
+/// Builds the plan for `ids` in two phases, count() and then the object itself; a pair with id -1, or with kept[pair]
+/// == 0 where `kept` is given, goes to no expert.
 ///
 /// Ids must lie in [-1, choices). Rows past offsets[choices] are not written. `scratch`: plan_scratch_bytes.
 class plan_builder {
@@ -46,8 +46,8 @@ public:
             if (e >= 0) ++counts[e];
         });
     }
-    /// Gives them their rows, once all parts are counted.
-    void place(int part) const {
+    /// Gives them their rows, once all parts have counted.
+    void operator()(int part) const {
         std::int32_t* next = counts_of(parts_ + part);
         std::int32_t running = 0;
         for (int e = 0; e < choices_; ++e) {
@@ -88,10 +88,9 @@ inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::ui
     const int parts = most < ctx.threads() ? static_cast<int>(most < 1 ? 1 : most) : ctx.threads();
     const plan_builder plan(parts, ids, kept, choices, out, scratch);
     const auto count = [&](int part) { plan.count(part); };
-    const auto place = [&](int part) { plan.place(part); };
     phase_list phases;
     phases.add(parts, count);
-    phases.add(parts, place);
+    phases.add(parts, plan);
     ctx.parallel(phases);
 }
 

@@ -161,6 +161,7 @@ public:
           tasks_(call_, threads) {}
     narrow_product(const narrow_product&) = delete;
 
+    const product_tasks<sum, Out>& tasks() const { return tasks_; }
     int parts() const { return tasks_.parts(); }
     void operator()(int part) const {
         tasks_.run(part, scratch_ + static_cast<std::size_t>(part) * product_blocks::bytes);
@@ -185,7 +186,7 @@ template <class Context, class A, class B, class Out>
 void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, const rows_of<A>& a, const weights_of<B>& w,
                        int n, int k, const matrix<Out>& out) {
     const narrow_product<A, B, Out> product(ctx.threads(), scratch, rows, a, w, n, k, out);
-    ctx.parallel(product.parts(), product);
+    run_tasks(ctx, scratch, product.tasks());
 }
 
 template <class Context, class A, class B, class Out>

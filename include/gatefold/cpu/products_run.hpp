@@ -330,12 +330,16 @@ private:
     index_t block_columns_ = blocks::columns, total_ = 0;
 };
 
+template <class Context, class Sum, class Out>
+void run_tasks(Context& ctx, std::byte* scratch, const product_tasks<Sum, Out>& tasks) {
+    ctx.parallel(tasks.parts(),
+                 [&](int part) { tasks.run(part, scratch + static_cast<std::size_t>(part) * product_blocks::bytes); });
+}
+
 /// Runs a product.
 template <class Context, class Sum, class Out>
 void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
-    const product_tasks<Sum, Out> tasks(p, ctx.threads());
-    ctx.parallel(tasks.parts(),
-                 [&](int part) { tasks.run(part, scratch + static_cast<std::size_t>(part) * product_blocks::bytes); });
+    run_tasks(ctx, scratch, product_tasks<Sum, Out>(p, ctx.threads()));
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu

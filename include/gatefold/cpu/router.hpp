@@ -9,6 +9,7 @@
 
 #include <gatefold/cpu/capacity.hpp>
 #include <gatefold/cpu/phases.hpp>
+#include <gatefold/cpu/plan.hpp>
 #include <gatefold/cpu/router_assign.hpp>
 #include <gatefold/cpu/router_backward.hpp>
 #include <gatefold/cpu/router_choose.hpp>
@@ -133,7 +134,8 @@ constexpr bool routes_by_token() {
            r.from != score::softmax_tokens && !router_traits<L>::by_batch;
 }
 
-/// Everything behind the logits, as a phase of `parts` parts; `has_ids`: out.ids are chosen already.
+/// Everything behind the logits, as a phase of `parts` parts, and where there is a plan its counts; `has_ids`: out.ids
+/// are chosen already.
 template <class W, layer_type L = typename W::layer_type>
 struct token_routing {
     using A = typename L::accumulate_type;
@@ -144,6 +146,7 @@ struct token_routing {
     route_memory<L> memory;
     bool has_ids;
     int parts;
+    const plan_builder* plan = nullptr;
 
     void operator()(int part) const {
         const bool given = in.chosen.data() != nullptr;
@@ -165,10 +168,11 @@ struct token_routing {
                                out.weights.row(t));
         }
         memory.reports[part] = found;
+        if (plan) plan->count(part);
     }
 
     /// Adds what was found unusual; once all parts are done.
-    void add_to(routing_report& report) const {
+    GATEFOLD_INLINE void add_to(routing_report& report) const {
         report.tokens += out.ids.extent(0);
         for (int part = 0; part < parts; ++part) {
             report.nan_logits += memory.reports[part].nan_logits;
@@ -188,9 +192,9 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
     carver arrays(scratch);
     const route_memory<L> memory(arrays, tokens, ctx.threads());
     token_routing<W> routing{w, in, o, out, memory, in.chosen.data() != nullptr, token_parts(ctx, tokens)};
+    phase_list phases;
     if constexpr (routes_by_token<L>()) {
         const auto logits = product_of_logits(ctx, w, router_rows(in, 0), out.logits, memory.logits);
-        phase_list phases;
         phases.add(logits.parts(), logits);
         phases.add(routing.parts, routing);
         ctx.parallel(phases);
@@ -198,7 +202,8 @@ void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& 
         compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
         if constexpr (L::c.router.from == score::softmax_tokens) score_columns(ctx, in, out, memory.assign);
         if (!routing.has_ids) routing.has_ids = assign_batch(ctx, in, o, out, memory.assign);
-        ctx.parallel(routing.parts, routing);
+        phases.add(routing.parts, routing);
+        ctx.parallel(phases);
     }
     routing.add_to(ctx.report());
 }

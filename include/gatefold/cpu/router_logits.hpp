@@ -250,8 +250,8 @@ GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
 
 /// The projection of a router that is one product, for phases of a region.
 template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-auto product_of_logits(const context<cpu>& ctx, const W& w, const rows_of<typename L::value_type>& x,
-                       const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory) {
+GATEFOLD_INLINE auto product_of_logits(const context<cpu>& ctx, const W& w, const rows_of<typename L::value_type>& x,
+                                       const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory) {
     using R = typename L::router_type;
     return narrow_product<typename L::value_type, R, A>(ctx.threads(), memory.products, logits.extent(0), x,
                                                         weights_of<R>{w.router.data(), L::hidden}, L::choices,

@@ -45,7 +45,7 @@ struct sparse_panels {
                 one.panels.data() + one.summary[j].panel, &one.summary[j],
                 reinterpret_cast<const T*>(next.matrices.data()) + next.summary[j].begin};
     }
-    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
+    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then, index_t) const {
         return source<false>(e, then, 0);
     }
     GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
