@@ -205,11 +205,13 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(draws_are_those_of_the_generator, A, sum_types) {
     for (const gf::index_t token : {gf::index_t{0}, gf::index_t{5}, (gf::index_t{1} << 40) + 3})
         for (const gf::index_t first : {gf::index_t{0}, gf::index_t{70}, gf::index_t{1} << 33}) {
             on_cpu::token_draws<A> draws(rng, gf::purpose::sampling, token), normals = draws;
+            on_cpu::token_draws<A, on_cpu::lanes<float> / 2> few(rng, gf::purpose::sampling, token);
             for (gf::index_t i = first; i < first + 200; i += W) {
                 const auto uniform = draws.uniform(i), from_zero = draws.uniform_from_zero(i), gumbel = draws.gumbel(i),
-                           normal = normals.normal(i - first);
+                           normal = normals.normal(i - first), from_few = few.uniform(i);
                 for (int l = 0; l < W; ++l) {
                     BOOST_TEST(same(uniform[l], rng.uniform<A>(gf::purpose::sampling, token, i + l)));
+                    BOOST_TEST(same(from_few[l], uniform[l]));
                     BOOST_TEST(same(from_zero[l], rng.uniform_from_zero<A>(gf::purpose::sampling, token, i + l)));
                     BOOST_TEST(same(gumbel[l], rng.gumbel<A>(gf::purpose::sampling, token, i + l)));
                     BOOST_TEST(same(normal[l], rng.normal<A>(gf::purpose::sampling, token, i - first + l)));

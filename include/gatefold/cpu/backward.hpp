@@ -206,8 +206,9 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& given, tape<
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
     if constexpr (L::c.router.input_times_k)
-        for (index_t i = 0; i < tokens * L::hidden; ++i)
-            memory.dx[i] = gatefold::mul(memory.dx[i], static_cast<A>(L::top_k));
+        map<A>(
+            tokens * L::hidden, [](vec<A> d) { return mul(d, broadcast<A>(static_cast<A>(L::top_k))); }, memory.dx,
+            memory.dx);
     if constexpr (L::c.router.acts_on == weight_at::blend)
         blend_backward(ctx, given, plan, routing, dy, memory.d_weights, memory.dx);
 }
@@ -259,7 +260,7 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
             const counter_rng draw = draws_of(o);
             for_each_token(ctx, tokens, [&](index_t t) {
                 A* to = memory.dx + t * L::hidden;
-                for (int h = 0; h < L::hidden; ++h) to[h] = disturbed<L, false>(to[h], o, draw, in.first_token + t, h);
+                disturb_row<L, false>(to, o, draw, in.first_token + t, to);
             });
         }
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};

@@ -8,8 +8,7 @@
 
 #include <cstdint>
 
-#include <gatefold/core/random.hpp>
-#include <gatefold/cpu/simd/number.hpp>
+#include <gatefold/cpu/draws.hpp>
 #include <gatefold/moe/call.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -45,13 +44,9 @@ struct expert_dropout {
     GATEFOLD_INLINE vec<A> apply(vec<A> values, index_t row, index_t f, index_t left) const {
         if (!(probability > 0) || left <= 0) return values;
         const index_t r = first_row + row, token = first_token + (pairs ? pairs[r] / slots : r);
-        alignas(64) A factors[std::size_t{lanes<A>}] = {};
-        for (index_t j = 0; j < lanes<A> && j < left; ++j)
-            factors[j] =
-                draw.template uniform_from_zero<A>(purpose::expert_dropout, token, first_index + f + j) < probability
-                    ? A(0)
-                    : factor;
-        return mul(values, load<A>(factors));
+        token_draws<A, lanes<float> / 2> draws(draw, purpose::expert_dropout, token);
+        const auto dropped = draws.uniform_from_zero(first_index + f) < broadcast<A>(probability);
+        return mul(values, number<vec<A>>::select(dropped, zeros<A>(), broadcast<A>(factor)));
     }
 };
 

@@ -21,6 +21,7 @@
 #include <gatefold/cpu/router.hpp>
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/tape.hpp>
+#include <gatefold/ops/rows.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -94,11 +95,11 @@ template <layer_type L, class Memory>
 batch<L> routed_batch(context<cpu>& ctx, const batch<L>& in, const Memory& memory) {
     batch<L> out = in;
     if constexpr (L::c.router.input_times_k) {
-        using T = typename L::value_type;
+        using A = typename L::accumulate_type;
+        const vec<A> k = broadcast<A>(static_cast<A>(L::top_k));
         for_each_token(ctx, in.x.extent(0), [&](index_t t) {
-            for (int h = 0; h < L::hidden; ++h)
-                memory.multiplied_x[t * L::hidden + h] = from_accumulate<T>(
-                    gatefold::mul(to_accumulate(in.x.row(t)[h]), static_cast<typename L::accumulate_type>(L::top_k)));
+            map<A>(
+                L::hidden, [&](vec<A> x) { return mul(x, k); }, memory.multiplied_x + t * L::hidden, in.x.row(t));
         });
         out.x = {memory.multiplied_x, {in.x.extent(0), L::hidden}};
     }
@@ -190,11 +191,12 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
     if constexpr (L::c.router.acts_on == weight_at::blend)
         blend_forward(ctx, given, plan, routing, routed, routed_stride);
     if constexpr (L::c.router.scaled == scale_at::output) {
-        for (index_t t = 0; t < tokens; ++t)
-            for (index_t h = 0; h < L::width; ++h) {
-                A& sum = routed[t * routed_stride + h];
-                sum = gatefold::mul(sum, static_cast<A>(o.scale));
-            }
+        const vec<A> scale = broadcast<A>(static_cast<A>(o.scale));
+        for_each_token(ctx, tokens, [&](index_t t) {
+            A* sums_of_token = routed + t * routed_stride;
+            map<A>(
+                L::width, [&](vec<A> sum) { return mul(sum, scale); }, sums_of_token, sums_of_token);
+        });
     }
     if constexpr (L::c.latent > 0) {
         latent_normalised(ctx, w, routed, tokens, memory.latent_normal);

@@ -7,6 +7,7 @@
 
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/tape.hpp>
+#include <gatefold/ops/rows.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -41,9 +42,9 @@ void latent_normalised(context<cpu>& ctx, const W& w, const typename L::accumula
             const A* from = v + t * D;
             A* to = n + t * D;
             if constexpr (L::c.latent_norm) {
-                const A inverse = inverse_length(from, D);
-                for (int d = 0; d < D; ++d)
-                    to[d] = gatefold::mul(gatefold::mul(from[d], inverse), to_accumulate(w.latent_norm.data()[d]));
+                const vec<A> inverse = broadcast<A>(inverse_length(from, D));
+                const auto normal = [&](vec<A> x, vec<A> factor) { return mul(mul(x, inverse), factor); };
+                map<A>(D, normal, to, from, w.latent_norm.data());
             } else {
                 for (int d = 0; d < D; ++d) to[d] = from[d];
             }

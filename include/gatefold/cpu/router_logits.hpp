@@ -55,6 +55,8 @@ struct logits_traits {
     static constexpr bool in_chunks = moves_input || deep || noisy || normalised;
     static constexpr bool rounds =
         r.logits_in == precision::storage && !std::is_same_v<typename L::value_type, typename L::accumulate_type>;
+    /// Whether anything follows the projection.
+    static constexpr bool finishes = r.logits == projection::none || cosine || r.bias || rounds;
 
     static constexpr index_t chunk(index_t tokens) { return in_chunks && tokens > 256 ? 256 : tokens; }
 };
@@ -239,7 +241,7 @@ template <class W, layer_type L = typename W::layer_type, class A = typename L::
 GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
     using traits = logits_traits<L>;
     constexpr int n = L::choices;
-    for (int e = 0; e < n; e += lanes<A>) {
+    for (int e = 0; traits::finishes && e < n; e += lanes<A>) {
         vec<A> v = traits::r.logits == projection::none ? zeros<A>() : load_first<A>(z + e, n - e);
         if constexpr (traits::cosine) v = v / broadcast<A>(temperature_of(w));
         if constexpr (traits::r.bias) v = add(v, load_first<A>(w.router_bias.data() + e, n - e));
@@ -275,7 +277,7 @@ void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* log
     if constexpr (traits::cosine)
         product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
                           weights_of<A>{memory.directions, P}, N, P, to);
-    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias || traits::rounds)
+    if constexpr (traits::finishes)
         for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
 }
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include <gatefold/cpu/simd/row.hpp>
-#include <gatefold/moe/router_math.hpp>
+#include <gatefold/moe/router_token.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -63,6 +63,12 @@ struct top_keys {
 /// Writes the ids of the k largest of n keys; -1 behind them where n is less.
 template <class A>
 GATEFOLD_INLINE void best_keys(const A* keys, int n, int k, order_word<A>* best, std::int32_t* ids) {
+    // A few keys are compared before a register of them is full.
+    if (n <= lanes<A> / 2) {
+        best_of(
+            n, k, [&](int i) { return order_key(keys[i]); }, best, ids);
+        return;
+    }
     top_keys<A> top(best, ids, k);
     top.offer(keys, 0, n);
     top.finish();
