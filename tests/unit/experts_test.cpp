@@ -189,6 +189,8 @@ void check_shapes(order sums) {
     check<32, 64, activation::swiglu, T, false>({0, 1, 4, 4, 9}, sums);
     check<37, 29, activation::swiglu, T, true>({0, 2, 2, 35}, sums);
     check<70, 33, activation::clamped_swiglu, T, true>({0, 5, 12}, sums);
+    check<83, 59, activation::swiglu, T, true>({0, 1, 3, 6, 10}, sums);
+    check<59, 115, activation::relu, T, false>({0, 4, 5, 7}, sums);
     check<5, 7, activation::relu, T, false>({0, 3}, sums);
     check<64, 130, activation::relu, T, true>({0, 0, 14, 29}, sums);
     check<1, 1, activation::swiglu, T, false>({0, 1}, sums);

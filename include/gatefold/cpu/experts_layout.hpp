@@ -91,10 +91,10 @@ struct panel_rows {
         return matrix + (panel * together + half * (apart == 0 ? W : apart)) * columns;
     }
 
-    /// Whether all rows of a panel exist.
+    /// How many rows of a half exist: W or more where it is whole, 0 or less where none do.
     template <int W>
-    GATEFOLD_INLINE bool whole(index_t panel) const {
-        return panel * together + (apart == 0 ? 2 * W : W) <= end;
+    GATEFOLD_INLINE index_t there(index_t panel, int half) const {
+        return end - panel * together - half * (apart == 0 ? W : 0);
     }
 
     /// Steps [s0, s0 + steps) of one stream.
@@ -102,8 +102,8 @@ struct panel_rows {
     GATEFOLD_INLINE void pack(T* to, index_t panel, int half, index_t s0, index_t steps) const {
         const T* rows[std::size_t{W}];
         const T* begin = row<W>(panel, half) + s0 * Step;
-        const index_t there = end - panel * together - half * (apart == 0 ? W : 0);
-        for (int i = 0; i < W; ++i) rows[i] = i < there ? begin + i * columns : nullptr;
+        const index_t count = there<W>(panel, half);
+        for (int i = 0; i < W; ++i) rows[i] = i < count ? begin + i * columns : nullptr;
         interleave_stream<T, Step, Around>(to, rows, steps, columns - s0 * Step);
     }
 };

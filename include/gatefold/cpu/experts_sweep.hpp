@@ -33,27 +33,38 @@ GATEFOLD_INLINE void fetch_beginning(const panel_source<T>& source) {
             prefetch<false>(reinterpret_cast<const char*>(source.packed + j * source.stream) + byte);
 }
 
-/// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
-/// that are done; none where the panel is at the edge of the matrix.
+/// For few rows: the sums of a panel straight from hub layout. Returns the steps that are done: all where the form pads
+/// rows, otherwise as far as whole squares reach; none where the matrix has too few rows.
 template <class Form>
-GATEFOLD_INLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
-                                  int height, const typename Form::row_type* rows, typename Form::sum_type* sums) {
-    constexpr int W = lanes<typename Form::sum_type>;
+GATEFOLD_NOINLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
+                                    int height, index_t steps, const typename Form::row_type* rows,
+                                    typename Form::sum_type* sums) {
+    using sum = typename Form::sum_type;
+    constexpr int W = lanes<sum>;
     const auto& from = source.rows;
-    const index_t steps = from.columns / (turned_steps<Form> * Form::step) * turned_steps<Form>;
-    if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
+    if (Form::padding == 1) steps = from.columns / turned_steps<Form> * turned_steps<Form>;
+    if (height > few_rows || from.end < W || steps == 0) return 0;
     for (int half = 0; half < 2; ++half) {
-        const auto* begin = from.template row<W>(panel, half);
-        const auto* next = reinterpret_cast<const char*>(half == 0 ? from.template row<W>(panel, 1)
-                                                         : last    ? source.then
-                                                                   : from.template row<W>(panel + 1, 0));
-        const auto multiply = rows_kernel_for<Form>(height);
-        if constexpr (Form::flushes) {
-            const flush_subnormals mode;
-            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
-        } else {
-            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
+        const index_t there = from.template there<W>(panel, half), missing = there < W ? W - there : 0;
+        sum* to = sums + half * W;
+        if (there > 0) {
+            // Where rows are missing at the end, as many before the half take part, and the sums are moved.
+            const auto* begin = from.template row<W>(panel, half) - missing * from.columns;
+            const auto* next = reinterpret_cast<const char*>(half == 0 && from.template there<W>(panel, 1) > 0
+                                                                 ? from.template row<W>(panel, 1)
+                                                             : last ? source.then
+                                                                    : from.template row<W>(panel + 1, 0));
+            const auto multiply = rows_kernel_for<Form>(height);
+            if constexpr (Form::flushes) {
+                const flush_subnormals mode;
+                multiply(steps, rows, begin, from.columns, to, 2 * W, next);
+            } else {
+                multiply(steps, rows, begin, from.columns, to, 2 * W, next);
+            }
         }
+        if (missing > 0)
+            for (int i = 0; i < height; ++i, to += 2 * W)
+                for (int j = 0; j < W; ++j) to[j] = j < there ? to[j + missing] : sum{0};
     }
     return steps;
 }
@@ -89,7 +100,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                                                             : all_steps - last_steps;
             const index_t turned = alone && !source.packed
                                        ? turn_rows<Form>(source, p, p + 1 == p1, static_cast<int>(tiles.begin(t1) - r0),
-                                                         rows + r0 * all_steps * row_elements, sums)
+                                                         all_steps, rows + r0 * all_steps * row_elements, sums)
                                        : 0;
             for (index_t s0 = turned; s0 < all_steps; s0 += depth) {
                 const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;

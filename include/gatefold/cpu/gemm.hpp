@@ -242,8 +242,17 @@ template <class Form>
 inline constexpr int turned_steps =
     Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
 
-/// c[i, :] = Σ row i · W rows of a matrix as they lie in memory, `steps` a multiple of turned_steps: squares of W steps
-/// are turned in registers and used at once. The same sums as multiply() over the packed stream.
+/// The ends of `rows` rows, `count` elements each, one behind the other: to[Elements · i + j], zeros from `count` on.
+template <int Elements, class T>
+GATEFOLD_NOINLINE void copy_ends(T* to, const T* from, index_t columns, int rows, index_t count) {
+    for (int i = 0; i < rows; ++i, from += columns, to += Elements)
+        for (int j = 0; j < Elements; j += 2 * lanes<float>)
+            store(reinterpret_cast<float*>(to + j), load_words_first(from + j, count - j));
+}
+
+/// c[i, :] = Σ row i · W rows of a matrix as they lie in memory: squares of W steps are turned in registers and used at
+/// once. Where the form pads rows, all steps and the ends of rows from a copy; otherwise `steps` is a multiple of
+/// turned_steps within the columns. The same sums as multiply() over the packed stream.
 ///
 /// A core drops requests for which no miss buffer is free, and a line that was dropped makes it wait for the whole way
 /// to memory and then ask in bursts. So lines are asked for repeatedly: `next`, the rows of the following call, as four
@@ -256,10 +265,16 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
     using sum = typename Form::sum_type;
     using T = typename Form::stream_type;
     constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together, repeats = 3;
+    constexpr int elements = turned_steps<Form> * Form::step, end = Form::padding;
     constexpr index_t size = sizeof(T), distance = 4096 / width;
-    const index_t row_bytes = columns * size, apart = together * row_bytes;
-    index_t left = steps * Form::step * size;  // bytes of each row
-    const index_t jump = next - reinterpret_cast<const char*>(matrix) - left;
+    index_t row_bytes = columns * size;
+    const index_t squares = columns / elements, whole = squares * turned_steps<Form>;
+    index_t left = squares * elements * size;  // bytes of each row
+    index_t jump = next - reinterpret_cast<const char*>(matrix) - left;
+    // Bytes from one request to the next: a line and its share of the ends of rows.
+    const index_t request = squares > 0 ? ceil_div(row_bytes * vector_bytes, left) : vector_bytes;
+    const index_t section = together * (row_bytes - request);
+    [[maybe_unused]] alignas(memory_alignment) T ends[std::size_t{width * end}];
     const T* from[std::size_t{groups}];
     GATEFOLD_UNROLL
     for (int g = 0; g < groups; ++g) {
@@ -270,6 +285,14 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
     GATEFOLD_UNROLL
     for (int i = 0; i < R; ++i) sums[i] = zeros<sum>();
     for (index_t k = 0; k < steps; k += turned_steps<Form>) {
+        if constexpr (Form::padding > 1)
+            if (k == whole) {
+                copy_ends<end>(ends, matrix + squares * elements, columns, width, columns - squares * elements);
+                row_bytes = end * size;
+                jump = 0;
+                GATEFOLD_UNROLL
+                for (int g = 0; g < groups; ++g) from[g] = ends + g * together * end;
+            }
         [[maybe_unused]] vec<sum> even[std::size_t{R}], odd[std::size_t{R}];
         if constexpr (Form::block > 1) {
             GATEFOLD_UNROLL
@@ -286,7 +309,8 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
             vec<sum> w[std::size_t{width}];
             GATEFOLD_UNROLL
             for (int j = 0; j < width; ++j) {
-                const T* p = from[j / together] + j % together * columns;
+                const T* p = reinterpret_cast<const T*>(reinterpret_cast<const char*>(from[j / together]) +
+                                                        j % together * row_bytes);
                 if constexpr (Form::step == 2)
                     w[j] = load<sum>(reinterpret_cast<const sum*>(p));
                 else
@@ -301,14 +325,15 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 // Among the multiply-adds, so that the loads of a square need not queue behind its requests.
                 GATEFOLD_UNROLL
                 for (int i = 0; i < repeats; ++i) prefetch<false>(again[i] + j % together * row_bytes);
-                prefetch<false>(stream + j % together * vector_bytes);
+                prefetch<false>(stream);
+                stream += request;
                 if (j % together == together - 1) {
                     GATEFOLD_UNROLL
                     for (int i = 0; i < repeats; ++i) {
-                        again[i] += apart;
+                        again[i] += together * row_bytes;
                         forget(again[i]);
                     }
-                    stream += apart;
+                    stream += section;
                     forget(stream);
                 }
                 GATEFOLD_UNROLL
@@ -322,7 +347,7 @@ GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_typ
                 }
                 a += (Form::block > 1 ? 2 : 1) * R;
             }
-            next += together * vector_bytes;
+            next += together * request;
             left -= width * Form::step * size;
         }
         if constexpr (Form::block > 1) {
