@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/packed.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -38,17 +39,22 @@ auto* gate_up_of(const W& w) {
         return w.up.data();
 }
 
-/// Threads share the experts, the shared one last.
+/// Threads share the experts, the shared one last: each packs neighbours, because two that touch the same huge page for
+/// the first time would both clear it (bench pack_fresh).
 template <layer_type L, class W>
 void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
+    constexpr int experts = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
     const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
-    ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
-        if (e < L::local_experts)
-            pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
-                                                            packed_at<L>(p.matrices.data(), e));
-        else if constexpr (L::shared_ffn > 0)
-            pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(),
-                                                            packed_at<L>(p.matrices.data(), e));
+    const int parts = experts < ctx.threads() ? experts : ctx.threads();
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(experts, part, parts);
+        for (index_t e = mine.begin; e < mine.end; ++e) {
+            std::byte* to = packed_at<L>(p.matrices.data(), static_cast<int>(e));
+            if (e < L::local_experts)
+                pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down, to);
+            else if constexpr (L::shared_ffn > 0)
+                pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(), to);
+        }
     });
 }
 
