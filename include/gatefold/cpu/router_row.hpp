@@ -23,7 +23,7 @@ GATEFOLD_INLINE vec<A> load_logits(const A* z, int at, int n) {
 
 /// The largest of n logits; -inf where there is none above.
 template <class A>
-GATEFOLD_INLINE A row_largest(const A* z, int n) {
+GATEFOLD_NOINLINE A row_largest(const A* z, int n) {
     constexpr int W = lanes<A>;
     vec<A> m = broadcast<A>(minus_infinity<A>);
     for (int i = 0; i < n; i += W) m = number<vec<A>>::greater(load_logits(z, i, n), m);
@@ -117,7 +117,7 @@ void row_keys(const A* z, const A* selection_bias, A* keys) {
 /// The unbiased scores of the chosen, before they are divided by their sum; zero in empty slots and for experts that
 /// return nothing. Where only ratios are asked these are exponentials.
 template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* ids, A* v) {
+GATEFOLD_NOINLINE void chosen_scores(const A* z, const std::int32_t* ids, A* v) {
     using traits = router_traits<L>;
     constexpr router_config r = L::c.router;
     constexpr int S = L::slots;

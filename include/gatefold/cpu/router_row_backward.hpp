@@ -14,8 +14,8 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 /// Adds to dz the gradient of the logits for the gradient dw of the weights; `counts` as in weigh_token, `v` from
 /// chosen_scores.
 template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
-GATEFOLD_INLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw, double scale,
-                                    float epsilon, const Scales* expert_scale, Counts counts, A* dz) {
+GATEFOLD_NOINLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw, double scale,
+                                      float epsilon, const Scales* expert_scale, Counts counts, A* dz) {
     using traits = router_traits<L>;
     constexpr router_config r = L::c.router;
     constexpr int S = L::slots;
