@@ -2,7 +2,7 @@
 
 usage: disassembly.py --include DIR --compiler CXX FILE
 
-FILE is compiled for every instruction set below. The main loop of a kernel multiply<Form, R, NV> (R rows, NV registers of
+FILE is compiled for every instruction set below. The main loop of a kernel multiply<Form, R, NV, Around> (R rows, NV registers of
 outputs) must do R · NV multiply-adds for R + NV loads and must not touch the stack; the loop over tiles of a matrix unit must do
 as many products as it loads tiles. Prints one line per kernel.
 """
@@ -19,7 +19,7 @@ TIERS = {
     "avx512_bf16": ["-march=x86-64-v4", "-mavx512bf16"],
     "amx": ["-march=x86-64-v4", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
-KERNEL = re.compile(r"on_cpu::multiply<.*?::(chain<float, float>|dot_form), (\d+), (\d+)>\(")
+KERNEL = re.compile(r"on_cpu::multiply<.*?::(chain<float, float>|dot_form), (\d+), (\d+), (?:true|false)>\(")
 ARITHMETIC = re.compile(r"vfn?m(add|sub)\d*p|vdpbf16ps")
 ADDRESS = re.compile(r"^(?:[0-9a-f]+)$")
 
@@ -79,9 +79,11 @@ def main():
             program = str(pathlib.Path(folder, "kernels.o"))
             command = [options.compiler, "-std=c++20", "-O3", *flags, f"-I{options.include}", "-c", options.file, "-o", program]
             subprocess.run(command, check=True)
+            kernels = 0
             for name, code in functions(program):
                 kernel = KERNEL.search(name)
                 if kernel:
+                    kernels += 1
                     form, rows, streams = kernel[1], int(kernel[2]), int(kernel[3])
                     body = main_loop(code, lambda m: bool(ARITHMETIC.match(m)))
                     products = sum(bool(ARITHMETIC.match(m)) for _, m, _ in body)
@@ -103,6 +105,9 @@ def main():
                 seen += 1
                 failures += not fine
                 print(f"{tier:12} {what}{'' if fine else '   <---'}")
+            if kernels == 0:
+                failures += 1
+                print(f"{tier:12} no kernel multiply<...> found")
     print(f"{seen} kernels, {failures} failures")
     return 1 if failures or not seen else 0
 
