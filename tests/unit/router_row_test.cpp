@@ -1,5 +1,6 @@
 // A row of logits on vectors against the plain functions of the semantics, bit for bit, with everything a row may hold:
 // NaN, infinities, both zeros, equal logits, rows shorter than a register.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/cpu/draws.hpp>
+#include <gatefold/cpu/router_choice.hpp>
 #include <gatefold/cpu/router_groups.hpp>
 #include <gatefold/cpu/router_row.hpp>
 #include <gatefold/cpu/top_keys.hpp>
@@ -134,6 +136,33 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(two_largest_of_a_group, A, sum_types) {
         BOOST_TEST(top.first == first, name);
         BOOST_TEST(top.second == second, name);
     });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(best_tokens_of_an_expert, A, sum_types) {
+    // More experts than a register has lanes, and not a whole number of registers.
+    constexpr int N = 19, W = on_cpu::lanes<A>;
+    for (const int count : {1, 5, 40})
+        for (int kind = 0; kind < kinds; ++kind)
+            for (const int limit : {0, 1, count / 2, count}) {
+                const std::vector<A> scores = row_of<A>(count * N, kind, 14);
+                std::vector<std::uint8_t> taken(scores.size(), 7);
+                for (int e = 0; e < N; e += W)
+                    on_cpu::take_best<N>(scores.data() + e, count, limit, N - e, taken.data() + e);
+                for (int e = 0; e < N; ++e) {
+                    const auto word_of = [&](int t) {
+                        return detail::order_key(scores[static_cast<std::size_t>(t * N + e)]);
+                    };
+                    std::vector<detail::order_word<A>> words(static_cast<std::size_t>(count));
+                    std::vector<std::int32_t> best(words.size());
+                    if (limit > 0) detail::best_of(count, limit, word_of, words.data(), best.data());
+                    for (int t = 0; t < count; ++t) {
+                        const bool expected = std::find(best.begin(), best.begin() + limit, t) != best.begin() + limit;
+                        BOOST_TEST(taken[static_cast<std::size_t>(t * N + e)] == (expected ? 1 : 0),
+                                   "kind " << kind << ", token " << t << " of " << count << ", expert " << e
+                                           << " that takes " << limit);
+                    }
+                }
+            }
 }
 
 template <gf::config C, class T>
