@@ -256,17 +256,19 @@ GATEFOLD_NOINLINE void copy_ends(T* to, const T* from, index_t columns, int rows
 ///
 /// A core drops requests for which no miss buffer is free, and a line that was dropped makes it wait for the whole way
 /// to memory and then ask in bursts. So lines are asked for repeatedly: `next`, the rows of the following call, as four
-/// streams, which memory delivers faster than one, and every row again shortly before it is read, at multiples of 4 KiB
-/// of all rows (bench layer_forward_hub: with one request each, memory's rate is missed by a fifth).
+/// streams, which memory delivers faster than one, and every row again shortly before it is read, at multiples of 4 or
+/// 8 KiB of all rows (bench layer_forward_hub: with one request each, memory's rate is missed by a fifth).
 template <class Form, int R>
 GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
                                      const typename Form::stream_type* matrix, index_t columns,
                                      typename Form::sum_type* c, index_t row, const char* next) {
     using sum = typename Form::sum_type;
     using T = typename Form::stream_type;
-    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together, repeats = 3;
+    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
+    // Pairs take longer to multiply: a third repetition would cost more than the lines that it brings.
+    constexpr int repeats = Form::step == 2 ? 2 : 3;
     constexpr int elements = turned_steps<Form> * Form::step, end = Form::padding;
-    constexpr index_t size = sizeof(T), distance = 4096 / width;
+    constexpr index_t size = sizeof(T), distance = (Form::step == 2 ? 8192 : 4096) / width;
     index_t row_bytes = columns * size;
     const index_t squares = columns / elements, whole = squares * turned_steps<Form>;
     index_t left = squares * elements * size;  // bytes of each row
