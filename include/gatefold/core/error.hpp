@@ -1,6 +1,7 @@
 // How a call that cannot be carried out says so: one sentence with function, argument, what it needs and what came.
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -32,8 +33,20 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
     std::abort();
 }
 
+/// Words around a number, put together only where a call is refused.
+struct counted {
+    const char* before;
+    std::int64_t number;
+    const char* after;
+
+    template <class N>
+    constexpr counted(const char* words, N n, const char* more = "")
+        : before(words), number(static_cast<std::int64_t>(n)), after(more) {}
+};
+
 inline std::string text_of(const char* s) { return s; }
 inline std::string text_of(std::string s) { return s; }
+inline GATEFOLD_NOINLINE std::string text_of(const counted& c) { return c.before + std::to_string(c.number) + c.after; }
 template <class N>
     requires(std::is_arithmetic_v<N>)
 std::string text_of(N n) {
@@ -47,10 +60,14 @@ std::string text_of(N n) {
         return std::to_string(n);
 }
 
+[[noreturn]] inline GATEFOLD_NOINLINE void reject_texts(const char* function, const char* argument,
+                                                        const std::string& expected, const std::string& got) {
+    GATEFOLD_THROW(argument_error("gatefold::" + std::string(function) + ": " + argument + ": expected " + expected +
+                                  ", got " + got));
+}
 template <class Expected, class Got>
 [[noreturn]] GATEFOLD_NOINLINE void reject(const char* function, const char* argument, Expected expected, Got got) {
-    GATEFOLD_THROW(argument_error("gatefold::" + std::string(function) + ": " + argument + ": expected " +
-                                  text_of(expected) + ", got " + text_of(got)));
+    reject_texts(function, argument, text_of(expected), text_of(got));
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

@@ -8,8 +8,6 @@
 // layer_forward/tiny/f32/tokens:4/threads:2).
 #pragma once
 
-#include <atomic>
-
 #include <gatefold/core/workspace.hpp>
 #include <gatefold/cpu/products_run.hpp>
 
@@ -68,14 +66,15 @@ private:
     }
     /// A piece of the share of `owner`: all but one of `of` equal parts of what is left, but not less than two panels.
     piece take_from(int owner, index_t of) const {
-        const std::atomic_ref<index_t> next(positions_[owner].next);
+        // Builtins, because <atomic> brings in forty headers, which each translation unit pays for.
+        index_t* const next = &positions_[owner].next;
         const index_t least = 2 * ridge_, limit = begin_of(owner + 1);
-        index_t begin = next.load(std::memory_order_relaxed), end;
+        index_t begin = __atomic_load_n(next, __ATOMIC_RELAXED), end;
         do {
             const index_t left = limit - begin, most = left - left / of;
             end = begin + (left < least ? left : most < least ? least : most);
             if (left == 0) break;
-        } while (!next.compare_exchange_weak(begin, end, std::memory_order_relaxed));
+        } while (!__atomic_compare_exchange_n(next, &begin, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
         return {begin, end};
     }
 

@@ -42,7 +42,7 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_weights("backward", g);
     detail::check_dropout("backward", o);
     if (!(saved.tokens() == tokens)) [[unlikely]]
-        detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
+        detail::reject("backward", "tape", detail::counted("a tape of the same ", tokens, " tokens"), saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);
 }
 

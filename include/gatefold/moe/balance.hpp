@@ -148,7 +148,7 @@ void update(context<cpu>& ctx, const quantile_bias& controller, view<A, N> bias,
             std::type_identity_t<view<const A, dyn, N>> logits) {
     const index_t tokens = logits.extent(0), n = bias.extent(0), k = controller.top_k;
     require(bias.data() && logits.extent(1) == n, "update", "logits", n, logits.extent(1));
-    require(k >= 1 && k < n, "update", "top_k", "1 to " + std::to_string(n - 1), k);
+    require(k >= 1 && k < n, "update", "top_k", detail::counted("1 to ", n - 1), k);
     require(tokens * k % n == 0, "update", "logits", "tokens of which each expert can have as many", tokens);
     if (tokens == 0) return;
     A* thresholds = reinterpret_cast<A*>(ctx.workspace(static_cast<std::size_t>(tokens) * sizeof(A)));

@@ -25,11 +25,11 @@ inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argu
                                           index_t rows) {
     const int last = v.rank - 1;
     if (!(v.extents[0] == rows)) [[unlikely]]
-        reject(function, argument, std::to_string(rows) + " rows", v.extents[0]);
+        reject(function, argument, counted("", rows, " rows"), v.extents[0]);
     bool empty = rows == 0;
     for (int d = 1; d <= last; ++d) {
         if (!(v.fixed[d] == dyn || v.extents[d] == v.fixed[d])) [[unlikely]]
-            reject(function, argument, "extent " + std::to_string(v.fixed[d]) + " in dimension " + std::to_string(d),
+            reject(function, argument, text_of(counted("extent ", v.fixed[d])) + text_of(counted(" in dimension ", d)),
                    v.extents[d]);
         empty = empty || v.extents[d] == 0;
     }
@@ -37,11 +37,10 @@ inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argu
     require(v.data != nullptr, function, argument, "memory", "null");
     const std::size_t past = reinterpret_cast<std::uintptr_t>(v.data) % v.alignment;
     if (!(past == 0)) [[unlikely]]
-        reject(function, argument, "memory at a multiple of " + std::to_string(v.alignment) + " bytes",
-               "an address that is " + std::to_string(past) + " past one");
+        reject(function, argument, counted("memory at a multiple of ", v.alignment, " bytes"),
+               counted("an address that is ", past, " past one"));
     if (last > 0 && !(v.row_stride >= v.extents[last])) [[unlikely]]
-        reject(function, argument, "rows at least " + std::to_string(v.extents[last]) + " elements apart",
-               v.row_stride);
+        reject(function, argument, counted("rows at least ", v.extents[last], " elements apart"), v.row_stride);
 }
 
 /// Memory for `rows` rows, aligned for its elements; an empty view needs none.
@@ -121,19 +120,19 @@ template <layer_type L, backend B>
 void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
     const index_t tokens = in.x.extent(0);
     if (!(tokens >= 0 && tokens <= most_tokens(L::c))) [[unlikely]]
-        reject(function, "x", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+        reject(function, "x", counted("at most ", most_tokens(L::c), " rows"), tokens);
     check_view(function, "x", in.x, tokens);
     if (!(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens())) [[unlikely]]
-        reject(function, "x", "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
+        reject(function, "x", counted("at most the ", ctx.reserved_tokens(), " rows reserved"), tokens);
     if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
     if (!routes) return;
     if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
     if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
     // These are read element by element and may begin anywhere, as slices do.
     if (in.chosen.data() && in.chosen.extent(0) != tokens) [[unlikely]]
-        reject(function, "chosen", std::to_string(tokens) + " rows", in.chosen.extent(0));
+        reject(function, "chosen", counted("", tokens, " rows"), in.chosen.extent(0));
     if (in.previous_logits.data() && in.previous_logits.extent(0) != tokens) [[unlikely]]
-        reject(function, "previous_logits", std::to_string(tokens) + " rows", in.previous_logits.extent(0));
+        reject(function, "previous_logits", counted("", tokens, " rows"), in.previous_logits.extent(0));
     if constexpr (L::c.router.select == selection::given)
         require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
     if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
@@ -145,7 +144,7 @@ void check_batch(const char* function, const context<B>& ctx, const batch<L, B>&
             for (index_t t = 0; t < tokens; ++t)
                 for (int s = 0; s < L::slots; ++s)
                     if (!(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices)) [[unlikely]]
-                        reject(function, "chosen", "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
+                        reject(function, "chosen", counted("ids from -1 to ", L::choices - 1), in.chosen(t, s));
         }
         if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
     }

@@ -40,9 +40,9 @@ void check_stage(const char* function, const context<B>& ctx, const batch<L, B>&
     const index_t tokens = in.x.extent(0);
     check_batch(function, ctx, in, true);
     if (!(plan.tokens == tokens)) [[unlikely]]
-        reject(function, "plan", "a plan of " + std::to_string(tokens) + " tokens", plan.tokens);
+        reject(function, "plan", counted("a plan of ", tokens, " tokens"), plan.tokens);
     if (!(plan.slots == L::slots)) [[unlikely]]
-        reject(function, "plan", "a plan of " + std::to_string(L::slots) + " slots", plan.slots);
+        reject(function, "plan", counted("a plan of ", L::slots, " slots"), plan.slots);
     check_view(function, "offsets", plan.offsets, L::choices + 1);
     check_view(function, "rows", plan.rows, tokens * L::slots);
     check_view(function, "place", plan.place, tokens * L::slots);
@@ -54,14 +54,13 @@ void check_stage(const char* function, const context<B>& ctx, const batch<L, B>&
         const index_t pairs = tokens * L::slots;
         for (int e = 0; e <= L::choices; ++e)
             if (!(plan.offsets[e] >= (e == 0 ? 0 : plan.offsets[e - 1]) && plan.offsets[e] <= pairs)) [[unlikely]]
-                reject(function, "offsets", "ascending rows up to " + std::to_string(pairs), plan.offsets[e]);
+                reject(function, "offsets", counted("ascending rows up to ", pairs), plan.offsets[e]);
         for (index_t r = 0; r < plan.offsets[L::choices]; ++r)
             if (!(plan.rows[r] >= 0 && plan.rows[r] < pairs)) [[unlikely]]
-                reject(function, "rows", "pairs below " + std::to_string(pairs), plan.rows[r]);
+                reject(function, "rows", counted("pairs below ", pairs), plan.rows[r]);
         for (index_t p = 0; p < pairs; ++p)
             if (!(plan.place[p] >= -1 && plan.place[p] < plan.offsets[L::choices])) [[unlikely]]
-                reject(function, "place", "rows below " + std::to_string(plan.offsets[L::choices]) + " or -1",
-                       plan.place[p]);
+                reject(function, "place", counted("rows below ", plan.offsets[L::choices], " or -1"), plan.place[p]);
     }
 }
 

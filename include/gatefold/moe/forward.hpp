@@ -71,7 +71,7 @@ void forward(context<typename W::backend>& ctx, const W& w, input_of<W> x, outpu
 template <layer_type L, backend B>
 void reserve_for(context<B>& ctx, std::type_identity<L>, index_t most_tokens, bool training) {
     require(most_tokens >= 0 && most_tokens <= gatefold::most_tokens(L::c), "context::reserve", "most_tokens",
-            "at most " + std::to_string(gatefold::most_tokens(L::c)) + " tokens", most_tokens);
+            detail::counted("at most ", gatefold::most_tokens(L::c), " tokens"), most_tokens);
     ctx.reserve_bytes(training ? training_workspace_bytes<L, B>(most_tokens, ctx.threads())
                                : forward_workspace_bytes<L, B>(most_tokens, ctx.threads()));
 }

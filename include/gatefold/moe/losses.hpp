@@ -141,15 +141,14 @@ void check_loss(const Loss& loss) {
                   "that call last");
     if constexpr (has_devices<Loss>)
         if (!(loss.devices >= 1 && L::choices % loss.devices == 0)) [[unlikely]]
-            detail::reject("add_loss", "devices", "a divisor of " + std::to_string(L::choices) + " experts",
-                           loss.devices);
+            detail::reject("add_loss", "devices", counted("a divisor of ", L::choices, " experts"), loss.devices);
     if constexpr (has_group<Loss>) require(loss.group >= 0, "add_loss", "group", "zero or more tokens", loss.group);
     if constexpr (requires { loss.most_devices; })
         if (!(loss.most_devices >= 1 && loss.most_devices <= loss.devices)) [[unlikely]]
-            detail::reject("add_loss", "most_devices", "1 to " + std::to_string(loss.devices), loss.most_devices);
+            detail::reject("add_loss", "most_devices", counted("1 to ", loss.devices), loss.most_devices);
     if constexpr (requires { loss.chosen; }) {
         if (!(loss.chosen.data() && loss.chosen.extent(0) == L::choices)) [[unlikely]]
-            detail::reject("add_loss", "chosen", std::to_string(L::choices) + " counts", loss.chosen.extent(0));
+            detail::reject("add_loss", "chosen", counted("", L::choices, " counts"), loss.chosen.extent(0));
         for (const index_t count : loss.chosen)
             require(count >= 0, "add_loss", "chosen", "counts of zero or more", count);
     }

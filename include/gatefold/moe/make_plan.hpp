@@ -12,12 +12,12 @@ void check_plan_call(const basic_view<B, const std::int32_t, dyn, L::slots>& ids
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
     check_view("make_plan", "ids", ids, tokens);
     if (!(tokens <= most_tokens(L::c))) [[unlikely]]
-        reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+        reject("make_plan", "ids", counted("at most ", most_tokens(L::c), " rows"), tokens);
     require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
     if (!(out.tokens == tokens)) [[unlikely]]
-        reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+        reject("make_plan", "plan", counted("a plan of ", tokens, " tokens"), out.tokens);
     if (!(out.slots == L::slots)) [[unlikely]]
-        reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+        reject("make_plan", "plan", counted("a plan of ", L::slots, " slots"), out.slots);
     check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     check_view("make_plan", "rows", out.rows, pairs);
     check_view("make_plan", "place", out.place, pairs);
@@ -27,7 +27,7 @@ void check_plan_call(const basic_view<B, const std::int32_t, dyn, L::slots>& ids
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
             if (!(ids.data()[p] >= -1 && ids.data()[p] < L::choices)) [[unlikely]]
-                reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+                reject("make_plan", "ids", counted("experts from -1 to ", L::choices - 1), ids.data()[p]);
     }
 }
 

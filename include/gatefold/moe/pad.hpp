@@ -27,8 +27,9 @@ inline void pad_plan(const plan_view<cpu>& plan, view<std::int32_t, dyn, dyn> pa
     for (index_t e = 0; e < experts; ++e)
         if (!(plan.offsets[e + 1] - plan.offsets[e] <= capacity)) [[unlikely]]
             detail::reject("pad_plan", "pairs",
-                           "room for the " + std::to_string(plan.offsets[e + 1] - plan.offsets[e]) +
-                               " rows of expert " + std::to_string(e),
+                           detail::text_of(detail::counted("room for the ", plan.offsets[e + 1] - plan.offsets[e],
+                                                           " rows of expert ")) +
+                               std::to_string(e),
                            capacity);
     for (index_t e = 0; e < experts; ++e)
         for (index_t c = 0; c < capacity; ++c) {

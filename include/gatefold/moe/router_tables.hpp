@@ -19,7 +19,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <int K>
 void check_table(const char* function, const view<std::int32_t, dyn, K>& table, int experts) {
-    require(experts >= K, function, "experts", "at least " + std::to_string(K), experts);
+    require(experts >= K, function, "experts", counted("at least ", K), experts);
     require(table.size() == 0 || table.data() != nullptr, function, "table", "memory", "null");
 }
 
@@ -112,12 +112,12 @@ template <int K>
 void look_up(std::type_identity_t<view<const std::int32_t, dyn, K>> table, view<const std::int32_t, dyn> token_ids,
              view<std::int32_t, dyn, K> chosen) {
     const index_t tokens = token_ids.extent(0);
-    require(chosen.extent(0) == tokens, "look_up", "chosen", std::to_string(tokens) + " rows", chosen.extent(0));
+    require(chosen.extent(0) == tokens, "look_up", "chosen", detail::counted("", tokens, " rows"), chosen.extent(0));
     require(tokens == 0 || (table.data() && token_ids.data() && chosen.data()), "look_up",
             "table, token_ids and chosen", "memory", "null");
     for (index_t t = 0; t < tokens; ++t)
         require(token_ids[t] >= 0 && token_ids[t] < table.extent(0), "look_up", "token_ids",
-                "ids from 0 to " + std::to_string(table.extent(0) - 1), token_ids[t]);
+                detail::counted("ids from 0 to ", table.extent(0) - 1), token_ids[t]);
     for (index_t t = 0; t < tokens; ++t)
         for (int s = 0; s < K; ++s) chosen(t, s) = table(token_ids[t], s);
 }

@@ -68,7 +68,7 @@ struct soft_impl;
 template <class T, int H, int S>
 void check_soft_tape(const char* function, const soft_tape<T, H, S>& saved, index_t tokens) {
     if (!(saved.tokens == tokens)) [[unlikely]]
-        reject(function, "tape", "a tape of " + std::to_string(tokens) + " tokens", saved.tokens);
+        reject(function, "tape", counted("a tape of ", tokens, " tokens"), saved.tokens);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

@@ -70,7 +70,7 @@ public:
     /// Throws argument_error unless the tape has room for `tokens` tokens.
     GATEFOLD_INLINE void require_room(index_t tokens) const {
         if (!(tokens <= most_tokens_)) [[unlikely]]
-            detail::reject("forward", "tape", "room for " + std::to_string(tokens) + " tokens", most_tokens_);
+            detail::reject("forward", "tape", detail::counted("room for ", tokens, " tokens"), most_tokens_);
     }
     /// Called by forward: the number of tokens that the tape is about to hold.
     GATEFOLD_INLINE void set_tokens(index_t tokens) { tokens_ = tokens; }

@@ -48,8 +48,7 @@ inline void check_ids(const char* function, view<const std::int32_t, dyn> ids, i
     require(ids.extent(0) == count, function, "ids", count, ids.extent(0));
     require(ids.data() != nullptr || count == 0, function, "ids", "memory", "null");
     for (index_t t = 0; t < count; ++t)
-        require(ids[t] >= 0 && ids[t] < vocabulary, function, "ids", "ids from 0 to " + std::to_string(vocabulary - 1),
-                ids[t]);
+        require(ids[t] >= 0 && ids[t] < vocabulary, function, "ids", counted("ids from 0 to ", vocabulary - 1), ids[t]);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER

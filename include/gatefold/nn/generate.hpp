@@ -33,7 +33,7 @@ public:
           attended_(make_tensor<T, dyn, D::query_width>(ctx, most_new)),
           logits_(make_tensor<A, 1, D::vocabulary>(ctx)) {
         require(most_new >= 1 && most_new <= D::context, "decoder_cache", "most_new",
-                "from 1 to " + std::to_string(D::context), most_new);
+                detail::counted("from 1 to ", D::context), most_new);
         for (auto& b : blocks_)
             b = {make_tensor<T, dyn, D::key_width>(ctx, index_t{D::context}),
                  make_tensor<T, dyn, D::key_width>(ctx, index_t{D::context})};
@@ -99,8 +99,8 @@ void forward(context<cpu>& ctx, const decoder_weights<D>& w, std::type_identity_
     using T = typename D::value_type;
     using L = typename D::layer_type;
     const index_t n = ids.extent(0), before = cache.length(), after = before + n;
-    require(n >= 1 && n <= cache.most_new(), "forward", "ids", "from 1 to " + std::to_string(cache.most_new()), n);
-    require(after <= D::context, "forward", "ids", "a context of at most " + std::to_string(D::context), after);
+    require(n >= 1 && n <= cache.most_new(), "forward", "ids", detail::counted("from 1 to ", cache.most_new()), n);
+    require(after <= D::context, "forward", "ids", detail::counted("a context of at most ", D::context), after);
     detail::check_ids("forward", ids, n, D::vocabulary);
     const auto epsilon = static_cast<double>(D::c.norm_epsilon);
     const auto x = cache.x(n), normed = cache.normed(n);

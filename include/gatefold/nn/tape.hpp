@@ -94,7 +94,7 @@ private:
     static index_t checked(index_t sequences, index_t length) {
         require(sequences >= 1, "decoder_tape", "sequences", "one or more", sequences);
         require(length >= 1 && length <= D::context, "decoder_tape", "length",
-                "from 1 to " + std::to_string(D::context), length);
+                detail::counted("from 1 to ", D::context), length);
         return length;
     }
 
