@@ -1,4 +1,4 @@
-// What the blocking model (cpu/blocking.hpp) loses against other ways to cut the same expert stage.
+// What the blocking model (cpu/experts/blocking.hpp) loses against other ways to cut the same expert stage.
 //
 //     blocking/MODEL/TYPE/tokens:T        packed weights: height of tiles, tiles per block, panels side by side,
 //                                         bytes of a panel's piece

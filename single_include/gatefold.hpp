@@ -771,8 +771,20 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
     std::abort();
 }
 
+/// Words around a number, put together only where a call is refused.
+struct counted {
+    const char* before;
+    std::int64_t number;
+    const char* after;
+
+    template <class N>
+    constexpr counted(const char* words, N n, const char* more = "")
+        : before(words), number(static_cast<std::int64_t>(n)), after(more) {}
+};
+
 inline std::string text_of(const char* s) { return s; }
 inline std::string text_of(std::string s) { return s; }
+inline GATEFOLD_NOINLINE std::string text_of(const counted& c) { return c.before + std::to_string(c.number) + c.after; }
 template <class N>
     requires(std::is_arithmetic_v<N>)
 std::string text_of(N n) {
@@ -786,10 +798,14 @@ std::string text_of(N n) {
         return std::to_string(n);
 }
 
+[[noreturn]] inline GATEFOLD_NOINLINE void reject_texts(const char* function, const char* argument,
+                                                        const std::string& expected, const std::string& got) {
+    GATEFOLD_THROW(argument_error("gatefold::" + std::string(function) + ": " + argument + ": expected " + expected +
+                                  ", got " + got));
+}
 template <class Expected, class Got>
 [[noreturn]] GATEFOLD_NOINLINE void reject(const char* function, const char* argument, Expected expected, Got got) {
-    GATEFOLD_THROW(argument_error("gatefold::" + std::string(function) + ": " + argument + ": expected " +
-                                  text_of(expected) + ", got " + text_of(got)));
+    reject_texts(function, argument, text_of(expected), text_of(got));
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
@@ -884,6 +900,30 @@ struct executor {
     void (*run)(void* self, int parts, void (*part)(void* argument, int p), void* argument);
 };
 
+/// One step of a region of threads: part(body, p) for every p in [0, parts).
+struct phase {
+    void (*part)(void* body, int p);
+    void* body;
+    int parts;
+
+    /// Calls body(p), which has to outlive the phase.
+    template <class Body>
+    GATEFOLD_INLINE static phase of(int parts, Body& body) {
+        return {[](void* self, int p) { (*static_cast<Body*>(self))(p); },
+                const_cast<void*>(static_cast<const void*>(&body)), parts};
+    }
+};
+
+namespace detail::inline GATEFOLD_TIER {
+
+struct one_phase {
+    phase only;
+    GATEFOLD_INLINE const phase* begin() const { return &only; }
+    GATEFOLD_INLINE const phase* end() const { return &only + 1; }
+};
+
+}  // namespace detail::inline GATEFOLD_TIER
+
 /// Counts of unusual input since the context was made or `clear_report` was called.
 struct routing_report {
     index_t tokens = 0;           ///< tokens routed
@@ -960,60 +1000,52 @@ public:
     GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
 
     /// Runs body(p) for every p in [0, parts) and returns when all are done; not to be nested.
-    // Not always inlined: g++ cannot inline what OpenMP outlines. Bodies are types of the caller's tier, so no two
-    // tiers share an instantiation.
     template <class Body>
-    void parallel(int parts, Body&& body) {
-        if (parts <= 1 || options_.threads == 1) {
-            for (int p = 0; p < parts; ++p) body(p);
-            return;
-        }
-        using body_type = std::remove_reference_t<Body>;
-        if (options_.runs.run) {
-            options_.runs.run(
-                options_.runs.self, parts, [](void* argument, int p) { (*static_cast<body_type*>(argument))(p); },
-                const_cast<void*>(static_cast<const void*>(&body)));
-            return;
-        }
-        GATEFOLD_OMP(parallel for num_threads(options_.threads) schedule(static, 1))
-        for (int p = 0; p < parts; ++p) body(p);
+    GATEFOLD_INLINE void parallel(int parts, Body&& body) {
+        parallel(detail::one_phase{phase::of(parts, body)});
     }
 
-    /// Runs several bodies one after another, each for every p in [0, parts): the next begins when all parts of the one
-    /// before are done, and sees what they wrote. One region of threads with OpenMP, one run per body with an executor.
-    template <class First, class Second, class... More>
-    void parallel(int parts, First&& first, Second&& second, More&&... more) {
-        const phase phases[] = {phase_of(first), phase_of(second), phase_of(more)...};
-        if (parts <= 1 || options_.threads == 1) {
-            for (const phase& each : phases)
-                for (int p = 0; p < parts; ++p) each.part(each.body, p);
+    /// Runs phases one after another, each for every p in [0, its parts): the next begins when all parts of the one
+    /// before are done, and sees what they wrote. One region of threads with OpenMP; an executor gets one run for each
+    /// phase of two parts and more.
+    // Not always inlined: g++ cannot inline what OpenMP outlines. Lists of phases are types of the caller's tier, so no
+    // two tiers share an instantiation.
+    template <class Phases>
+        requires requires(const Phases& phases) { phases.begin()->parts; }
+    void parallel(const Phases& phases) {
+        // What one part does first, the caller does before it calls for other threads.
+        const phase *each = phases.begin(), *const end = phases.end();
+        for (; each != end && each->parts <= 1; ++each)
+            if (each->parts == 1) each->part(each->body, 0);
+        if (each == end) return;
+        if (options_.threads == 1) {
+            for (; each != end; ++each)
+                for (int p = 0; p < each->parts; ++p) each->part(each->body, p);
             return;
         }
         if (options_.runs.run) {
-            for (const phase& each : phases) options_.runs.run(options_.runs.self, parts, each.part, each.body);
+            for (; each != end; ++each)
+                if (each->parts > 1)
+                    options_.runs.run(options_.runs.self, each->parts, each->part, each->body);
+                else if (each->parts == 1)
+                    each->part(each->body, 0);
             return;
         }
-        GATEFOLD_OMP(parallel num_threads(options_.threads))
-        for (const phase& each : phases) {
-            if (&each != phases) {
-                GATEFOLD_OMP(barrier)
+        GATEFOLD_OMP(parallel num_threads(options_.threads) firstprivate(each)) {
+            // Part 0 is always the first thread's: phases of one part wait for no one between them.
+            for (int before = 0; each != end; ++each) {
+                if (each->parts == 0) continue;
+                if (before > 1 || (before == 1 && each->parts > 1)) {
+                    GATEFOLD_OMP(barrier)
+                }
+                before = each->parts;
+                GATEFOLD_OMP(for schedule(static, 1) nowait)
+                for (int p = 0; p < each->parts; ++p) each->part(each->body, p);
             }
-            GATEFOLD_OMP(for schedule(static, 1) nowait)
-            for (int p = 0; p < parts; ++p) each.part(each.body, p);
         }
     }
 
 private:
-    struct phase {
-        void (*part)(void* body, int p);
-        void* body;
-    };
-    template <class Body>
-    static phase phase_of(Body& body) {
-        return {[](void* argument, int p) { (*static_cast<Body*>(argument))(p); },
-                const_cast<void*>(static_cast<const void*>(&body))};
-    }
-
     context_options options_;
     buffer<std::byte> workspace_;
     routing_report report_;
@@ -1646,16 +1678,24 @@ struct random_words {
     bool operator==(const random_words&) const = default;
 };
 
+namespace detail {
+
+/// The multipliers of Philox, and what its key grows by from round to round.
+inline constexpr std::uint32_t philox_factor_a = 0xD2511F53u, philox_factor_c = 0xCD9E8D57u,
+                               philox_step_0 = 0x9E3779B9u, philox_step_1 = 0xBB67AE85u;
+
+}  // namespace detail
+
 /// Philox4x32-10 (Salmon et al., SC 2011): ten rounds of the key over the counter.
 GATEFOLD_HD GATEFOLD_INLINE constexpr random_words philox(random_words counter, std::uint32_t key0,
                                                           std::uint32_t key1) {
     for (int round = 0; round < 10; ++round) {
-        const std::uint64_t first = std::uint64_t{0xD2511F53u} * counter.a,
-                            second = std::uint64_t{0xCD9E8D57u} * counter.c;
+        const std::uint64_t first = std::uint64_t{detail::philox_factor_a} * counter.a,
+                            second = std::uint64_t{detail::philox_factor_c} * counter.c;
         counter = {static_cast<std::uint32_t>(second >> 32) ^ counter.b ^ key0, static_cast<std::uint32_t>(second),
                    static_cast<std::uint32_t>(first >> 32) ^ counter.d ^ key1, static_cast<std::uint32_t>(first)};
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
+        key0 += detail::philox_step_0;
+        key1 += detail::philox_step_1;
     }
     return counter;
 }
@@ -1723,17 +1763,25 @@ struct counter_rng {
     std::uint64_t seed = 0, step = 0;
     int layer = 0;
 
-private:  // stands first: clang 14 evaluates constant expressions with what it has seen
+    // Both stand first: clang 14 evaluates constant expressions with what it has seen.
+    /// The counter that a draw belongs to; the next one has the next index / (numbers of S in 16 bytes) in its word a.
     template <class S>
-    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words words(purpose p, index_t token, index_t index,
-                                                             int attempt) const {
+    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words counter(purpose p, index_t token, index_t index,
+                                                               int attempt = 0) const {
         const auto t = static_cast<std::uint64_t>(token), i = static_cast<std::uint64_t>(index);
         const std::uint32_t place = static_cast<std::uint32_t>(layer) << 20 | static_cast<std::uint32_t>(p) << 16 |
                                     static_cast<std::uint32_t>(attempt) << 10 |
                                     static_cast<std::uint32_t>(t >> 32 & 0x3ffu);
-        return philox({static_cast<std::uint32_t>(i / detail::draws_per_counter<S>), static_cast<std::uint32_t>(t),
-                       place, static_cast<std::uint32_t>(step)},
-                      static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+        return {static_cast<std::uint32_t>(i / detail::draws_per_counter<S>), static_cast<std::uint32_t>(t), place,
+                static_cast<std::uint32_t>(step)};
+    }
+
+private:
+    template <class S>
+    GATEFOLD_HD GATEFOLD_INLINE constexpr random_words words(purpose p, index_t token, index_t index,
+                                                             int attempt) const {
+        return philox(counter<S>(p, token, index, attempt), static_cast<std::uint32_t>(seed),
+                      static_cast<std::uint32_t>(seed >> 32));
     }
 
     template <class S>
@@ -1964,6 +2012,49 @@ index_t checked_size(const index_t (&extents)[sizeof...(E)], const char* functio
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
+// Tensors are the same types in every tier, and so is what they are made of.
+namespace gatefold::inline v0::detail {
+
+/// Elements with their extents, contiguous and row-major in memory of the backend; move-only.
+template <backend B, class T, int... E>
+class owned_elements {
+public:
+    using backend_type = B;
+    using value_type = T;
+    static constexpr int rank = sizeof...(E);
+
+    owned_elements() = default;
+    GATEFOLD_INLINE owned_elements(const index_t (&extents)[sizeof...(E)], allocator from)
+        : memory_(checked_size<E...>(extents, "tensor"), from) {
+        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
+    }
+    // What was moved from is empty, its extents with it.
+    GATEFOLD_INLINE owned_elements(owned_elements&& other) noexcept : memory_(std::move(other.memory_)) {
+        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
+    }
+    GATEFOLD_INLINE owned_elements& operator=(owned_elements&& other) noexcept {
+        memory_ = std::move(other.memory_);
+        std::swap(extents_, other.extents_);
+        return *this;
+    }
+
+    /// A pointer to memory of the backend.
+    GATEFOLD_INLINE T* data() const { return memory_.data(); }
+    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
+    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
+
+    GATEFOLD_INLINE basic_view<B, T, E...> view() { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE basic_view<B, const T, E...> view() const { return {memory_.data(), extents_}; }
+    GATEFOLD_INLINE operator basic_view<B, T, E...>() { return view(); }
+    GATEFOLD_INLINE operator basic_view<B, const T, E...>() const { return view(); }
+
+private:
+    buffer<T> memory_;
+    index_t extents_[sizeof...(E)] = {};
+};
+
+}  // namespace gatefold::inline v0::detail
+
 namespace gatefold::inline v0 {
 
 template <backend B, class T, int... E>
@@ -1971,53 +2062,26 @@ class basic_tensor;
 
 /// Elements in host memory, contiguous, row-major, 64-byte aligned, not initialised; move-only.
 template <class T, int... E>
-class basic_tensor<cpu, T, E...> {
+class basic_tensor<cpu, T, E...> : public detail::owned_elements<cpu, T, E...> {
 public:
-    using backend_type = cpu;
-    using value_type = T;
-    static constexpr int rank = sizeof...(E);
-
     basic_tensor() = default;
     /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
     ///         std::bad_alloc.
     GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = system_allocator)
-        : memory_(detail::checked_size<E...>(extents, "tensor"), from) {
-        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
-    }
-    // A tensor that was moved from is empty, its extents with it.
-    GATEFOLD_INLINE basic_tensor(basic_tensor&& other) noexcept : memory_(std::move(other.memory_)) {
-        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
-    }
-    GATEFOLD_INLINE basic_tensor& operator=(basic_tensor&& other) noexcept {
-        memory_ = std::move(other.memory_);
-        std::swap(extents_, other.extents_);
-        return *this;
-    }
-
-    GATEFOLD_INLINE T* data() const { return memory_.data(); }
-    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
-    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
-
-    GATEFOLD_INLINE basic_view<cpu, T, E...> view() { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE basic_view<cpu, const T, E...> view() const { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE operator basic_view<cpu, T, E...>() { return view(); }
-    GATEFOLD_INLINE operator basic_view<cpu, const T, E...>() const { return view(); }
+        : detail::owned_elements<cpu, T, E...>(extents, from) {}
 
     template <class... Place>
         requires(sizeof...(Place) == sizeof...(E))
-    GATEFOLD_INLINE T& operator()(Place... place) { return view()(place...); }
+    GATEFOLD_INLINE T& operator()(Place... place) { return this->view()(place...); }
     template <class... Place>
         requires(sizeof...(Place) == sizeof...(E))
-    GATEFOLD_INLINE const T& operator()(Place... place) const { return view()(place...); }
+    GATEFOLD_INLINE const T& operator()(Place... place) const { return this->view()(place...); }
 
     /// Sets every byte to zero, which is the value 0 of every scalar type.
     GATEFOLD_INLINE void set_zero() {
-        if (size() > 0) std::memset(static_cast<void*>(memory_.data()), 0, memory_.bytes());
+        const auto bytes = static_cast<std::size_t>(this->size()) * sizeof(T);
+        if (bytes > 0) std::memset(static_cast<void*>(this->data()), 0, bytes);
     }
-
-private:
-    buffer<T> memory_;
-    index_t extents_[sizeof...(E)] = {};
 };
 
 template <class T, int... E>
@@ -2071,7 +2135,7 @@ basic_tensor<B, T, E...> make_tensor(context<B>& ctx, N... extents) {
 // ---- gatefold/cpu/wing.hpp ----
 // The CPU's side of the seam: which function of this wing carries out which stage.
 
-// ---- gatefold/cpu/backward.hpp ----
+// ---- gatefold/cpu/backward/backward.hpp ----
 // Backward of the layer on the CPU: the plan walked in reverse.
 //
 //     dy ──> routed experts ──> dx rows ── ascending experts ──> dx      d weights ──> router ──> dx
@@ -2080,7 +2144,7 @@ basic_tensor<B, T, E...> make_tensor(context<B>& ctx, N... extents) {
 // dx is summed in one order: routed experts of the token upwards, shared expert and its gate, router. Dropped pairs are
 // in no expert's rows, so they contribute exactly nothing. Every gradient has the same bits for any number of threads.
 
-// ---- gatefold/cpu/all_experts.hpp ----
+// ---- gatefold/cpu/backward/all_experts.hpp ----
 // The estimators that learn from all experts on the CPU: backward runs the experts that a token did not choose too, or
 // takes a vector for what each of them returns.
 //
@@ -2123,52 +2187,47 @@ private:
 };
 
 }  // namespace gatefold::inline v0
-// ---- gatefold/cpu/capacity.hpp ----
-// Capacity on the CPU: who keeps a place when more pairs arrive at an expert than it takes.
+// ---- gatefold/cpu/experts/experts.hpp ----
+// The expert stage of forward: two grouped products with everything around them fused.
 //
-//     ids, weights[T,S] ── per group of tokens: C, order of arrival ──> kept[T*S], weights 0 where dropped
+//     x[T, H] ── gather, convert ──> tiles ──× [gate | up]──> activation ──> tiles ──× down──> sum[t, :] += w · z
+//                                                    └──> pre-activations, activations (training)
 //
-// One pass over the pairs in order of arrival, by one thread: the order is what capacity is about.
+//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target, drop)
+//         E        expert<H, F, activation, T, bias>                         (cpu/experts/layout.hpp)
+//         scratch  expert_scratch_bytes<E>(ctx.threads(), rows) bytes, aligned to 64; nothing else is allocated
+//         input    expert_input<X>{groups, rows_of<X>}: rows [groups.begin(e), groups.end(e)) of expert e, gathered
+//                  from x by pairs / slots, times factor where given (rounded to T); X is T or float. Phases that have
+//                  to come first, as those of a router, run in the stage's region of threads
+//         weights  hub_weights<T> or packed_weights<T> (pack_expert<E>): the same bits
+//         order    of bf16 sums; resolved by resolve()
+//         drop     no_dropout, or expert_dropout: behind the activation               (cpu/experts/dropout.hpp)
+//         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
+//         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
+//                  rows_into<sum>:    z[row, :]
+//         result   round_into<T>: where the target's rows are rounded to when all experts are done, or nowhere
+//
+// Every sum is one chain in the order of the form (cpu/gemm/gemm.hpp), so a row has the same bits whatever rows it
+// comes with, on any number of threads, packed or not. First projection: threads share one flat list of (expert,
+// panel). Second: each thread owns output columns and walks the experts in order, which needs no atomics.
 
-// ---- gatefold/cpu/router_logits.hpp ----
-// The logits of all tokens on the CPU.
-//
-//     x or router_x ── jitter, norm ──> u ── projection ──> raw ── + bias ── transform, noise ──> logits[T,N]
-//
-// A logit is one chain of fused multiply-adds in ascending h from +0: a function of H alone, whatever the batch.
-// Routers that only project read x as it lies; the others work on a few hundred tokens at a time.
+#include <algorithm>
 
-// ---- gatefold/cpu/rows.hpp ----
-// Steps on whole rows that several stages share: dot products, column sums, ordered sums over a token's experts.
+// ---- gatefold/cpu/experts/dropout.hpp ----
+// Dropout on the activations inside experts, in training.
 //
-// Every sum has one order on every tier and for any number of threads: a dot product keeps 16 partial sums and adds
-// them in a fixed tree; sums over rows go upwards.
+//     activation ── · 0 with probability p, else · 1 / (1 - p) ──> down projection
+//
+// Drawn anew in backward: what a row keeps is a function of its token, expert and feature, so it has the same bits for
+// any number of threads, any split of the batch and any order of rows.
 
-// ---- gatefold/cpu/products.hpp ----
-// The three grouped products of the layer on run-time extents: forward and backward of experts straight from their
-// weights, and the matrix product of the tensor operations.
+// ---- gatefold/cpu/draws.hpp ----
+// Draws of one token on vectors: the numbers of counter_rng for neighbouring indices, many counters at a time.
 //
-//     product_nt   out[r, n]   = Σ_k a[r, k] · w_e[n, k]      rows r of group e; weight e begins at w + e · w_step
-//     product_nn   out[r, n]   = Σ_k a[r, k] · w_e[k, n]
-//     product_tn   out_e[m, n] = Σ_r a[r, m] · b[r, n]        over the rows of group e; zeros where it has none
-//
-//     template <context, A, B, Out>
-//     void product_nt(ctx, scratch, groups, rows_of<A> a, weights_of<B> w, int n, int k, matrix<Out> out, accumulate);
-//     void product_nn(ctx, scratch, groups, rows_of<A> a, weights_of<B> w, int n, int k, matrix<Out> out, accumulate);
-//     void product_tn(ctx, scratch, groups, rows_of<A> a, rows_of<B> b, int m, int n, matrix<Out> out, accumulate);
-//     scratch: product_scratch_bytes(ctx.threads()) bytes, aligned to 64; nothing else is allocated.
-//
-// Types are float, double, bf16 and f16, freely mixed; sums are kept in double where an operand is, in float otherwise.
-// Every output is one chain of fused multiply-adds in ascending k (or r) that starts from +0, or from the old value of
-// out when accumulating, and is rounded once: the bits do not depend on threads, blocks, or which rows are present.
+//     counters q, q + 1, … ── Philox, one counter a lane ──> words 4 q, 4 q + 1, … ──> uniform, gumbel, normal
 
-// ---- gatefold/cpu/pack.hpp ----
-// Copies that put operands in the order in which the kernels read them: rows of tokens into [step][R], rows of weights
-// into streams [step][W], both by square transposes; gather, scale and conversion happen on the way.
-
-// ---- gatefold/cpu/simd/around.hpp ----
-// Stores that go around the caches, for results larger than they are: a line is neither fetched before it is written
-// nor kept afterwards. What is stored is the same.
+// ---- gatefold/cpu/simd/number.hpp ----
+// The elementary functions of core/math.hpp on vectors: what they ask of a lane type.
 
 // ---- gatefold/cpu/simd/vec.hpp ----
 // The one vector type of the CPU kernels: as wide as a register of the tier, over compiler vectors, with intrinsics
@@ -2461,1332 +2520,246 @@ GATEFOLD_INLINE void prefetch(const void* p) {
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-/// Bytes beyond which no cache keeps what a call writes until it is read again.
-inline constexpr std::size_t kept_in_caches = std::size_t{32} << 20;
-
-/// Whether store_around() may write to `p`.
-GATEFOLD_INLINE bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % vector_bytes == 0; }
-
-/// store() past the caches where the tier has such an instruction for the type; `p` is aligned to a register.
-template <class T, class A, int N>
-GATEFOLD_INLINE void store_around(T* p, vec<A, N> v) {
-#if GATEFOLD_AVX512
-    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm512_stream_ps(p, v.raw);
-    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm512_stream_pd(p, v.raw);
-#elif GATEFOLD_AVX2
-    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm256_stream_ps(p, v.raw);
-    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm256_stream_pd(p, v.raw);
-#endif
-    store(p, v);
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator+(vec<T, N> a, vec<T, N> b) {
+    return {a.raw + b.raw};
 }
-
-/// Makes what store_around() wrote visible to other threads before anything that this thread writes later.
-GATEFOLD_INLINE void finish_stores_around() {
-#if GATEFOLD_AVX2
-    _mm_sfence();
-#endif
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator-(vec<T, N> a, vec<T, N> b) {
+    return {a.raw - b.raw};
+}
+template <class T, int N>
+GATEFOLD_INLINE vec<T, N> operator/(vec<T, N> a, vec<T, N> b) {
+    return {a.raw / b.raw};
+}
+template <class T, int N>
+GATEFOLD_INLINE auto operator<(vec<T, N> a, vec<T, N> b) {
+    return a.raw < b.raw;
+}
+template <class T, int N>
+GATEFOLD_INLINE auto operator==(vec<T, N> a, vec<T, N> b) {
+    return a.raw == b.raw;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/simd/transpose.hpp ----
-// Square transposes in registers: how rows of weights become panels whose vectors hold one k of neighbouring outputs.
 
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+namespace gatefold::inline v0 {
 
-/// Lanes of 32 bits of a register.
-inline constexpr int words = lanes<float>;
+template <class T, int N>
+struct number<detail::on_cpu::vec<T, N>> {
+    using V = detail::on_cpu::vec<T, N>;
+    using scalar_type = T;
+    using word = typename number<T>::bits_type;
+    using bits_type = detail::on_cpu::unsigned_vec<word, N>;
 
-#if GATEFOLD_AVX512
-/// The 4 × 4 squares of each 128-bit quarter, turned, four rows at a time: blocks of 2 × 2, then of 4 × 4. Compiler
-/// shuffles here and below: the intrinsics of g++ 12 warn of an uninitialised operand.
-template <std::size_t Rows>
-GATEFOLD_INLINE void transpose_quarters(const vec<float> (&rows)[Rows], typename vec<float>::raw_type (&to)[Rows]) {
-    typename vec<float>::raw_type a[Rows];
-    GATEFOLD_UNROLL
-    for (std::size_t i = 0; i < Rows; i += 2) {
-        a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
-                                       13, 29);
-        a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14,
-                                           30, 15, 31);
-    }
-    GATEFOLD_UNROLL
-    for (std::size_t i = 0; i < Rows; i += 4) {
-        GATEFOLD_UNROLL
-        for (std::size_t j = 0; j < 2; ++j) {
-            to[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
-                                                    12, 13, 28, 29);
-            to[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
-                                                        27, 14, 15, 30, 31);
-        }
-    }
-}
-#endif
-
-/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
-GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
-#if GATEFOLD_AVX512
-    typename vec<float>::raw_type b[16];
-    transpose_quarters(rows, b);
-    const auto even = [](auto x, auto y) {
-        return __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-    };
-    const auto odd = [](auto x, auto y) {
-        return __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    };
-    GATEFOLD_UNROLL
-    for (int j = 0; j < 4; ++j) {
-        const auto low0 = even(b[j], b[4 + j]), low1 = odd(b[j], b[4 + j]);
-        const auto high0 = even(b[8 + j], b[12 + j]), high1 = odd(b[8 + j], b[12 + j]);
-        rows[j].raw = even(low0, high0);
-        rows[8 + j].raw = odd(low0, high0);
-        rows[4 + j].raw = even(low1, high1);
-        rows[12 + j].raw = odd(low1, high1);
-    }
-#elif GATEFOLD_AVX2
-    typename vec<float>::raw_type a[8], b[8];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 8, 1, 9, 4, 12, 5, 13);
-        a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 8; i += 4) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
-            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
-        }
-    }
-    GATEFOLD_UNROLL
-    for (int j = 0; j < 4; ++j) {
-        rows[j].raw = __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 8, 9, 10, 11);
-        rows[4 + j].raw = __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
+    GATEFOLD_INLINE static V broadcast(T a) { return detail::on_cpu::broadcast<T, N>(a); }
+    GATEFOLD_INLINE static bits_type broadcast_bits(word a) { return detail::on_cpu::broadcast<word, N>(a).raw; }
+    GATEFOLD_INLINE static V fma(V a, V b, V c) {
+#if GATEFOLD_HARDWARE_FMA
+        return detail::on_cpu::fma(a, b, c);
 #else
-    for (int i = 0; i < words; ++i)
-        for (int j = i + 1; j < words; ++j) {
-            const float above = rows[i].raw[j];
-            rows[i].raw[j] = rows[j].raw[i];
-            rows[j].raw[i] = above;
-        }
+        V result;
+        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::fma(a.raw[i], b.raw[i], c.raw[i]);
+        return result;
 #endif
-}
-
+    }
+    GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
+    GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
+    GATEFOLD_INLINE static V sqrt(V a) {
+        // By intrinsics: a loop over __builtin_sqrt stays scalar, because it may have to set errno.
 #if GATEFOLD_AVX512
-/// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
-/// of all rows.
-GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
-    typename vec<float>::raw_type b[8];
-    transpose_quarters(halves, b);
-    GATEFOLD_UNROLL
-    for (int j = 0; j < 4; ++j) {
-        halves[j].raw =
-            __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-        halves[4 + j].raw =
-            __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    }
-}
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_sqrt_ps(0xffff, a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_sqrt_pd(0xff, a.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_sqrt_ps(a.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_sqrt_pd(a.raw)};
 #endif
-
-/// The same for doubles; the compiler finds the shuffles.
-GATEFOLD_INLINE void transpose(vec<double> (&rows)[lanes<double>]) {
-    GATEFOLD_UNROLL
-    for (int i = 0; i < lanes<double>; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = i + 1; j < lanes<double>; ++j) {
-            const double above = rows[i].raw[j];
-            rows[i].raw[j] = rows[j].raw[i];
-            rows[j].raw[i] = above;
-        }
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Rows of a matrix, in order or picked by a plan: row r is row pairs[r] / slots of `data`, times factor[pairs[r]].
-template <class T>
-struct rows_of {
-    using value_type = T;
-    using factor_type = accumulate_t<T>;
-    const T* data;
-    index_t stride;
-    const std::int32_t* pairs = nullptr;
-    int slots = 1;
-    const factor_type* factor = nullptr;
-
-    GATEFOLD_INLINE const T* row(index_t r) const { return data + (pairs ? pairs[r] / slots : r) * stride; }
-    GATEFOLD_INLINE factor_type factor_of(index_t r) const { return factor[pairs ? pairs[r] : r]; }
-};
-
-/// A stretch of one row as vectors of the type it is summed in; zeros behind its end.
-template <class A, class T>
-struct row_reader {
-    using element = A;
-    const T* data;
-    index_t columns;
-    const A* factor;
-
-    GATEFOLD_INLINE vec<A> operator()(index_t step) const {
-        const vec<A> x = load_first<A>(data + step, columns - step);
-        return factor ? mul(x, broadcast<A>(*factor)) : x;
-    }
-    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
-    GATEFOLD_INLINE index_t whole(index_t steps) const {
-        const index_t n = steps < columns ? steps : columns;
-        return factor ? 0 : n;
-    }
-    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
-};
-
-/// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
-template <class T>
-struct pair_reader {
-    using element = float;
-    const T* data;
-    index_t columns;
-    const float* factor;
-
-    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
-        constexpr int n = 2 * words;
-        const T* p = data + 2 * step;
-        const index_t left = columns - 2 * step;
-        if constexpr (std::is_same_v<T, bf16>)
-            if (!factor) return load_words_first(p, left);
-        vec<float> result;
-        bf16 pairs[n];
-        for (int half = 0; half < n; half += words) {
-            vec<float> x = load_first<float>(p + half, left - half);
-            if (factor) x = mul(x, broadcast(*factor));
-            store(pairs + half, x);
-        }
-        std::memcpy(&result.raw, pairs, sizeof result.raw);
+        V result;
+        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
         return result;
     }
-    GATEFOLD_INLINE index_t whole(index_t steps) const {
-        const index_t n = steps < columns / 2 ? steps : columns / 2;
-        return factor || !std::is_same_v<T, bf16> ? 0 : n;
-    }
-    GATEFOLD_INLINE vec<float> inside(index_t step) const {
-        if constexpr (std::is_same_v<T, bf16>) {
-            vec<float> result;
-            std::memcpy(&result.raw, data + 2 * step, sizeof result.raw);
-            return result;
-        } else {
-            return (*this)(step);
-        }
-    }
-};
-
-/// A stretch of one row rounded to bf16, as floats; zeros behind its end.
-template <class T>
-struct rounding_reader {
-    using element = float;
-    const T* data;
-    index_t columns;
-    const float* factor;
-
-    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
-        vec<float> x = load_first<float>(data + step, columns - step);
-        if (std::is_same_v<T, bf16> && !factor) return x;
-        if (factor) x = mul(x, broadcast(*factor));
-        bf16 rounded[words];
-        store(rounded, x);
-        return load<float>(rounded);
-    }
-    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
-    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
-};
-
-/// Writes one step of a stream: W numbers in storage type, or W words of two bf16; past the caches if Around.
-template <class T, bool Around = false, class A>
-GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
-    if constexpr (Around && (std::is_same_v<T, bf16> || std::is_same_v<T, A>))
-        store_around(reinterpret_cast<A*>(to), x);
-    else if constexpr (std::is_same_v<T, bf16>)
-        std::memcpy(to, &x.raw, sizeof x.raw);
-    else
-        store(to, x);
-}
-
-/// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
-/// from there up to `height` become zeros.
-template <class Reader, class A = typename Reader::element>
-GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
-    constexpr int width = lanes<A>;
-    if (height == 1 && rows == 1) {
-        for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
-        return;
-    }
-    const index_t total = steps * height;
-    index_t done = 0;
-    if (rows == height && height <= width) {
-        const index_t whole = readers[0].whole(steps);
-        for (; done + width <= whole && (done + width) * height + width <= total + height; done += width) {
-            vec<A> block[std::size_t{width}];
-            GATEFOLD_UNROLL
-            for (int i = 0; i < width; ++i) block[i] = readers[i < height ? i : height - 1].inside(done);
-            transpose(block);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) store(to + (done + j) * height, block[j]);
-        }
-    }
-    for (index_t s = done; s < steps; s += width) {
-        const index_t n = steps - s < width ? steps - s : width;
-        for (int first = 0; first < height; first += width) {
-            vec<A> block[std::size_t{width}];
-            for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
-            transpose(block);
-            // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
-            for (index_t j = 0; j < n; ++j) {
-                A* p = to + (s + j) * height + first;
-                if (height - first >= width || (first == 0 && (s + j) * height + width <= total))
-                    store(p, block[j]);
-                else
-                    store_first(p, block[j], height - first);
-            }
-        }
-    }
-}
-
-/// Interleaves `count` columns of the rows [first, first + W) of `from` [height][W], those that exist:
-/// to[j · height + i] = from[i][j]. Writes nothing outside [0, height · count).
-template <class A>
-GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int first, index_t count) {
-    constexpr int width = lanes<A>;
-    if (height == 1) return store_first(to, load<A>(from), count);
-    const index_t rows = height - first, total = count * height;
-    vec<A> block[std::size_t{width}];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < width; ++i) block[i] = load<A>(from + (first + (i < rows ? i : rows - 1)) * width);
-    transpose(block);
-    // What a full register writes too much is written again by the next one, up to where nothing follows.
-    GATEFOLD_UNROLL
-    for (int j = 0; j < width; ++j) {
-        if (j >= count) break;
-        const index_t at = j * height + first;
-        store_first(to + at, block[j], first == 0 && at + width <= total ? width : rows);
-    }
-}
-
+    GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
+    // One instruction each, where the select that they stand for would be two.
+    GATEFOLD_INLINE static V lesser(V a, V b) {
 #if GATEFOLD_AVX512
-/// The same of rows of half a register, `from` [height][W / 2] with room for W rows; all of them at once.
-GATEFOLD_INLINE void interleave_halves(float* to, int height, const float* from, index_t count) {
-    constexpr int width = lanes<float>, half = width / 2;
-    const index_t total = count * height;
-    vec<float> block[std::size_t{half}];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < half; ++i) {
-        // Two loads, because one of both rows would wait until what wrote them has left the store buffer.
-        const vec<float, half> lower = load<float, half>(from + i * half),
-                               upper = load<float, half>(from + (half + i) * half);
-        block[i].raw =
-            __builtin_shufflevector(lower.raw, upper.raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    }
-    transpose_halves(block);
-    GATEFOLD_UNROLL
-    for (int j = 0; j < half; ++j) {
-        if (j >= count) break;
-        store_first(to + j * height, block[j], j * height + width <= total ? width : height);
-    }
-}
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_min_ps(0xffff, a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_min_pd(0xff, a.raw, b.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_min_ps(a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_min_pd(a.raw, b.raw)};
 #endif
-
-/// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
-/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register, the rows lie one behind
-/// the other, and as many of those that follow are fetched.
-template <class T, int Step, bool Around = false, class A = accumulate_t<T>>
-GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
-    constexpr int width = lanes<A>;
-    bool whole = true;
-    for (int i = 0; i < width; ++i) whole = whole && rows[i];
-    index_t s = 0;
-    if (whole) {
-        // What is packed next follows the last row: fetched as four streams, because of 16 rows that are read in turn
-        // memory's own prefetchers lose track (bench pack_touched).
-        constexpr int together = width > 4 ? width / 4 : 1;
-        const index_t row_bytes = (rows[1] - rows[0]) * static_cast<index_t>(sizeof(T));
-        const char* ahead = reinterpret_cast<const char*>(rows[0]) + width * row_bytes;
-        for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
-            vec<A> x[std::size_t{width}];
-            GATEFOLD_UNROLL
-            for (int i = 0; i < width; ++i) {
-                const T* p = rows[i] + s * Step;
-                if constexpr (Step == 2)
-                    x[i] = load<A>(reinterpret_cast<const A*>(p));
-                else
-                    x[i] = load<A>(p);
-            }
-            transpose(x);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) {
-                if constexpr (Around)
-                    prefetch<false>(ahead + j / together * together * row_bytes + j % together * vector_bytes);
-                store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
-            }
-            ahead += together * vector_bytes;
-        }
+        return {a.raw < b.raw ? a.raw : b.raw};
     }
-    for (; s < steps; s += width) {
-        const index_t n = steps - s < width ? steps - s : width, k = s * Step;
-        vec<A> x[std::size_t{width}];
-        for (int i = 0; i < width; ++i) {
-            if (!rows[i])
-                x[i] = zeros<A>();
-            else if constexpr (Step == 2)
-                x[i] = pair_reader<T>{rows[i], columns, nullptr}(s);
-            else
-                x[i] = load_first<A>(rows[i] + k, columns - k);
-        }
-        transpose(x);
-        for (index_t j = 0; j < n; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+    GATEFOLD_INLINE static V greater(V a, V b) {
+#if GATEFOLD_AVX512
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_max_ps(0xffff, a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_max_pd(0xff, a.raw, b.raw)};
+#elif GATEFOLD_AVX2
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_max_ps(a.raw, b.raw)};
+        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_max_pd(a.raw, b.raw)};
+#endif
+        return {a.raw > b.raw ? a.raw : b.raw};
     }
-}
+    template <class Mask>
+    GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
+        return {mask ? a.raw : b.raw};
+    }
+    GATEFOLD_INLINE static bits_type to_bits(V a) { return reinterpret_cast<bits_type>(a.raw); }
+    GATEFOLD_INLINE static V from_bits(bits_type a) { return {reinterpret_cast<typename V::raw_type>(a)}; }
+    GATEFOLD_INLINE static bits_type add(bits_type a, bits_type b) { return a + b; }
+    GATEFOLD_INLINE static bits_type subtract(bits_type a, bits_type b) { return a - b; }
+    GATEFOLD_INLINE static bits_type bit_and(bits_type a, bits_type b) { return a & b; }
+    GATEFOLD_INLINE static bits_type bit_or(bits_type a, bits_type b) { return a | b; }
+    template <int Places>
+    GATEFOLD_INLINE static bits_type shift_left(bits_type a) {
+        return a << Places;
+    }
+    template <int Places>
+    GATEFOLD_INLINE static bits_type shift_right(bits_type a) {
+        return a >> Places;
+    }
+};
 
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/products_run.hpp ----
-// How one grouped product is cut into blocks and carried out: what the three products of cpu/products.hpp share.
-//
-//     a ── pack_rows ────> [k][R] ──┐
-//     b ── pack_panels ──> [k][W] ──┴──> tiles of R rows and 2 W columns ──> out
-//
-// Operands are reached through pointers to functions that copy a block each, so that the loops are compiled once per
-// type of sums and results, not once per pair of operand types.
-
-// ---- gatefold/cpu/gemm.hpp ----
-// The micro-kernels of the CPU wing: a tile of a few rows times a few vectors of outputs, sums in registers.
-//
-//     rows, packed    [step][R] ──┐
-//     streams, packed [step][W] ──┴──> c[R][NV · W]      NV streams side by side, W = lanes of a register
-//
-// A form says what a step is: one k (float, double; f16 and bf16 storage widened), or a pair of k (bf16). Every sum is
-// one chain in ascending steps, so that cutting k, rows or outputs into blocks never changes a bit.
-
-// ---- gatefold/cpu/simd/denormals.hpp ----
-// Subnormal numbers in bf16 products: read as zero, results flushed to zero, as the matrix units do it.
+}  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-/// While it lives, the arithmetic of this thread treats subnormal operands and results as zeros. On targets where that
-/// cannot be switched, subnormals are kept: products of bf16 that small differ there.
-///
-/// Arithmetic must stand in a function of its own that is not inlined into the scope: the compiler does not know that
-/// the mode matters.
-class flush_subnormals {
+/// The upper halves of a · factor, lane by lane.
+template <int N>
+GATEFOLD_INLINE unsigned_vec<std::uint32_t, N> upper_product(unsigned_vec<std::uint32_t, N> a, std::uint32_t factor) {
+    unsigned_vec<std::uint32_t, N> result;
+#if GATEFOLD_AVX512
+    if constexpr (N == 16) {
+        __m512i x;
+        std::memcpy(&x, &a, sizeof x);
+        const __m512i f = _mm512_set1_epi64(factor);
+        // With masks of all lanes: g++ 12 warns of the undefined operand of the plain ones.
+        const __m512i even = _mm512_maskz_mul_epu32(0xff, x, f),
+                      odd = _mm512_maskz_mul_epu32(0xff, _mm512_maskz_srli_epi64(0xff, x, 32), f);
+        const __m512i upper = _mm512_mask_blend_epi32(0xaaaa, _mm512_maskz_srli_epi64(0xff, even, 32), odd);
+        std::memcpy(&result, &upper, sizeof result);
+        return result;
+    }
+#endif
+#if GATEFOLD_AVX2
+    if constexpr (N == 8) {
+        __m256i x;
+        std::memcpy(&x, &a, sizeof x);
+        const __m256i f = _mm256_set1_epi64x(factor);
+        const __m256i even = _mm256_mul_epu32(x, f), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), f);
+        const __m256i upper = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+        std::memcpy(&result, &upper, sizeof result);
+        return result;
+    }
+#endif
+    for (int i = 0; i < N; ++i) result[i] = static_cast<std::uint32_t>(std::uint64_t{a[i]} * factor >> 32);
+    return result;
+}
+
+/// The words of N counters, of which `first` is the first: four of each.
+template <int N>
+GATEFOLD_NOINLINE void philox_words(random_words first, std::uint64_t seed, std::uint32_t* words) {
+    using lanes_of_words = unsigned_vec<std::uint32_t, N>;
+    lanes_of_words a, b = lanes_of_words{} + first.b, c = lanes_of_words{} + first.c, d = lanes_of_words{} + first.d;
+    for (int lane = 0; lane < N; ++lane) a[lane] = first.a + static_cast<std::uint32_t>(lane);
+    auto key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+        const lanes_of_words upper_a = upper_product<N>(a, philox_factor_a), lower_a = a * philox_factor_a;
+        const lanes_of_words upper_c = upper_product<N>(c, philox_factor_c), lower_c = c * philox_factor_c;
+        a = upper_c ^ b ^ key0;
+        b = lower_c;
+        c = upper_a ^ d ^ key1;
+        d = lower_a;
+        key0 += philox_step_0;
+        key1 += philox_step_1;
+    }
+    for (int lane = 0; lane < N; ++lane, words += 4) {
+        words[0] = a[lane];
+        words[1] = b[lane];
+        words[2] = c[lane];
+        words[3] = d[lane];
+    }
+}
+
+/// Signed numbers, as many as a register has floats.
+typedef std::int32_t integer_lanes __attribute__((vector_size(vector_bytes)));
+
+/// Draws of one purpose for one token, a register of neighbouring indices at a time; cheapest in ascending order. The
+/// numbers are those of counter_rng's functions of the same names. Counters: how many are computed at a time, at least
+/// half the lanes of a float.
+template <class A, int Counters = lanes<float>>
+class token_draws {
+    static constexpr int W = lanes<A>;
+    // Four words a counter; double has draws of its own, which are taken one by one.
+    static constexpr bool by_words = std::is_same_v<A, float>;
+    static constexpr index_t most = by_words ? 4 * Counters : 1;
+    static_assert(!by_words || most >= W + 3);
+
+    const counter_rng& draw_;
+    purpose purpose_;
+    index_t token_, begin_ = 0, end_ = 0;
+    alignas(64) std::uint32_t words_[std::size_t{most}];
+
+    /// The words from index i on, without their last Drop bits, as numbers.
+    template <int Drop, bool Odd>
+    GATEFOLD_INLINE vec<float> numbers(index_t i) {
+        if (i < begin_ || i + W > end_) {
+            begin_ = i - i % 4;
+            end_ = begin_ + most;
+            philox_words<Counters>(draw_.counter<float>(purpose_, token_, begin_), draw_.seed, words_);
+        }
+        unsigned_vec<std::uint32_t, W> bits;
+        std::memcpy(&bits, words_ + (i - begin_), sizeof bits);
+        bits = bits >> Drop;
+        if constexpr (Odd) bits = bits * 2u + 1u;
+        // Below 2^24: the conversion from signed numbers is as good, and an instruction everywhere.
+        integer_lanes whole;
+        std::memcpy(&whole, &bits, sizeof whole);
+        return {__builtin_convertvector(whole, typename vec<float>::raw_type)};
+    }
+    template <class Draw>
+    GATEFOLD_INLINE static vec<A> one_by_one(Draw draw) {
+        vec<A> result;
+        for (int lane = 0; lane < W; ++lane) result.raw[lane] = draw(lane);
+        return result;
+    }
+
 public:
-#if defined(__x86_64__)
-    GATEFOLD_INLINE flush_subnormals() : saved_(__builtin_ia32_stmxcsr()) {
-        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_ | both);
+    GATEFOLD_INLINE token_draws(const counter_rng& draw, purpose p, index_t token)
+        : draw_(draw), purpose_(p), token_(token) {}
+
+    GATEFOLD_INLINE vec<A> uniform(index_t i) {
+        if constexpr (by_words)
+            return mul(numbers<9, true>(i), broadcast<A>(0x1p-24f));
+        else
+            return one_by_one([&](int lane) { return draw_.template uniform<A>(purpose_, token_, i + lane); });
     }
-    GATEFOLD_INLINE ~flush_subnormals() {
-        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_);
+    GATEFOLD_INLINE vec<A> uniform_from_zero(index_t i) {
+        if constexpr (by_words)
+            return mul(numbers<8, false>(i), broadcast<A>(0x1p-24f));
+        else
+            return one_by_one(
+                [&](int lane) { return draw_.template uniform_from_zero<A>(purpose_, token_, i + lane); });
     }
-
-private:
-    static constexpr unsigned both = 0x8040;
-    unsigned saved_;
-#elif defined(__aarch64__)
-    GATEFOLD_INLINE flush_subnormals() {
-        asm volatile("mrs %0, fpcr" : "=r"(saved_));
-        asm volatile("msr fpcr, %0" ::"r"(saved_ | std::uint64_t{1} << 24));
+    GATEFOLD_INLINE vec<A> jitter(index_t i, A epsilon) {
+        using N = number<vec<A>>;
+        const vec<A> u = N::fma(uniform(i), broadcast<A>(2), broadcast<A>(-1));
+        return N::fma(u, broadcast<A>(epsilon), broadcast<A>(1));
     }
-    GATEFOLD_INLINE ~flush_subnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
-
-private:
-    std::uint64_t saved_;
-#else
-    GATEFOLD_INLINE flush_subnormals() {}
-    GATEFOLD_INLINE ~flush_subnormals() {}
-
-private:
-#endif
-public:
-    flush_subnormals(const flush_subnormals&) = delete;
-    flush_subnormals& operator=(const flush_subnormals&) = delete;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Rows cut into tiles of nearly equal height: 16 rows are 8 + 8, because a tile of 2 waits for its own sums.
-struct row_tiles {
-    index_t rows, tiles;
-    GATEFOLD_INLINE row_tiles(index_t n, int max_rows) : rows(n), tiles(ceil_div<index_t>(n, max_rows)) {}
-    GATEFOLD_INLINE index_t begin(index_t t) const { return rows * t / tiles; }
-};
-
-/// One 32-bit word in every lane, whatever it means.
-GATEFOLD_INLINE vec<float> broadcast_word(const float* p) {
-    std::uint32_t word;
-    std::memcpy(&word, p, sizeof word);
-    return {reinterpret_cast<vec<float>::raw_type>(broadcast<std::uint32_t>(word).raw)};
-}
-
-/// Sums in A over weights stored as B: c = fma(a, b, c) for one k after the other.
-template <class A, class B = A>
-struct chain {
-    using sum_type = A;
-    using row_type = A;     ///< an element of a packed row
-    using stream_type = B;  ///< an element of a packed stream
-    static constexpr int step = 1, padding = 1, block = 1;
-    static constexpr bool flushes = false, by_tiles = false, widens = false;
-    using tiles_type = row_tiles;
-    // Two registers of outputs and one of the rows stand beside the sums.
-    static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
-
-    GATEFOLD_INLINE static vec<A> weights(const B* p) { return load<A>(p); }
-    GATEFOLD_INLINE static vec<A> row(const A* p) { return broadcast(*p); }
-    GATEFOLD_INLINE static vec<A> multiply_add(vec<A> a, vec<A> b, vec<A> c) { return fma(a, b, c); }
-};
-
-/// The two bf16 of each 32-bit lane as floats: the element of lower address (even k), and the other one.
-GATEFOLD_INLINE vec<float> even_of(vec<float> pairs) {
-    using word = unsigned_vec<std::uint32_t, words>;
-    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) << 16)};
-}
-GATEFOLD_INLINE vec<float> odd_of(vec<float> pairs) {
-    using word = unsigned_vec<std::uint32_t, words>;
-    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) & 0xffff0000u)};
-}
-
-/// order::dot: two k at a time, c = fma(even, fma(odd, c)), subnormals flushed. One instruction where the tier has it.
-struct dot_form {
-    using sum_type = float;
-    using row_type = float;  // the bits of two bf16
-    using stream_type = bf16;
-    static constexpr int step = 2, padding = 32, block = 1;
-    static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
-    static constexpr bool by_tiles = false, widens = !GATEFOLD_AVX512_BF16;
-    using tiles_type = row_tiles;
-    static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
-
-    GATEFOLD_INLINE static vec<float> weights(const bf16* p) { return load<float>(reinterpret_cast<const float*>(p)); }
-    GATEFOLD_INLINE static vec<float> row(const float* p) { return broadcast_word(p); }
-    GATEFOLD_INLINE static vec<float> multiply_add(vec<float> a, vec<float> b, vec<float> c) {
-#if GATEFOLD_AVX512_BF16
-        return {_mm512_dpbf16_ps(c.raw, reinterpret_cast<__m512bh>(b.raw), reinterpret_cast<__m512bh>(a.raw))};
-#else
-        return fma(even_of(a), even_of(b), fma(odd_of(a), odd_of(b), c));
-#endif
+    GATEFOLD_INLINE vec<A> gumbel(index_t i) {
+        using N = number<vec<A>>;
+        return N::negate(gatefold::log(N::negate(gatefold::log(uniform(i)))));
     }
-};
-
-/// order::portable of bf16: per 32 k one chain of the even and one of the odd products from zero, even + odd, then
-/// added to the sum; subnormals flushed. Rows are packed as floats: [pair][2][R].
-struct portable_form {
-    using sum_type = float;
-    using row_type = float;
-    using stream_type = bf16;
-    static constexpr int step = 2, padding = 32, block = 16;
-    static constexpr bool flushes = true, by_tiles = false, widens = true;
-    using tiles_type = row_tiles;
-    static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
-};
-
-/// What a kernel fetches besides what it multiplies.
-struct lookahead {
-    /// Bytes ahead in the streams themselves. Into the first-level cache where they come from the second; streams that
-    /// come from memory are only brought near, or the loads would stop the hardware's prefetch from running ahead.
-    index_t distance = 0;
-    const char* next = nullptr;  ///< what will be multiplied next, into the second-level cache
-    index_t half = 0;            ///< bytes from the first to the second stream of `next`
-    index_t advance = 0;         ///< bytes of each of the two per step
-};
-
-/// The kernel of a form whose sums restart every `block` steps.
-template <class Form, int R, int NV>
-    requires(Form::block > 1)
-GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, index_t stream, float* c, index_t row,
-                                bool fresh, lookahead ahead) {
-    for (index_t k = 0; k < steps; k += Form::block) {
-        vec<float> even[std::size_t{R}][std::size_t{NV}], odd[std::size_t{R}][std::size_t{NV}];
-        GATEFOLD_UNROLL
-        for (int i = 0; i < R; ++i) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) even[i][j] = odd[i][j] = zeros<float>();
-        }
-        for (int p = 0; p < Form::block; ++p) {
-            vec<float> w[std::size_t{NV}];
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) {
-                w[j] = load<float>(reinterpret_cast<const float*>(b + j * stream));
-                if (R > 1) keep_apart(w[j].raw);
-                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
-            }
-            if constexpr (NV == 2) {
-                prefetch<false>(ahead.next);
-                prefetch<false>(ahead.next + ahead.half);
-                ahead.next += ahead.advance;
-            }
-            GATEFOLD_UNROLL
-            for (int i = 0; i < R; ++i) {
-                const vec<float> x = broadcast_word(a + i), y = broadcast_word(a + R + i);
-                GATEFOLD_UNROLL
-                for (int j = 0; j < NV; ++j) {
-                    even[i][j] = fma(x, even_of(w[j]), even[i][j]);
-                    odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
-                }
-            }
-            a += 2 * R;
-            b += 2 * words;
-        }
-        GATEFOLD_UNROLL
-        for (int i = 0; i < R; ++i) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) {
-                float* sum = c + i * row + j * words;
-                const vec<float> old = fresh && k == 0 ? zeros<float>() : load<float>(sum);
-                store(sum, add(old, add(even[i][j], odd[i][j])));
-            }
-        }
-    }
-}
-
-/// Rows up to which a kernel has four streams, not two: few rows have too few chains to hide the latency of a
-/// multiply-add, and memory wants several streams to read from (eight read no faster).
-inline constexpr int few_rows = 4;
-template <class Form>
-constexpr int most_streams(int rows) {
-    // Four registers of weights and one of the rows stand beside the sums, and what the weights are widened to.
-    constexpr int others = Form::widens && Form::block == 1 ? 9 : 5;
-    constexpr int sums = (vector_registers - others) / (Form::block > 1 ? 2 : 1);
-    return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
-}
-
-/// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · streams. `stream` is the number of elements from one stream to the next,
-/// `row` the number from one row of c to the next.
-template <class Form, int R, int NV>
-    requires(Form::block == 1)
-GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a, const typename Form::stream_type* b,
-                                index_t stream, typename Form::sum_type* c, index_t row, bool fresh, lookahead ahead) {
-    using sum = typename Form::sum_type;
-    constexpr int width = lanes<sum>;
-    vec<sum> sums[std::size_t{R}][std::size_t{NV}];
-    if (fresh) {
-        GATEFOLD_UNROLL
-        for (int i = 0; i < R; ++i) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) sums[i][j] = zeros<sum>();
-        }
-    } else {
-        GATEFOLD_UNROLL
-        for (int i = 0; i < R; ++i) {
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) sums[i][j] = load<sum>(c + i * row + j * width);
-        }
-    }
-    for (index_t k = 0; k < steps; ++k) {
-        vec<sum> w[std::size_t{NV}];
-        GATEFOLD_UNROLL
-        for (int j = 0; j < NV; ++j) {
-            w[j] = Form::weights(b + j * stream);
-            if (R > 1 || Form::widens) keep_apart(w[j].raw);  // one load for all rows
-            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * stream) + ahead.distance);
-        }
-        if constexpr (NV == 2) {
-            prefetch<false>(ahead.next);
-            prefetch<false>(ahead.next + ahead.half);
-            ahead.next += ahead.advance;
-        }
-        GATEFOLD_UNROLL
-        for (int i = 0; i < R; ++i) {
-            vec<sum> x = Form::row(a + i);
-            keep_apart(x.raw);  // one load for all streams, not one in each multiply-add
-            GATEFOLD_UNROLL
-            for (int j = 0; j < NV; ++j) sums[i][j] = Form::multiply_add(x, w[j], sums[i][j]);
-        }
-        a += R;
-        b += width * Form::step;
-    }
-    forget(c);  // else g++ keeps an address per row across the loop
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i, c += row) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < NV; ++j) store(c + j * width, sums[i][j]);
-    }
-}
-
-/// The steps that multiply_rows() takes at a time; it has kernels for 1 .. few_rows rows.
-template <class Form>
-inline constexpr int turned_steps =
-    Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
-
-/// c[i, :] = Σ row i · W rows of a matrix as they lie in memory, `steps` a multiple of turned_steps: squares of W steps
-/// are turned in registers and used at once. The same sums as multiply() over the packed stream. As many bytes as are
-/// read are fetched of the W rows from `ahead` on, as four streams, which memory delivers faster than one
-/// (bench layer_forward_hub).
-template <class Form, int R>
-GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
-                                     const typename Form::stream_type* matrix, index_t columns,
-                                     typename Form::sum_type* c, index_t row, const char* ahead) {
-    using sum = typename Form::sum_type;
-    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
-    const index_t apart = together * columns * static_cast<index_t>(sizeof(typename Form::stream_type));
-    const typename Form::stream_type* from[std::size_t{groups}];
-    GATEFOLD_UNROLL
-    for (int g = 0; g < groups; ++g) {
-        from[g] = matrix + g * together * columns;
-        forget(from[g]);  // else g++ keeps an address per row, more than there are registers
-    }
-    vec<sum> sums[std::size_t{R}];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) sums[i] = zeros<sum>();
-    for (index_t k = 0; k < steps; k += turned_steps<Form>) {
-        [[maybe_unused]] vec<sum> even[std::size_t{R}], odd[std::size_t{R}];
-        if constexpr (Form::block > 1) {
-            GATEFOLD_UNROLL
-            for (int i = 0; i < R; ++i) even[i] = odd[i] = zeros<sum>();
-        }
-        for (int square = 0; square < turned_steps<Form>; square += width) {
-            vec<sum> w[std::size_t{width}];
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) {
-                const typename Form::stream_type* p = from[j / together] + j % together * columns;
-                if constexpr (Form::step == 2)
-                    w[j] = load<sum>(reinterpret_cast<const sum*>(p));
-                else
-                    w[j] = load<sum>(p);
-            }
-            GATEFOLD_UNROLL
-            for (int g = 0; g < groups; ++g) from[g] += width * Form::step;
-            transpose(w);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < width; ++j) {
-                // Among the multiply-adds, so that the loads of a square need not queue behind its requests.
-                prefetch<false>(ahead + j / together * apart + j % together * vector_bytes);
-                GATEFOLD_UNROLL
-                for (int i = 0; i < R; ++i) {
-                    if constexpr (Form::block > 1) {
-                        even[i] = fma(broadcast_word(a + i), even_of(w[j]), even[i]);
-                        odd[i] = fma(broadcast_word(a + R + i), odd_of(w[j]), odd[i]);
-                    } else {
-                        sums[i] = Form::multiply_add(Form::row(a + i), w[j], sums[i]);
-                    }
-                }
-                a += (Form::block > 1 ? 2 : 1) * R;
-            }
-            ahead += together * vector_bytes;
-        }
-        if constexpr (Form::block > 1) {
-            GATEFOLD_UNROLL
-            for (int i = 0; i < R; ++i) sums[i] = add(sums[i], add(even[i], odd[i]));
-        }
-    }
-    GATEFOLD_UNROLL
-    for (int i = 0; i < R; ++i) store(c + i * row, sums[i]);
-}
-
-template <class Form>
-using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
-                        typename Form::sum_type*, index_t, bool, lookahead);
-
-/// The tallest tile that has a kernel with NV streams.
-template <class Form, int NV>
-constexpr int most_rows() {
-    int rows = Form::max_rows;
-    while (rows > 0 && most_streams<Form>(rows) < NV) --rows;
-    return rows;
-}
-
-/// The kernel for `rows` rows (1 .. most_rows) and NV streams.
-template <class Form, int NV, int Max = most_rows<Form, NV>()>
-GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
-    return [&]<int... At>(std::integer_sequence<int, At...>) {
-        static constexpr kernel<Form> table[] = {&multiply<Form, At + 1, NV>...};
-        return table[rows - 1];
-    }
-    (std::make_integer_sequence<int, Max>{});
-}
-
-template <class Form>
-using rows_kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
-                             typename Form::sum_type*, index_t, const char*);
-
-/// The kernel of multiply_rows() for 1 .. few_rows rows.
-template <class Form>
-GATEFOLD_INLINE rows_kernel<Form> rows_kernel_for(int rows) {
-    return [&]<int... At>(std::integer_sequence<int, At...>) {
-        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, At + 1>...};
-        return table[rows - 1];
-    }
-    (std::make_integer_sequence<int, few_rows>{});
-}
-
-/// The kernel for a number of panels (1, or 2 where most_streams() allows it) and rows.
-template <class Form>
-GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
-    if constexpr (most_rows<Form, 4>() > 0)
-        if (panels == 2) return kernel_for<Form, 4>(rows);
-    return kernel_for<Form, 2>(rows);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Rows [offsets[e], offsets[e + 1]) belong to expert e; without offsets all `rows` belong to the one expert.
-struct grouping {
-    int experts = 1;
-    const std::int32_t* offsets = nullptr;
-    index_t rows = 0;
-
-    GATEFOLD_INLINE index_t begin(int e) const { return offsets ? offsets[e] : 0; }
-    GATEFOLD_INLINE index_t end(int e) const { return offsets ? offsets[e + 1] : rows; }
-    GATEFOLD_INLINE index_t count(int e) const { return end(e) - begin(e); }
-};
-
-/// Where results go: row i (of expert e, for product_tn) at data + e · step + i · stride.
-template <class T>
-struct matrix {
-    T* data;
-    index_t stride, step = 0;
-};
-
-/// How a product is cut: what a thread works on stays in its second-level cache.
-struct product_blocks {
-    static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
-    /// Panels packed together, so that what is read of a row of weights is a few lines long.
-    static constexpr int together = 4;
-    static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
-                                                           std::size_t{panel} * together * depth + 64);
-};
-
-/// Scratch of the products, for any extents and types.
-constexpr std::size_t product_scratch_bytes(int threads) {
-    return static_cast<std::size_t>(threads) * product_blocks::bytes;
-}
-
-/// Shares [0, total) of a cost among `parts`; the share of a part begins here.
-GATEFOLD_INLINE index_t share(index_t total, int part, int parts) {
-    return total / parts * part + total % parts * part / parts;
-}
-
-/// What a group of a product amounts to.
-struct product_extent {
-    index_t rows, columns, depth;
-};
-
-/// One product of a call.
-template <class Sum, class Out>
-struct product_call {
-    const grouping& groups;
-    bool over_rows;  ///< sums run over the rows of a group, `rows` is the height of its output; else over `depth`
-    index_t rows, columns, depth;
-    matrix<Out> out;
-    bool accumulate;
-
-    /// Rows [r, r + height) of group e's left operand, k in [k0, k0 + depth), as [depth][height].
-    void (*pack_rows)(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0,
-                      index_t depth, Sum* to);
-    const void* left;
-    /// Columns from n on of group e's right operand, k in [k0, k0 + depth), as the streams [depth][W] of panels; zeros
-    /// from `columns` on.
-    void (*pack_panels)(const void* operand, int e, index_t begin, index_t n, int panels, index_t columns, index_t k0,
-                        index_t depth, Sum* to);
-    const void* right;
-    /// Where the right operand is stored with columns side by side and comes from memory: bytes from one expert, k and
-    /// column to the next. Null elsewhere.
-    const char* weights = nullptr;
-    index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
-    /// Output (row, column) stands where (column, row) would: for one group whose operands have changed places, and
-    /// without `accumulate`.
-    bool turned = false;
-
-    product_extent extent(int e) const {
-        const index_t count = groups.count(e);
-        if (!over_rows) return {count, columns, depth};
-        return {accumulate && count == 0 ? 0 : rows, columns, count};
-    }
-    Out* target(int e) const { return out.data + (over_rows ? e * out.step : groups.begin(e) * out.stride); }
-    /// Whether results are only written, and more than caches keep: matrices of the size of weights.
-    bool is_large() const {
-        return over_rows && !accumulate &&
-               groups.experts * rows * columns > static_cast<index_t>(kept_in_caches / sizeof(Out));
-    }
-};
-
-/// A rectangle of one group's output.
-struct product_block {
-    int e;
-    index_t r0, rows, c0, columns;
-};
-
-/// A whole tile of outputs, written past the caches: c = Σ rows · streams, as multiply() sums.
-template <class Sum>
-GATEFOLD_NOINLINE void multiply_around(index_t steps, const Sum* a, const Sum* b, index_t stream, Sum* c, index_t row) {
-    constexpr int width = lanes<Sum>, height = chain<Sum>::max_rows;
-    vec<Sum> sums[std::size_t{height}][2];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < height; ++i) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) sums[i][j] = zeros<Sum>();
-    }
-    for (index_t k = 0; k < steps; ++k) {
-        vec<Sum> w[2];
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) {
-            w[j] = load<Sum>(b + j * stream);
-            keep_apart(w[j].raw);
-        }
-        GATEFOLD_UNROLL
-        for (int i = 0; i < height; ++i) {
-            vec<Sum> x = broadcast(a[i]);
-            keep_apart(x.raw);
-            GATEFOLD_UNROLL
-            for (int j = 0; j < 2; ++j) sums[i][j] = fma(x, w[j], sums[i][j]);
-        }
-        a += height;
-        b += width;
-    }
-    forget(c);
-    GATEFOLD_UNROLL
-    for (int i = 0; i < height; ++i, c += row) {
-        GATEFOLD_UNROLL
-        for (int j = 0; j < 2; ++j) store_around(c + j * width, sums[i][j]);
-    }
-}
-
-/// Writes zeros to a block without a sum.
-template <class Sum, class Out>
-GATEFOLD_NOINLINE void clear_block(Out* to, index_t stride, const product_block& b, bool around) {
-    for (index_t r = 0; r < b.rows; ++r, to += stride)
-        for (index_t j = 0; j < b.columns; j += lanes<Sum>)
-            if (around && j + lanes<Sum> <= b.columns)
-                store_around(to + j, zeros<Sum>());
-            else
-                store_first(to + j, zeros<Sum>(), b.columns - j);
-}
-
-/// The outputs of one block; `memory` holds product_blocks::bytes.
-template <class Sum, class Out>
-GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_block& block, bool large,
-                                 std::byte* memory) {
-    using form = chain<Sum>;
-    using blocks = product_blocks;
-    constexpr int width = lanes<Sum>, panel = 2 * width, tallest = form::max_rows;
-    static_assert(panel <= blocks::panel);
-    constexpr bool in_place = std::is_same_v<Out, Sum>;
-    const int e = block.e;
-    const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
-    const product_extent x = p.extent(e);
-    const index_t row_step = p.turned ? 1 : stride, column_step = p.turned ? stride : 1;
-    Out* const out = p.target(e) + block.r0 * row_step + block.c0 * column_step;
-    const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
-    if (x.depth == 0) {
-        const product_block turned{e, block.c0, columns, block.r0, block.rows};
-        if (!p.accumulate) clear_block<Sum>(out, stride, p.turned ? turned : block, around);
-        return;
-    }
-
-    Sum* a = reinterpret_cast<Sum*>(memory);
-    Sum* c = a + index_t{blocks::rows} * blocks::depth;
-    Sum* b = c + index_t{blocks::rows} * blocks::columns;
-    // Sums of whole panels are kept in the output itself where it has their type.
-    const index_t padded = round_up<index_t>(columns, panel);
-    const index_t whole = in_place && !p.turned ? columns / panel * panel : 0;
-    if (p.accumulate)
-        for (index_t r = 0; r < block.rows; ++r)
-            for (index_t j = whole; j < padded; j += width)
-                store(c + r * padded + j, load_first<Sum>(out + r * stride + j, columns - j));
-    // Outputs over few rows are mostly written: there a tile is better whole than as high as the others.
-    const row_tiles even(block.rows, tallest);
-    const auto tile_begin = [&](index_t t) {
-        return !p.over_rows ? even.begin(t) : t < even.tiles ? t * tallest : block.rows;
-    };
-    const auto height_of = [&](index_t t) { return static_cast<int>(tile_begin(t + 1) - tile_begin(t)); };
-    const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
-
-    for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
-        const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
-        const bool fresh = k0 == 0 && !p.accumulate;
-        for (index_t t = 0; t < even.tiles; ++t)
-            p.pack_rows(p.left, begin, block.r0 + tile_begin(t), height_of(t), x.rows, k0, depth,
-                        a + tile_begin(t) * depth);
-        for (index_t j = 0; j < padded; j += panel) {
-            const index_t q = j / panel % blocks::together;
-            if (q == 0) {
-                const index_t left = (padded - j) / panel;
-                p.pack_panels(p.right, e, begin, block.c0 + j,
-                              left < blocks::together ? static_cast<int>(left) : blocks::together, x.columns, k0, depth,
-                              b);
-            }
-            // The panels that are packed next are fetched while the first tile is multiplied.
-            lookahead ahead = nothing;
-            if (p.weights) {
-                const bool wraps = j + blocks::together * panel >= padded;
-                const index_t n = j + blocks::together * panel - (wraps ? padded : 0), k = k0 + (wraps ? depth : 0);
-                if (k < x.depth)
-                    ahead = {0, p.weights + e * p.expert_bytes + k * p.row_bytes + (block.c0 + n) * p.column_bytes,
-                             width * p.column_bytes, p.row_bytes};
-            }
-            for (index_t t = 0; t < even.tiles; ++t, ahead = nothing) {
-                const index_t r = tile_begin(t);
-                const int height = height_of(t);
-                const Sum *rows = a + r * depth, *streams = b + q * panel * depth;
-                if constexpr (in_place) {
-                    if (j < whole) {
-                        Sum* tile = out + r * stride + j;
-                        if (p.over_rows && !around) {
-                            const Sum* next = t + 1 < even.tiles ? tile + height * stride : out + j + panel;
-                            for (int i = 0; i < height; ++i, next += stride) {
-                                prefetch<false>(next);
-                                prefetch<false>(next + width);
-                            }
-                        }
-                        if (around && height == tallest)
-                            multiply_around(depth, rows, streams, width * depth, tile, stride);
-                        else
-                            kernel_for<form, 2>(height)(depth, rows, streams, width * depth, tile, stride, fresh,
-                                                        ahead);
-                        continue;
-                    }
-                }
-                kernel_for<form, 2>(height)(depth, rows, streams, width * depth, c + r * padded + j, padded, fresh,
-                                            ahead);
-            }
-        }
-    }
-    if (p.turned) {
-        for (index_t j = 0; j < columns; ++j)
-            for (index_t r = 0; r < block.rows; ++r) out[j * stride + r] = from_accumulate<Out>(c[r * padded + j]);
-        return;
-    }
-    for (index_t r = 0; r < block.rows; ++r)
-        for (index_t j = whole; j < columns; j += width)
-            store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
-}
-
-/// Runs a product: threads share its blocks by what they cost.
-template <class Context, class Sum, class Out>
-void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
-    using blocks = product_blocks;
-    const int groups = p.groups.experts;
-    const bool large = p.is_large();
-
-    // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
-    constexpr index_t least = 65536;
-    index_t work = 0;
-    for (int e = 0; e < groups; ++e) {
-        const product_extent x = p.extent(e);
-        work += x.rows * x.columns * (x.depth + 8);
-    }
-    int parts = work / least < ctx.threads() ? static_cast<int>(1 + work / least) : ctx.threads();
-
-    index_t block_columns = blocks::columns;
-    struct block_grid {
-        index_t row_blocks, column_blocks;
-        index_t tasks() const { return row_blocks * column_blocks; }
-    };
-    const auto grid = [&](const product_extent& x) {
-        return block_grid{ceil_div<index_t>(x.rows, blocks::rows), ceil_div<index_t>(x.columns, block_columns)};
-    };
-    const auto tasks = [&] {
-        index_t n = 0;
-        for (int e = 0; e < groups; ++e) n += grid(p.extent(e)).tasks();
-        return n;
-    };
-    // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had none;
-    // that changes who computes an output, not its bits. No thread is woken for nothing.
-    while (parts > 1 && tasks() < 4 * parts && block_columns > (tasks() < parts ? 1 : 2) * blocks::panel)
-        block_columns /= 2;
-    if (const index_t there = tasks(); there < parts) parts = there > 1 ? static_cast<int>(there) : 1;
-    // A task costs its arithmetic and, per output, about what eight rows would for packing.
-    const auto cost = [&](const product_extent& x) {
-        const block_grid g = grid(x);
-        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
-    };
-    index_t total = 0;
-    for (int e = 0; e < groups; ++e) total += grid(p.extent(e)).tasks() * cost(p.extent(e));
-
-    ctx.parallel(parts, [&](int part) {
-        std::byte* memory = scratch + static_cast<std::size_t>(part) * blocks::bytes;
-        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
-        index_t before = 0;
-        for (int e = 0; e < groups; ++e) {
-            const product_extent x = p.extent(e);
-            const block_grid g = grid(x);
-            const index_t each = cost(x), first = before;
-            before += each * g.tasks();
-            if (g.tasks() == 0 || before <= low || first >= high) continue;
-            for (index_t task = 0; task < g.tasks(); ++task) {
-                const index_t begins = first + task * each;
-                if (begins < low || begins >= high) continue;
-                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * block_columns;
-                const auto row = [&](index_t i) {
-                    if (!p.over_rows) return x.rows * i / g.row_blocks;
-                    return i < g.row_blocks ? i * blocks::rows : x.rows;
-                };
-                const index_t left = x.columns - c0;
-                run_block(p, {e, row(m), row(m + 1) - row(m), c0, left < block_columns ? left : block_columns}, large,
-                          memory);
-            }
-        }
-        if (large) finish_stores_around();
-    });
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// The matrices of all experts: row i of expert e at data + e · step + i · stride.
-template <class T>
-struct weights_of {
-    const T* data;
-    index_t stride, step = 0;
-};
-
-template <class A, class B>
-using sum_of = std::conditional_t<std::is_same_v<A, double> || std::is_same_v<B, double>, double, float>;
-
-/// Brings rows [r, r + height) of `a`, columns [k0, k0 + depth), into the order [depth][height].
-template <class Sum, class T>
-GATEFOLD_INLINE void pack_across(const rows_of<T>& a, index_t r, int height, index_t k0, index_t depth, Sum* to) {
-    row_reader<Sum, T> readers[chain<Sum>::max_rows];
-    Sum factors[chain<Sum>::max_rows];
-    for (int i = 0; i < height; ++i) {
-        if (a.factor) factors[i] = static_cast<Sum>(a.factor_of(r + i));
-        readers[i] = {a.row(r + i) + k0, depth, a.factor ? factors + i : nullptr};
-    }
-    interleave(to, height, readers, height, depth);
-}
-
-/// Brings columns [m, m + height) of rows [r0, r0 + depth) of `a` into the order [depth][height]; of the columns from
-/// `columns` on nothing is read and zeros are written.
-template <class Sum, class T>
-GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, index_t m, int height, index_t columns,
-                                Sum* to) {
-    constexpr int width = lanes<Sum>;
-    const index_t left = columns - m;
-    for (index_t k = 0; k < depth; ++k, to += height) {
-        const T* from = a.row(r0 + k) + m;
-        const bool scaled = a.factor != nullptr;
-        const vec<Sum> factor = broadcast<Sum>(scaled ? static_cast<Sum>(a.factor_of(r0 + k)) : Sum{1});
-        for (int i = 0; i < height; i += width) {
-            vec<Sum> x = load_first<Sum>(from + i, left - i);
-            if (scaled) x = mul(x, factor);
-            store_first(to + i, x, height - i);
-        }
-    }
-}
-
-/// Columns from n on of rows [r0, r0 + depth) as the streams [depth][W] of `panels` panels; of the columns from
-/// `columns` on nothing is read and zeros are written.
-template <class Sum, class T>
-GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_t depth, index_t n, int panels,
-                                         index_t columns, Sum* to) {
-    constexpr int width = lanes<Sum>;
-    const index_t left = columns - n, streams = 2 * panels;
-    const index_t whole = b.factor ? 0 : left >= streams * width ? streams : left / width;
-    for (index_t k = 0; k < depth; ++k) {
-        const T* from = b.row(r0 + k) + n;
-        for (index_t j = 0; j < whole; ++j) {
-            if (!b.pairs) prefetch<true>(from + 4 * b.stride + j * width);
-            store(to + (j * depth + k) * width, load<Sum>(from + j * width));
-        }
-    }
-    for (index_t j = whole; j < streams; ++j)
-        pack_along(b, r0, depth, n + j * width, width, columns, to + j * depth * width);
-}
-
-/// product_call's functions for each kind of operand.
-template <class Sum, class T>
-void pack_rows_across(const void* operand, index_t begin, index_t r, int height, index_t, index_t k0, index_t depth,
-                      Sum* to) {
-    pack_across(*static_cast<const rows_of<T>*>(operand), begin + r, height, k0, depth, to);
-}
-template <class Sum, class T>
-void pack_rows_along(const void* operand, index_t begin, index_t r, int height, index_t rows, index_t k0, index_t depth,
-                     Sum* to) {
-    pack_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, r, height, rows, to);
-}
-template <class Sum, class T>
-void pack_weights_across(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
-                         index_t depth, Sum* to) {
-    const auto& w = *static_cast<const weights_of<T>*>(operand);
-    for (int half = 0; half < 2 * panels; ++half, n += lanes<Sum>, to += lanes<Sum> * depth) {
-        const index_t left = columns - n < lanes<Sum> ? columns - n : lanes<Sum>;
-        row_reader<Sum, T> readers[lanes<Sum>];
-        for (index_t i = 0; i < left; ++i) readers[i] = {w.data + e * w.step + (n + i) * w.stride + k0, depth, nullptr};
-        interleave(to, lanes<Sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
-    }
-}
-template <class Sum, class T>
-void pack_weights_along(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
-                        index_t depth, Sum* to) {
-    const auto& w = *static_cast<const weights_of<T>*>(operand);
-    pack_panels_along(rows_of<T>{w.data + e * w.step, w.stride}, k0, depth, n, panels, columns, to);
-}
-template <class Sum, class T>
-void pack_panels_of_rows(const void* operand, int, index_t begin, index_t n, int panels, index_t columns, index_t k0,
-                         index_t depth, Sum* to) {
-    pack_panels_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, n, panels, columns, to);
-}
-
-template <class Context, class A, class B, class Out>
-void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
-                matrix<Out> out, bool accumulate = false) {
-    using sum = sum_of<A, B>;
-    run_product(ctx, scratch,
-                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
-                                       &pack_weights_across<sum, B>, &w});
-}
-
-/// product_nt for one group of rows in order, where n may be small: rows of `a` and of `w` change places if that leaves
-/// fewer lanes idle. The same bits, since a product of two numbers does not know their order.
-template <class Context, class A, class B, class Out>
-void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, rows_of<A> a, weights_of<B> w, int n, int k,
-                       matrix<Out> out) {
-    using sum = sum_of<A, B>;
-    constexpr index_t panel = 2 * lanes<sum>;
-    const grouping all{1, nullptr, rows};
-    if (n * round_up(rows, panel) >= rows * round_up<index_t>(n, panel))
-        return product_nt(ctx, scratch, all, a, w, n, k, out);
-    const grouping choices{1, nullptr, n};
-    const rows_of<B> left{w.data, w.stride};
-    const weights_of<A> right{a.data, a.stride};
-    run_product(ctx, scratch,
-                product_call<sum, Out>{choices, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &left,
-                                       &pack_weights_across<sum, A>, &right, nullptr, 0, 0, 0, true});
-}
-
-template <class Context, class A, class B, class Out>
-void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
-                matrix<Out> out, bool accumulate = false) {
-    using sum = sum_of<A, B>;
-    constexpr index_t size = sizeof(B);
-    run_product(ctx, scratch,
-                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
-                                       &pack_weights_along<sum, B>, &w, reinterpret_cast<const char*>(w.data),
-                                       w.step * size, w.stride * size, size});
-}
-
-template <class Context, class A, class B, class Out>
-void product_tn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, rows_of<B> b, int m, int n,
-                matrix<Out> out, bool accumulate = false) {
-    using sum = sum_of<A, B>;
-    run_product(ctx, scratch,
-                product_call<sum, Out>{groups, true, m, n, 0, out, accumulate, &pack_rows_along<sum, A>, &a,
-                                       &pack_panels_of_rows<sum, B>, &b});
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Σ a[i] · b[i] with 16 partial sums, lane i % 16 taking element i, added as ((0+8)+(4+12))+… in halves.
-template <class A, class T, class U>
-A dot(const T* a, const U* b, index_t n) {
-    constexpr int width = lanes<A>, registers = 16 / width;
-    vec<A> sums[std::size_t{registers}];
-    for (int j = 0; j < registers; ++j) sums[j] = zeros<A>();
-    index_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < registers; ++j)
-            sums[j] = fma(load<A>(a + i + j * width), load<A>(b + i + j * width), sums[j]);
-    for (int j = 0; j < registers && i + j * width < n; ++j) {
-        const index_t at = i + j * width;
-        sums[j] = fma(load_first<A>(a + at, n - at), load_first<A>(b + at, n - at), sums[j]);
-    }
-    A lane[16];
-    for (int j = 0; j < registers; ++j) store(lane + j * width, sums[j]);
-    for (int half = 8; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-    return lane[0];
-}
-
-/// to[i] = fma(factor, from[i], to[i]).
-template <class A, class T>
-GATEFOLD_INLINE void add_scaled(A* to, A factor, const T* from, index_t n) {
-    const vec<A> f = broadcast<A>(factor);
-    for (index_t i = 0; i < n; i += lanes<A>)
-        store_first(to + i, fma(f, load_first<A>(from + i, n - i), load_first<A>(to + i, n - i)), n - i);
-}
-
-/// The part of [0, total) that belongs to `part` of `parts`.
-struct range {
-    index_t begin, end;
-};
-GATEFOLD_INLINE range part_of(index_t total, int part, int parts) {
-    return {share(total, part, parts), share(total, part + 1, parts)};
-}
-
-/// out_e[j] = Σ over the rows of group e of row[j], upwards; groups without rows get zeros (nothing when accumulating).
-/// Threads share the columns.
-template <class A, class T>
-void column_sums(context<cpu>& ctx, const grouping& groups, const rows_of<T>& rows, index_t columns, A* out,
-                 bool accumulate) {
-    const index_t blocks = ceil_div<index_t>(columns, lanes<A>);
-    const int parts = static_cast<int>(blocks < ctx.threads() ? blocks : ctx.threads());
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(blocks, part, parts);
-        for (int e = 0; e < groups.experts; ++e)
-            for (index_t block = mine.begin; block < mine.end; ++block) {
-                const index_t j = block * lanes<A>, left = columns - j;
-                A* to = out + e * columns + j;
-                vec<A> sum = accumulate ? load_first<A>(to, left) : zeros<A>();
-                for (index_t r = groups.begin(e); r < groups.end(e); ++r) {
-                    const vec<A> factor = broadcast<A>(rows.factor ? static_cast<A>(rows.factor_of(r)) : A{1});
-                    sum = fma(factor, load_first<A>(rows.row(r) + j, left), sum);
-                }
-                store_first(to, sum, left);
-            }
-    });
-}
-
-/// The slots of one token that reached an expert, in ascending expert order.
-template <int Slots>
-struct ordered_slots {
-    int count = 0;
-    int slot[std::size_t{Slots}];
-
-    /// From the token's experts, or its places in a plan: rows are numbered expert by expert. Equal ones stay in the
-    /// order of slots.
-    explicit ordered_slots(const std::int32_t* keys) {
-        for (int s = 0; s < Slots; ++s) {
-            if (keys[s] < 0) continue;
-            int at = count++;
-            if constexpr (Slots > 1)
-                for (; at > 0 && keys[slot[at - 1]] > keys[s]; --at) slot[at] = slot[at - 1];
-            slot[at] = s;
-        }
+    /// i must be a multiple of the lanes.
+    GATEFOLD_INLINE vec<A> normal(index_t i) {
+        constexpr int each = draws_per_counter<A>;
+        A n[std::size_t{W}];
+        for (int lane = 0; lane < W; lane += each) draw_.normals(purpose_, token_, i + lane, n + lane);
+        return load<A>(n);
     }
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/moe/router_noise.hpp ----
-// Noise on what a router reads, in training: one element, by the counter generator. Both wings draw it here.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// v, element h of `hidden` of a token, with noise of the given kind and size. `Rounds`: to T after every step, as
-/// experts that see the noise too read it.
-template <input_noise Kind, bool Rounds, class T, class A>
-GATEFOLD_HD GATEFOLD_INLINE A disturbed_by(A v, A size, const counter_rng& draw, index_t token, int h, int hidden) {
-    if constexpr (Kind == input_noise::dropout) {
-        return draw.template uniform_from_zero<A>(purpose::dropout, token, h) < size ? A(0) : v / (A(1) - size);
-    } else {
-        v = mul(v, draw.template jitter<A>(token, h, size));
-        if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
-        if constexpr (Kind == input_noise::shared_jitter_twice) {
-            v = mul(v, draw.template jitter<A>(token, hidden + h, size));
-            if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
-        }
-        return v;
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-// ---- gatefold/moe/router_token.hpp ----
-// One token through the router: logits to chosen experts, chosen experts to weights, and back.
-//
-//     z[N] ── choose_token ──> ids[S] ── chosen_scores ──> v[S] ── weigh_token ──> weights[S]
-//                                        weights' gradient[S] ── token_backward ──> dz[N]
-//
-// Plain loops over one row; a wing may spread them over lanes, the arithmetic is that of router_math.hpp.
-
 // ---- gatefold/moe/call.hpp ----
 // What belongs to one call: the tokens and what is known of them, and the numbers that may change from call to call.
 
@@ -4563,1498 +3536,6 @@ struct routing_view {
 };
 
 }  // namespace gatefold::inline v0
-// ---- gatefold/moe/router_math.hpp ----
-// The arithmetic of a router for one token: keys, scores, sums, normalisation. Both wings use these functions, so that
-// equal logits give equal ids and equal weights everywhere.
-//
-// Every sum has the order of one warp: lane l takes the terms l, l + 32, ... upwards from +0, then lanes are added in
-// halves, 16, 8, 4, 2, 1. A NaN logit counts as -inf; equal infinities share, so that no weight becomes a NaN.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// An integer as wide as the key, ordered as selection orders keys; 0 stands for what cannot be chosen.
-template <class A>
-using order_word = std::conditional_t<std::is_same_v<A, double>, std::uint64_t, std::uint32_t>;
-
-template <class A>
-inline constexpr A minus_infinity = -real_format<A>::infinity;
-
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE bool is_nan(A x) {
-    return !(x == x);
-}
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE bool is_infinite(A x) {
-    return x == real_format<A>::infinity || x == -real_format<A>::infinity;
-}
-
-/// Descending keys are descending words: NaN is -inf, -0 is +0, nothing maps to 0.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE order_word<A> order_key(A key) {
-    using word = order_word<A>;
-    constexpr word sign = ~(~word{0} >> 1);
-    const word bits = bits_as<word>(is_nan(key) ? -real_format<A>::infinity : key + A(0));
-    return (bits & sign) != 0 ? static_cast<word>(~bits) : static_cast<word>(bits | sign);
-}
-
-/// The least length that is divided by, and the floor of the cosine's temperature.
-inline constexpr double least_length = 1e-12, least_temperature = 0.01;
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A length_floor(A length) {
-    return length > static_cast<A>(least_length) ? length : static_cast<A>(least_length);
-}
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A temperature_floor(A t) {
-    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
-}
-
-/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A noise_deviation(A pre) {
-    return gatefold::softplus(pre) + static_cast<A>(0.01);
-}
-
-/// term(0) + ... + term(n - 1) in the order of a warp.
-GATEFOLD_ANY_CALLABLE
-template <class A, class Term>
-GATEFOLD_HD GATEFOLD_INLINE A lane_sum(int n, Term term) {
-    A lane[32];
-    for (int l = 0; l < 32; ++l) lane[l] = A(0);
-    for (int first = 0; first < n; first += 32)
-        for (int i = first; i < n && i < first + 32; ++i) lane[i - first] += term(i);
-    // Absent lanes add +0, so small sums skip the halves that are empty.
-    for (int half = n > 16 ? 16 : n > 8 ? 8 : n > 4 ? 4 : n > 2 ? 2 : 1; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
-    return lane[0];
-}
-
-/// The largest of n logits; -inf where there is none above.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A largest(const A* z, int n) {
-    A m = -real_format<A>::infinity;
-    for (int i = 0; i < n; ++i) m = z[i] > m ? z[i] : m;
-    return m;
-}
-
-/// e^(z - m) for m the largest logit.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A softmax_term(A z, A m) {
-    return is_nan(z) ? A(0) : z == m ? A(1) : gatefold::exp(z - m);
-}
-
-/// A score that depends on one logit alone.
-template <score From, class A>
-GATEFOLD_HD GATEFOLD_INLINE A score_of(A z) {
-    static_assert(From != score::softmax && From != score::softmax_selected);
-    if (is_nan(z)) return A(0);
-    if constexpr (From == score::sigmoid) return gatefold::sigmoid(z);
-    if constexpr (From == score::sqrt_softplus) return gatefold::sqrt(gatefold::softplus(z));
-    if constexpr (From == score::relu) return z > A(0) ? z : A(0);
-    return z;
-}
-
-/// d score / d logit. Zero at NaN and infinite logits, where the score is flat or has no derivative.
-template <score From, class A>
-GATEFOLD_HD GATEFOLD_INLINE A score_slope(A z) {
-    if (is_nan(z) || is_infinite(z)) return A(0);
-    if constexpr (From == score::sigmoid) {
-        const A s = gatefold::sigmoid(z);
-        return mul(s, A(1) - s);
-    } else if constexpr (From == score::sqrt_softplus) {
-        const A q = gatefold::sqrt(gatefold::softplus(z));
-        return q > A(0) ? gatefold::sigmoid(z) / (q + q) : A(0);
-    } else if constexpr (From == score::relu) {
-        return z > A(0) ? A(1) : A(0);
-    } else {
-        return A(1);
-    }
-}
-
-/// x^p and its inverse, for x not negative.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A power_of(A x, A p) {
-    if (p == A(1)) return x;
-    if (p == A(2)) return mul(x, x);
-    return x > A(0) ? gatefold::exp(mul(p, gatefold::log(x))) : A(0);
-}
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A root_of(A x, A p) {
-    if (p == A(1)) return x;
-    if (p == A(2)) return gatefold::sqrt(x);
-    return x > A(0) ? gatefold::exp(gatefold::log(x) / p) : A(0);
-}
-
-/// What a weight adds to the sum that weights are divided by: itself, or |v|^p for a norm.
-template <renormalise How, class A>
-GATEFOLD_HD GATEFOLD_INLINE A sum_term(A v, A power) {
-    return How == renormalise::norm ? power_of(v < A(0) ? -v : v, power) : v;
-}
-/// The derivative of the divisor by one weight, where it is not 0 or 1: sign(v) (|v| / norm)^(p - 1).
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A norm_slope(A v, A divisor, A power) {
-    if (divisor == A(0) || v == A(0)) return power == A(1) ? A(1) : A(0);
-    const A size = power == A(1) ? A(1) : power_of((v < A(0) ? -v : v) / divisor, power - A(1));
-    return v < A(0) ? -size : size;
-}
-
-/// The divisor of the weights whose sum is `total`.
-template <renormalise How, class A>
-GATEFOLD_HD GATEFOLD_INLINE A divisor_of(A total, A epsilon) {
-    if constexpr (How == renormalise::sum || How == renormalise::norm) return total;
-    if constexpr (How == renormalise::sum_plus) return total + epsilon;
-    if constexpr (How == renormalise::max_of) return total > epsilon ? total : epsilon;
-    return A(1);
-}
-/// Its derivative by the sum.
-template <renormalise How, class A>
-GATEFOLD_HD GATEFOLD_INLINE bool divisor_moves(A total, A epsilon) {
-    return How == renormalise::max_of ? !(total < epsilon) : How != renormalise::none;
-}
-
-/// v / d; nothing to divide by leaves nothing.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE A share_of(A v, A d) {
-    return d == A(0) ? A(0) : v / d;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail {
-
-/// What a layer's router configuration means for its code.
-template <layer_type L>
-struct router_traits {
-    static constexpr router_config r = L::c.router;
-    static constexpr int N = L::choices, S = L::slots;
-    /// Softmax of which only ratios among the chosen are asked: no sum over all experts is needed.
-    static constexpr bool ratios_only = r.from == score::softmax && r.renorm == renormalise::sum &&
-                                        r.scores_in == precision::accumulate && r.second == second_expert::always &&
-                                        !L::c.capacity.renormalise_kept;
-    static constexpr bool over_chosen = r.from == score::softmax_selected || ratios_only;
-    static constexpr bool whole_softmax = r.from == score::softmax && !ratios_only;
-    static constexpr bool softmax_keys = r.from == score::softmax && !selects_by_logit(L::c);
-    static constexpr bool unbounded_score =
-        r.from == score::sqrt_softplus || r.from == score::identity || r.from == score::relu;
-    /// Whether ids depend on all tokens of the batch.
-    static constexpr bool by_batch =
-        r.select == selection::sinkhorn || r.select == selection::balanced || r.select == selection::expert_choice;
-    /// Whether a token's second expert may be turned away after its weight is known.
-    static constexpr bool judges_second = r.second == second_expert::threshold || r.second == second_expert::random ||
-                                          r.second == second_expert::random_score;
-    /// Choices from here on return nothing, whatever their weight: it is zero.
-    static constexpr int first_zero = L::experts + L::c.free.constant + L::c.free.copy;
-};
-
-}  // namespace gatefold::inline v0::detail
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// A weight times its scales: the constant one where it acts on weights, and the expert's own; null: none.
-template <layer_type L, class Scales>
-GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, double scale, const Scales* expert_scale,
-                                              std::int32_t e) {
-    using A = typename L::accumulate_type;
-    if constexpr (L::c.router.scaled == scale_at::weights) w = mul(w, static_cast<A>(scale));
-    if constexpr (L::c.router.expert_scale)
-        if (expert_scale) w = mul(w, to_accumulate(expert_scale[e]));
-    return w;
-}
-
-/// The indices of the k largest words, largest first, equal ones by index; a word of 0 is never taken. Unused ids are
-/// -1.
-GATEFOLD_ANY_CALLABLE
-template <class Word, class WordOf>
-GATEFOLD_HD GATEFOLD_INLINE int best_of(int n, int k, WordOf word_of, Word* best, std::int32_t* ids) {
-    int count = 0;
-    for (int i = 0; i < n; ++i) {
-        const Word word = word_of(i);
-        if (word == 0 || (count == k && word <= best[k - 1])) continue;
-        int at = count < k ? count++ : k - 1;
-        for (; at > 0 && best[at - 1] < word; --at) {
-            best[at] = best[at - 1];
-            ids[at] = ids[at - 1];
-        }
-        best[at] = word;
-        ids[at] = i;
-    }
-    for (int s = count; s < k; ++s) ids[s] = -1;
-    return count;
-}
-
-/// Whether no logit of the row is above -inf: then the lowest experts share.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE bool is_undecided(const A* z, int n) {
-    return !(largest(z, n) > -real_format<A>::infinity);
-}
-
-/// The selection key of expert i with the logit z; m and total are those of a softmax, where keys are one.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE A key_of_logit(A z, A m, A total, const A* selection_bias, int i) {
-    using traits = router_traits<L>;
-    constexpr router_config r = L::c.router;
-    A key = z;
-    if constexpr (traits::softmax_keys)
-        key = softmax_term(z, m) / total;
-    else if constexpr (!selects_by_logit(L::c))
-        key = score_of<r.from>(z);
-    if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
-        key = to_accumulate(from_accumulate<typename L::value_type>(key));
-    if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
-    return is_nan(z) ? -real_format<A>::infinity : key;
-}
-
-/// The score of a chosen expert with the logit z, before scores are divided by their sum; m and total are those of the
-/// softmax, where there is one.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE A score_of_logit(A z, A m, A total) {
-    using traits = router_traits<L>;
-    A score = 0;
-    if constexpr (traits::ratios_only)
-        score = softmax_term(z, m);
-    else if constexpr (traits::over_chosen || traits::whole_softmax)
-        score = share_of(softmax_term(z, m), total);
-    else
-        score = score_of<L::c.router.from>(z);
-    if constexpr (L::c.router.scores_in == precision::storage)
-        score = to_accumulate(from_accumulate<typename L::value_type>(score));
-    return score;
-}
-
-/// Whether the second expert of a token stays: w its weight, v its score.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE bool second_stays(A w, A v, A threshold, bool training, const counter_rng& draw,
-                                              index_t token) {
-    constexpr second_expert second = L::c.router.second;
-    // Weights that are divided after the choice are judged by the score.
-    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
-    if constexpr (second == second_expert::threshold) return judged > threshold;
-    if (!training) return true;
-    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
-}
-
-/// The selection keys of one token.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void token_keys(const A* z, const A* selection_bias, A* keys) {
-    A m = 0, total = 1;
-    if constexpr (router_traits<L>::softmax_keys) {
-        m = largest(z, L::choices);
-        total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
-    }
-    for (int i = 0; i < L::choices; ++i) keys[i] = key_of_logit<L>(z[i], m, total, selection_bias, i);
-}
-
-/// Marks the experts outside the kept groups: their word becomes that of key 0, or 0.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void choose_in_groups(const A* keys, order_word<A>* best, std::int32_t* ids) {
-    constexpr router_config r = L::c.router;
-    constexpr int n = L::choices / r.groups;
-    A group_key_of[std::size_t{r.groups}];
-    for (int q = 0; q < r.groups; ++q) {
-        if constexpr (r.group_by == group_key::share_sum) {
-            order_word<A> words[std::size_t{group_terms(L::c)}];
-            std::int32_t members[std::size_t{group_terms(L::c)}];
-            const int count = best_of(
-                n, group_terms(L::c), [&](int i) { return order_key(keys[q * n + i]); }, words, members);
-            group_key_of[q] = 0;
-            for (int j = 0; j < count; ++j) {
-                const A key = keys[q * n + members[j]];
-                group_key_of[q] += is_nan(key) ? -real_format<A>::infinity : key;
-            }
-            continue;
-        }
-        A first = -real_format<A>::infinity, second = first;
-        for (int i = q * n; i < (q + 1) * n; ++i) {
-            const A low = keys[i] > first ? first : keys[i];
-            first = keys[i] > first ? keys[i] : first;
-            second = low > second ? low : second;
-        }
-        group_key_of[q] = r.group_by == group_key::top2_sum ? first + second : first;
-    }
-    order_word<A> group_best[std::size_t{r.kept_groups}];
-    std::int32_t kept[std::size_t{r.kept_groups}] = {};
-    best_of(
-        r.groups, r.kept_groups, [&](int q) { return order_key(group_key_of[q]); }, group_best, kept);
-    bool is_kept[std::size_t{r.groups}] = {};
-    for (int j = 0; j < r.kept_groups; ++j) is_kept[kept[j]] = true;
-    best_of(
-        L::choices, L::top_k,
-        [&](int i) {
-            if (is_kept[i / n]) return order_key(keys[i]);
-            return r.masked == group_mask::zero ? order_key(A(0)) : order_word<A>(0);
-        },
-        best, ids);
-}
-
-/// The unbiased scores of the chosen, before they are divided by their sum; zero in empty slots and for experts that
-/// return nothing. Where only ratios are asked these are exponentials.
-template <layer_type L, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void chosen_scores(const A* z, const std::int32_t* ids, A* v) {
-    using traits = router_traits<L>;
-    constexpr router_config r = L::c.router;
-    constexpr int S = L::slots;
-    A m = -real_format<A>::infinity, total = 1;
-    if constexpr (traits::over_chosen) {
-        for (int s = 0; s < S; ++s)
-            if (ids[s] >= 0 && z[ids[s]] > m) m = z[ids[s]];
-        if constexpr (!traits::ratios_only)
-            total = lane_sum<A>(S, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m); });
-    } else if constexpr (traits::whole_softmax) {
-        m = largest(z, L::choices);
-        total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
-    }
-    for (int s = 0; s < S; ++s) {
-        const std::int32_t e = ids[s];
-        const bool returns = e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero);
-        v[s] = returns ? score_of_logit<L>(z[e], m, total) : A(0);
-    }
-    // Infinite scores share equally once they are divided by their sum.
-    if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
-        bool infinite = false;
-        for (int s = 0; s < S; ++s) infinite = infinite || v[s] == real_format<A>::infinity;
-        for (int s = 0; infinite && s < S; ++s) v[s] = v[s] == real_format<A>::infinity ? A(1) : A(0);
-    }
-}
-
-/// The weights of the chosen. Slots with `counts(s)` false get weight zero and stay out of the sum.
-GATEFOLD_ANY_CALLABLE
-template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, double scale, float epsilon,
-                                             const Scales* expert_scale, Counts counts, A* weights) {
-    constexpr renormalise how = L::c.router.renorm;
-    A divisor = 1;
-    constexpr A power = static_cast<A>(L::c.router.power);
-    if constexpr (how != renormalise::none)
-        divisor =
-            divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? sum_term<how>(v[s], power) : A(0); }),
-                            static_cast<A>(epsilon));
-    if constexpr (how == renormalise::norm) divisor = root_of(divisor, power);
-    for (int s = 0; s < L::slots; ++s) {
-        A w = 0;
-        if (ids[s] >= 0 && counts(s))
-            w = scale_weight<L>(how == renormalise::none ? v[s] : share_of(v[s], divisor), scale, expert_scale, ids[s]);
-        weights[s] = w;
-    }
-}
-
-/// The weights of a token without a logit above -inf: equal, and constant for the gradient.
-template <layer_type L, class Scales, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, double scale, const Scales* expert_scale,
-                                                 A* weights) {
-    constexpr int first_zero = router_traits<L>::first_zero;
-    int count = 0;
-    for (int s = 0; s < L::slots; ++s) count += ids[s] >= 0 ? 1 : 0;
-    for (int s = 0; s < L::slots; ++s)
-        weights[s] = ids[s] < 0 || (L::choices > first_zero && ids[s] >= first_zero)
-                         ? A(0)
-                         : scale_weight<L>(A(1) / static_cast<A>(count), scale, expert_scale, ids[s]);
-}
-
-/// Adds to dz the gradient of the logits for the gradient dw of the weights; `counts` as in weigh_token, `v` from
-/// chosen_scores.
-GATEFOLD_ANY_CALLABLE
-template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
-GATEFOLD_HD GATEFOLD_INLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw,
-                                                double scale, float epsilon, const Scales* expert_scale, Counts counts,
-                                                A* dz) {
-    using traits = router_traits<L>;
-    constexpr router_config r = L::c.router;
-    constexpr int S = L::slots;
-    A d[std::size_t{S}];  // by the scores of the chosen
-    for (int s = 0; s < S; ++s)
-        d[s] = ids[s] >= 0 && counts(s) ? scale_weight<L>(dw[s], scale, expert_scale, ids[s]) : A(0);
-    A divisor = 1;
-    if constexpr (r.renorm != renormalise::none) {
-        constexpr A power = static_cast<A>(r.power);
-        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? sum_term<r.renorm>(v[s], power) : A(0); });
-        divisor = divisor_of<r.renorm>(total, static_cast<A>(epsilon));
-        if constexpr (r.renorm == renormalise::norm) divisor = root_of(total, power);
-        const A along = lane_sum<A>(S, [&](int s) { return mul(d[s], share_of(v[s], divisor)); });
-        const bool moves = divisor_moves<r.renorm>(total, static_cast<A>(epsilon));
-        for (int s = 0; s < S; ++s) {
-            A through = moves ? d[s] - along : d[s];
-            if constexpr (r.renorm == renormalise::norm) through = d[s] - mul(along, norm_slope(v[s], divisor, power));
-            d[s] = ids[s] >= 0 && counts(s) ? share_of(through, divisor) : A(0);
-        }
-    }
-    const auto returns_nothing = [&](std::int32_t e) {
-        return L::choices > traits::first_zero && e >= traits::first_zero;
-    };
-    if constexpr (traits::ratios_only) {
-        // v is an exponential: its derivative is itself.
-        for (int s = 0; s < S; ++s)
-            if (ids[s] >= 0 && !returns_nothing(ids[s])) dz[ids[s]] += mul(v[s], d[s]);
-    } else if constexpr (traits::over_chosen || traits::whole_softmax) {
-        // What an expert that returns nothing takes of the softmax is a weight nobody uses.
-        const A along = lane_sum<A>(S, [&](int s) { return mul(v[s], d[s]); });
-        if constexpr (traits::over_chosen) {
-            A m = -real_format<A>::infinity;
-            for (int s = 0; s < S; ++s)
-                if (ids[s] >= 0 && z[ids[s]] > m) m = z[ids[s]];
-            const A total = lane_sum<A>(S, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m); });
-            for (int s = 0; s < S; ++s) {
-                if (ids[s] < 0) continue;
-                const A p = share_of(softmax_term(z[ids[s]], m), total);
-                dz[ids[s]] += mul(p, returns_nothing(ids[s]) ? -along : d[s] - along);
-            }
-        } else {
-            const A m = largest(z, L::choices);
-            const A total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
-            for (int i = 0; i < L::choices; ++i) dz[i] -= mul(softmax_term(z[i], m) / total, along);
-            for (int s = 0; s < S; ++s)
-                if (ids[s] >= 0 && !returns_nothing(ids[s]))
-                    dz[ids[s]] += mul(softmax_term(z[ids[s]], m) / total, d[s]);
-        }
-    } else {
-        for (int s = 0; s < S; ++s)
-            if (ids[s] >= 0 && !returns_nothing(ids[s])) dz[ids[s]] += mul(d[s], score_slope<r.from>(z[ids[s]]));
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Parts for work on whole tokens: few tokens are not worth a second thread.
-inline int token_parts(const context<cpu>& ctx, index_t tokens) {
-    const index_t most = ceil_div<index_t>(tokens, 16);
-    return most < ctx.threads() ? static_cast<int>(most < 1 ? 1 : most) : ctx.threads();
-}
-
-/// Calls body(t) for every token.
-template <class Body>
-void for_each_token(context<cpu>& ctx, index_t tokens, Body body) {
-    const int parts = token_parts(ctx, tokens);
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
-        for (index_t t = mine.begin; t < mine.end; ++t) body(t);
-    });
-}
-
-/// The draws of a call.
-template <layer_type L>
-counter_rng draws_of(const options<L>& o) {
-    return {o.seed, o.step, static_cast<int>(o.layer)};
-}
-
-/// What a layer's logits need between the input and the last step.
-template <layer_type L>
-struct logits_traits {
-    static constexpr router_config r = L::c.router;
-    static constexpr int H = L::hidden, N = L::choices, P = r.projection_width;
-    static constexpr bool jitter = has_jitter(L::c);
-    static constexpr bool moves_input = r.logits != projection::none && (r.input != router_input::tokens || jitter);
-    static constexpr bool two_layer = r.logits == projection::two_layer, cosine = r.logits == projection::cosine,
-                          deep = two_layer || cosine;
-    static constexpr bool noisy = r.transform == logit_transform::noisy_top_k,
-                          normalised = r.transform == logit_transform::normalised;
-    static constexpr bool in_chunks = moves_input || deep || noisy || normalised;
-
-    static constexpr index_t chunk(index_t tokens) { return in_chunks && tokens > 256 ? 256 : tokens; }
-};
-
-/// Workspace of logits: arrays for one chunk of tokens.
-template <layer_type L>
-struct logits_memory {
-    using A = typename L::accumulate_type;
-    using traits = logits_traits<L>;
-    std::byte* products;
-    A* input;       ///< [chunk, H] what is projected
-    A* features;    ///< [chunk, P] what the second layer, or the cosine, reads
-    A* norms;       ///< [chunk] lengths of the features before they were brought to length 1
-    A* directions;  ///< [N, P] rows of the head, brought to length 1
-    A* head_norms;  ///< [N]
-    A* deviations;  ///< [chunk, N] x W_n
-
-    constexpr logits_memory(carver& memory, index_t tokens, int threads)
-        : products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
-          input(memory.take<A>(traits::moves_input ? traits::chunk(tokens) * traits::H : 0)),
-          features(memory.take<A>(traits::deep ? traits::chunk(tokens) * traits::P : 0)),
-          norms(memory.take<A>(traits::cosine ? traits::chunk(tokens) : 0)),
-          directions(memory.take<A>(traits::cosine ? index_t{traits::N} * traits::P : 0)),
-          head_norms(memory.take<A>(traits::cosine ? traits::N : 0)),
-          deviations(memory.take<A>(traits::noisy ? traits::chunk(tokens) * traits::N : 0)) {}
-};
-
-/// ||x||, not below the least length.
-template <class A, class T>
-A length_of(const T* x, index_t n) {
-    return length_floor(gatefold::sqrt(dot<A>(x, x, n)));
-}
-
-/// Root of the mean square of one row, as the Gemma norm takes it.
-template <class A, class T>
-A root_mean_square(const T* x, index_t n) {
-    return gatefold::sqrt(dot<A>(x, x, n) / static_cast<A>(n) + static_cast<A>(1e-6));
-}
-
-template <class W, class A = typename W::layer_type::accumulate_type>
-A temperature_of(const W& w) {
-    return temperature_floor<A>(w.router_temperature.data()[0]);
-}
-
-/// What the router reads, from token `first` on.
-template <layer_type L>
-rows_of<typename L::value_type> router_rows(const batch<L>& in, index_t first) {
-    const auto& x = in.router_x.data() ? in.router_x : in.x;
-    return {x.data() + first * x.row_stride(), x.row_stride()};
-}
-
-/// Whether noise disturbs the input in this call.
-template <layer_type L>
-GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
-    return has_jitter(L::c) && o.training && o.noise > 0;
-}
-
-/// v times the noise of one element of the input; unchanged at inference. What experts see too is rounded as they see
-/// it.
-template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
-GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
-    if (!is_disturbed<L>(o)) return v;
-    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token,
-                                                                              h, L::hidden);
-}
-
-/// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
-template <layer_type L>
-void disturb_rows(context<cpu>& ctx, const batch<L>& in, const options<L>& o, typename L::value_type* to) {
-    const counter_rng draw = draws_of(o);
-    for_each_token(ctx, in.x.extent(0), [&](index_t t) {
-        for (int h = 0; h < L::hidden; ++h)
-            to[t * L::hidden + h] = from_accumulate<typename L::value_type>(
-                disturbed<L>(to_accumulate(in.x.row(t)[h]), o, draw, in.first_token + t, h));
-    });
-}
-
-/// Fills memory.input for a chunk of tokens.
-template <class W, layer_type L = typename W::layer_type>
-void move_input(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, index_t first, index_t count,
-                const logits_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    using traits = logits_traits<L>;
-    constexpr int H = L::hidden;
-    const rows_of<typename L::value_type> x = router_rows(in, first);
-    const counter_rng draw = draws_of(o);
-    for_each_token(ctx, count, [&](index_t t) {
-        A* u = memory.input + t * H;
-        for (int h = 0; h < H; ++h) {
-            u[h] = to_accumulate(x.row(t)[h]);
-            if constexpr (traits::jitter) u[h] = disturbed<L>(u[h], o, draw, in.first_token + first + t, h);
-        }
-        if constexpr (traits::r.input == router_input::unit_length) {
-            const A length = length_of<A>(u, H);
-            for (int h = 0; h < H; ++h) u[h] = u[h] / length;
-        } else if constexpr (traits::r.input == router_input::rms_norm) {
-            const A root = gatefold::sqrt(static_cast<A>(H)), rms = root_mean_square<A>(u, H);
-            for (int h = 0; h < H; ++h)
-                u[h] = gatefold::mul(u[h] / rms, to_accumulate(w.router_scale.data()[h])) / root;
-        }
-    });
-}
-
-/// The rows that are projected: those of the batch, or memory.input after move_input.
-template <class W, layer_type L = typename W::layer_type>
-auto projected_rows(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, index_t first,
-                    index_t count, const logits_memory<L>& memory) {
-    if constexpr (logits_traits<L>::moves_input) {
-        move_input(ctx, w, in, o, first, count, memory);
-        return rows_of<typename L::accumulate_type>{memory.input, L::hidden};
-    } else {
-        return router_rows(in, first);
-    }
-}
-
-/// Brings the rows of the head to length 1; once per call.
-template <class W, layer_type L = typename W::layer_type>
-void prepare_directions(const W& w, const logits_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr int P = L::c.router.projection_width;
-    for (int e = 0; e < L::choices; ++e) {
-        const auto* head = w.router_head.data() + index_t{e} * P;
-        memory.head_norms[e] = length_of<A>(head, P);
-        for (int p = 0; p < P; ++p)
-            memory.directions[index_t{e} * P + p] = to_accumulate(head[p]) / memory.head_norms[e];
-    }
-}
-
-/// What the second layer, or the cosine, reads: tanh of the first layer, or its direction.
-template <class W, class Rows, layer_type L = typename W::layer_type>
-void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t count, const logits_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr int H = L::hidden, P = logits_traits<L>::P;
-    product_nt(ctx, memory.products, {1, nullptr, count}, u,
-               weights_of<typename L::router_type>{w.router_projection.data(), H}, P, H, matrix<A>{memory.features, P});
-    for_each_token(ctx, count, [&](index_t t) {
-        A* f = memory.features + t * P;
-        if constexpr (logits_traits<L>::cosine) memory.norms[t] = length_of<A>(f, P);
-        for (int p = 0; p < P; ++p) {
-            if constexpr (logits_traits<L>::cosine)
-                f[p] = f[p] / memory.norms[t];
-            else
-                f[p] = gatefold::tanh(f[p]);
-        }
-    });
-}
-
-/// What follows the projection of one token: temperature, bias, rounding where the configuration says so.
-template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
-    using T = typename L::value_type;
-    using traits = logits_traits<L>;
-    for (int e = 0; e < L::choices; ++e) {
-        if constexpr (traits::r.logits == projection::none) z[e] = 0;
-        if constexpr (traits::cosine) z[e] = z[e] / temperature_of(w);
-        if constexpr (traits::r.bias) z[e] += to_accumulate(w.router_bias.data()[e]);
-        if constexpr (traits::r.logits_in == precision::storage) z[e] = to_accumulate(from_accumulate<T>(z[e]));
-    }
-}
-
-/// Raw logits of a chunk: projection and bias, rounded where the configuration says so.
-template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* logits, index_t stride,
-             const logits_memory<L>& memory) {
-    using R = typename L::router_type;
-    using traits = logits_traits<L>;
-    constexpr int H = L::hidden, N = L::choices, P = traits::P;
-    const matrix<A> to{logits, stride};
-    if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
-    if constexpr (traits::r.logits == projection::linear)
-        product_nt_narrow(ctx, memory.products, count, u, weights_of<R>{w.router.data(), H}, N, H, to);
-    if constexpr (traits::two_layer)
-        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
-                          weights_of<R>{w.router_head.data(), P}, N, P, to);
-    if constexpr (traits::cosine)
-        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
-                          weights_of<A>{memory.directions, P}, N, P, to);
-    if constexpr (traits::r.logits == projection::none || traits::cosine || traits::r.bias ||
-                  traits::r.logits_in == precision::storage)
-        for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
-}
-
-/// Mean and standard deviation of one row of logits.
-template <class A>
-struct row_moments {
-    A mean, deviation;
-    row_moments(const A* z, int n) {
-        mean = lane_sum<A>(n, [&](int i) { return z[i]; }) / static_cast<A>(n);
-        const A square = lane_sum<A>(n, [&](int i) { return gatefold::mul(z[i] - mean, z[i] - mean); });
-        deviation = gatefold::sqrt(square / static_cast<A>(n));
-    }
-};
-
-/// The last step: normalisation, and noise in training.
-template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
-                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory,
-                      A* deviations) {
-    using traits = logits_traits<L>;
-    constexpr logit_transform transform = L::c.router.transform;
-    constexpr int N = L::choices;
-    if constexpr (transform == logit_transform::none) return;
-    if constexpr (transform == logit_transform::residual) {
-        if (!in.previous_logits.data()) return;
-        product_nt(ctx, memory.products, {1, nullptr, count},
-                   rows_of<A>{in.previous_logits.row(first), in.previous_logits.row_stride()},
-                   weights_of<typename L::router_type>{w.router_residual.data(), N}, N, N, matrix<A>{logits, stride},
-                   true);
-        return;
-    }
-    if (transform != logit_transform::normalised && !o.training) return;
-    if constexpr (traits::noisy)
-        product_nt(ctx, memory.products, {1, nullptr, count}, u,
-                   weights_of<typename L::router_type>{w.router_noise.data(), L::hidden}, N, L::hidden,
-                   matrix<A>{memory.deviations, N});
-    const counter_rng draw = draws_of(o);
-    const A size = static_cast<A>(o.noise);
-    for_each_token(ctx, count, [&](index_t t) {
-        A* z = logits + t * stride;
-        const index_t token = in.first_token + first + t;
-        if constexpr (traits::normalised) {
-            const row_moments<A> m(z, N);
-            for (int e = 0; e < N; ++e) z[e] = gatefold::mul(share_of(z[e] - m.mean, m.deviation), size);
-        }
-        for (int e = 0; e < N; ++e) {
-            if constexpr (traits::noisy) {
-                const A deviation = noise_deviation(memory.deviations[t * N + e]);
-                if (deviations) deviations[(first + t) * N + e] = deviation;
-                z[e] = gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), deviation, z[e]);
-            }
-            if constexpr (transform == logit_transform::gaussian)
-                z[e] =
-                    gatefold::fma(draw.template normal<A>(purpose::gaussian, token, e), size / static_cast<A>(N), z[e]);
-            if constexpr (transform == logit_transform::gumbel)
-                z[e] = gatefold::fma(draw.template gumbel<A>(purpose::gumbel, token, e), size, z[e]);
-        }
-    });
-}
-
-/// Writes the logits as scores and selection see them, and where asked the deviations of learned noise [T, N].
-template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
-void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
-                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory, A* deviations) {
-    using traits = logits_traits<L>;
-    const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
-    if constexpr (traits::cosine) prepare_directions(w, memory);
-    for (index_t first = 0; first < tokens; first += chunk) {
-        const index_t count = first + chunk < tokens ? chunk : tokens - first;
-        const auto u = projected_rows(ctx, w, in, o, first, count, memory);
-        project(ctx, w, u, count, logits.row(first), logits.row_stride(), memory);
-        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory, deviations);
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/moe/capacity.hpp ----
-// How many rows an expert takes, and the stage that applies it.
-//
-//     routing ── apply_capacity ──> kept[T*S]; weights of dropped pairs are zero ── make_plan leaves them out
-
-// ---- gatefold/moe/check.hpp ----
-// The checks that every public call of the layer makes before it writes anything.
-
-// ---- gatefold/moe/plan.hpp ----
-// The plan: which rows each expert works on, and where a token's results lie. One value, built once per call, shared by
-// forward, backward, statistics and exchange between processes.
-//
-//     ids[T,S] ──> offsets[N+1]   rows of expert e are [offsets[e], offsets[e+1])
-//                  rows[n]        pair (token * S + slot) of each row, in ascending order inside an expert: stable
-//                  place[T*S]     the inverse: row of each pair, -1 where the pair goes to no expert
-
-namespace gatefold::inline v0 {
-
-/// A borrowed plan over T tokens with S slots each and N experts to choose from.
-template <backend B = cpu>
-struct plan_view {
-    basic_view<B, std::int32_t, dyn> offsets;  ///< [N + 1]
-    basic_view<B, std::int32_t, dyn> rows;     ///< [T * S], of which the first offsets[N] are filled
-    basic_view<B, std::int32_t, dyn> place;    ///< [T * S]
-    index_t tokens = 0;
-    int slots = 0;
-};
-
-/// Memory for the plan of a layer over at most `most_tokens` tokens.
-template <layer_type L, backend B = cpu>
-class plan {
-public:
-    plan() = default;
-    GATEFOLD_INLINE plan(context<B>& ctx, index_t most_tokens)
-        : offsets_(make_tensor<std::int32_t, L::choices + 1>(ctx)),
-          rows_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
-          place_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
-          most_tokens_(most_tokens) {}
-
-    GATEFOLD_INLINE index_t most_tokens() const { return most_tokens_; }
-
-    /// The plan's memory for a call over `tokens` tokens.
-    GATEFOLD_INLINE plan_view<B> view(index_t tokens) {
-        require(tokens >= 0 && tokens <= most_tokens_, "plan", "tokens", most_tokens_, tokens);
-        const index_t pairs = tokens * L::slots;
-        return {offsets_.view(), {rows_.data(), {pairs}}, {place_.data(), {pairs}}, tokens, L::slots};
-    }
-
-private:
-    basic_tensor<B, std::int32_t, L::choices + 1> offsets_;
-    basic_tensor<B, std::int32_t, dyn> rows_, place_;
-    index_t most_tokens_ = 0;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// A view as its checks see it, whatever its type.
-struct view_facts {
-    const void* data;
-    std::size_t alignment;
-    index_t row_stride;
-    int rank;
-    const index_t* extents;
-    const int* fixed;  ///< extents of the type; dyn where a run chooses
-};
-
-/// What check_view asks, compiled once for all types of views.
-inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argument, const view_facts& v,
-                                          index_t rows) {
-    const int last = v.rank - 1;
-    if (!(v.extents[0] == rows)) [[unlikely]]
-        reject(function, argument, std::to_string(rows) + " rows", v.extents[0]);
-    bool empty = rows == 0;
-    for (int d = 1; d <= last; ++d) {
-        if (!(v.fixed[d] == dyn || v.extents[d] == v.fixed[d])) [[unlikely]]
-            reject(function, argument, "extent " + std::to_string(v.fixed[d]) + " in dimension " + std::to_string(d),
-                   v.extents[d]);
-        empty = empty || v.extents[d] == 0;
-    }
-    if (empty) return;
-    require(v.data != nullptr, function, argument, "memory", "null");
-    const std::size_t past = reinterpret_cast<std::uintptr_t>(v.data) % v.alignment;
-    if (!(past == 0)) [[unlikely]]
-        reject(function, argument, "memory at a multiple of " + std::to_string(v.alignment) + " bytes",
-               "an address that is " + std::to_string(past) + " past one");
-    if (last > 0 && !(v.row_stride >= v.extents[last])) [[unlikely]]
-        reject(function, argument, "rows at least " + std::to_string(v.extents[last]) + " elements apart",
-               v.row_stride);
-}
-
-/// Memory for `rows` rows, aligned for its elements; an empty view needs none.
-template <backend B, class T, int... E>
-void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
-    constexpr int rank = static_cast<int>(sizeof...(E));
-    const int fixed[] = {E...};
-    index_t extents[std::size_t{rank}];
-    for (int d = 0; d < rank; ++d) extents[d] = v.extent(d);
-    check_facts(function, argument,
-                {v.data(), __is_same(B, cuda) ? 16 : alignof(T), rank > 1 ? v.row_stride() : 0, rank, extents, fixed},
-                rows);
-}
-
-/// A span of addresses, for the overlap test.
-struct address_range {
-    std::uintptr_t begin = 0, end = 0;
-};
-template <backend B, class T, int... E>
-address_range addresses_of(const basic_view<B, T, E...>& v) {
-    if (v.size() == 0) return {};
-    const auto begin = reinterpret_cast<std::uintptr_t>(v.data());
-    const index_t last = (v.rows() - 1) * (v.rank == 1 ? 0 : v.row_stride()) + v.extent(v.rank - 1);
-    return {begin, begin + static_cast<std::uintptr_t>(last) * sizeof(T)};
-}
-
-/// Two views must not share memory.
-template <class V, class U>
-void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
-    const address_range a = addresses_of(v), b = addresses_of(u);
-    if (!(a.end <= b.begin || b.end <= a.begin)) [[unlikely]]
-        reject(function, argument, std::string("memory apart from ") + other, "overlapping memory");
-}
-
-/// Every parameter that the layer has must be there.
-template <class W>
-void check_weights(const char* function, const W& w) {
-    const auto check = [&](const char* name, const auto& slot) {
-        require(slot.data() != nullptr, function, name, "memory for the parameter", "null");
-        require(
-            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>) ==
-                0,
-            function, name, "memory aligned for its elements", "a misaligned address");
-    };
-    for_each_parameter(check, w);
-    for_each_buffer(check, w);
-}
-
-/// What computes experts needs a packed layer's matrices too; routing does without.
-template <class W>
-void check_matrices(const char* function, const W& w) {
-    // CUDA asks where they lie, which an empty tensor does not answer either.
-    if constexpr (requires {
-                      requires __is_same(typename W::backend, cpu);
-                      w.matrices.data();
-                  })
-        require(w.matrices.data() != nullptr, function, "matrices", "packed matrices", "null");
-}
-
-/// Sequence starts: ascending from 0, none past the last token.
-template <backend B, class T>
-void check_starts(const char* function, const basic_view<B, T, dyn>& starts, index_t tokens) {
-    const index_t n = starts.extent(0);
-    check_view(function, "sequence_starts", starts, n);
-    require(n > 0 || tokens == 0, function, "sequence_starts", "at least one start", n);
-    // Braces, here and wherever a loop follows `if constexpr`: without them nvcc drops the next statement as well.
-    if constexpr (__is_same(B, cpu)) {
-        for (index_t i = 0; i < n; ++i) {
-            const index_t start = starts[i], least = i == 0 ? 0 : starts[i - 1];
-            require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
-                    "ascending starts from 0, none past the last token", start);
-        }
-    }
-}
-
-template <layer_type L, backend B>
-void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
-    const index_t tokens = in.x.extent(0);
-    if (!(tokens >= 0 && tokens <= most_tokens(L::c))) [[unlikely]]
-        reject(function, "x", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
-    check_view(function, "x", in.x, tokens);
-    if (!(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens())) [[unlikely]]
-        reject(function, "x", "at most the " + std::to_string(ctx.reserved_tokens()) + " rows reserved", tokens);
-    if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
-    if (!routes) return;
-    if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
-    if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
-    // These are read element by element and may begin anywhere, as slices do.
-    if (in.chosen.data() && in.chosen.extent(0) != tokens) [[unlikely]]
-        reject(function, "chosen", std::to_string(tokens) + " rows", in.chosen.extent(0));
-    if (in.previous_logits.data() && in.previous_logits.extent(0) != tokens) [[unlikely]]
-        reject(function, "previous_logits", std::to_string(tokens) + " rows", in.previous_logits.extent(0));
-    if constexpr (L::c.router.select == selection::given)
-        require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
-    if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
-        require(in.sequence_starts.data() != nullptr || tokens == 0, function, "sequence_starts",
-                "the first token of each sequence", "none");
-    if constexpr (__is_same(B, cpu)) {
-        if (in.chosen.data()) {
-            check_view(function, "chosen", in.chosen, tokens);
-            for (index_t t = 0; t < tokens; ++t)
-                for (int s = 0; s < L::slots; ++s)
-                    if (!(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices)) [[unlikely]]
-                        reject(function, "chosen", "ids from -1 to " + std::to_string(L::choices - 1), in.chosen(t, s));
-        }
-        if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
-    }
-}
-
-/// Dropout of experts: a probability where the configuration has it, nothing else.
-template <layer_type L>
-void check_dropout(const char* function, const options<L>& o) {
-    require(o.dropout >= 0 && (L::c.dropout > 0 ? o.dropout < 1 : o.dropout == 0), function, "options.dropout",
-            L::c.dropout > 0 ? "a probability below 1" : "zero, since the configuration has no .dropout", o.dropout);
-}
-
-/// Whether calls with weights W may be so short that their checks count; a wing says so of its own.
-template <class W>
-inline constexpr bool has_short_calls = false;
-
-/// Whether this is a call for one token that check_forward lets pass if there is nothing but x and y: a few
-/// nanoseconds. What fails here may still be right. A context that has room for any token has room for one.
-template <layer_weights W, layer_type L = typename W::layer_type>
-GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const output_of<W>& y, const options<L>& o) {
-    using T = typename L::value_type;
-    constexpr std::uintptr_t bytes = std::uintptr_t{L::hidden} * sizeof(T);
-    const auto x = reinterpret_cast<std::uintptr_t>(in.data()), to = reinterpret_cast<std::uintptr_t>(y.data());
-    // Added up, because a branch per condition costs more than the conditions.
-    int wrong = L::c.router.select == selection::given || L::c.capacity.shared_by == capacity_group::sequence;
-    const auto look_at = [&](const auto& v) {
-        wrong |= v.data() == nullptr;
-        wrong |= v.extent(0) != 1;
-        wrong |= v.extent(1) != L::hidden;
-        wrong |= v.row_stride() < L::hidden;
-    };
-    look_at(in);
-    look_at(y);
-    wrong |= x < to + bytes && to < x + bytes;
-    wrong |= o.dropout != L::c.dropout;
-    std::uintptr_t misplaced = (x | to) % alignof(T);
-    const auto look = [&](const char*, const auto& slot) {
-        wrong |= slot.data() == nullptr;
-        misplaced |=
-            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>);
-    };
-    for_each_parameter(look, w);
-    for_each_buffer(look, w);
-    if constexpr (requires { w.matrices.data(); }) wrong |= w.matrices.data() == nullptr;
-    return wrong == 0 && misplaced == 0;
-}
-
-template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
-void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y,
-                   const options<L>& o) {
-    check_dropout("forward", o);
-    check_batch("forward", ctx, in, !L::is_dense);
-    check_view("forward", "y", y, in.x.extent(0));
-    check_disjoint("forward", "y", y, "x", in.x);
-    if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
-    check_weights("forward", w);
-    check_matrices("forward", w);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-// ---- gatefold/moe/router.hpp ----
-// Routing as a stage of its own: tokens to chosen experts and their weights.
-
-// ---- gatefold/moe/seam.hpp ----
-// The seam between what the layer does and where it is done: every backend's wing specialises this template once.
-//
-//     moe/forward.hpp, moe/backward.hpp, ... ──> detail::impl<cpu>  (cpu/wing.hpp)
-//                                           └──> detail::impl<cuda> (cuda/wing.cuh, under nvcc)
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// The stages of a layer on backend B:
-///     forward(ctx, w, in, y, tape or nullptr, options)       forward_bytes<L>(tokens, threads)
-///     backward(ctx, w, in, tape, dy, dx, gradients, options) training_bytes<L>(tokens, threads)
-///     make_plan<L>(ctx, ids, kept or nullptr, plan)
-///     experts(ctx, w, in, plan, routing, z, options)         combine(ctx, w, in, plan, routing, z, y, options)
-template <backend B>
-struct impl;
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// The router on backend B:
-///     route(ctx, w, in, options, out)     routes the tokens with workspace of the context
-///     apply_capacity(ctx, in, options, routing, kept)
-template <backend B>
-struct routing_impl;
-
-/// Numbers of the call that the configuration has no use for.
-template <layer_type L>
-void check_options(const char* function, const options<L>& o) {
-    constexpr router_config r = L::c.router;
-    constexpr bool uses_noise = has_jitter(L::c) || r.select == selection::sampled ||
-                                r.select == selection::sparse_mixer || r.transform == logit_transform::gaussian ||
-                                r.transform == logit_transform::gumbel || r.transform == logit_transform::normalised;
-    constexpr bool uses_threshold = r.threshold > 0;
-    require(o.noise >= 0 && (uses_noise || o.noise == 0), function, "options.noise",
-            uses_noise ? "zero or more" : "zero, since the configuration has no .router.noise", o.noise);
-    require(uses_threshold ? o.threshold > 0 : o.threshold == 0, function, "options.threshold",
-            uses_threshold ? "a number above zero" : "zero, since the configuration has no .router.threshold",
-            o.threshold);
-    if constexpr (r.noise_on == input_noise::dropout)
-        require(o.noise < 1, function, "options.noise", "a probability below 1", o.noise);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// Routes the tokens of `in`: fills ids in key order (-1 in an empty slot), their weights, and the logits behind them.
-///
-/// Shapes:  in.x [T, H], out.ids and out.weights [T, S], out.logits [T, N]; T may be 0, which writes nothing.
-/// Throws:  argument_error for views that do not fit, are null or misaligned; nothing is written then.
-/// Capacity is not applied: that is apply_capacity.
-template <layer_weights W>
-void route(context<typename W::backend>& ctx, const W& w,
-           const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in,
-           const std::type_identity_t<routing_view<typename W::layer_type, typename W::backend>>& out,
-           const options<typename W::layer_type>& o = {}) {
-    using L = typename W::layer_type;
-    static_assert(!L::is_dense, "gatefold::route: a dense layer has no router; run it with gatefold::forward");
-    const index_t tokens = in.x.extent(0);
-    detail::check_batch("route", ctx, in, true);
-    if (in.previous_logits.data()) detail::check_view("route", "previous_logits", in.previous_logits, tokens);
-    detail::check_view("route", "ids", out.ids, tokens);
-    detail::check_view("route", "weights", out.weights, tokens);
-    detail::check_view("route", "logits", out.logits, tokens);
-    detail::check_disjoint("route", "ids", out.ids, "weights", out.weights);
-    detail::check_disjoint("route", "ids", out.ids, "logits", out.logits);
-    detail::check_disjoint("route", "weights", out.weights, "logits", out.logits);
-    detail::check_disjoint("route", "logits", out.logits, "x", in.x);
-    detail::check_weights("route", w);
-    detail::check_options("route", o);
-    if (tokens == 0) return;
-    detail::routing_impl<typename W::backend>::route(ctx, w, in, o, out);
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0 {
-
-namespace detail {
-
-/// The shortest decimal number that a float factor can have been written as: 1.1f is 1.1, not 1.10000002, or rounding
-/// up takes one row more.
-constexpr double decimal_of(float factor) {
-    const double exact = static_cast<double>(factor);
-    if (exact > -1e6 && exact < 1e6)
-        for (double power = 1; power <= 1e9; power *= 10) {
-            const double digits =
-                static_cast<double>(static_cast<std::int64_t>(exact * power + (exact < 0 ? -0.5 : 0.5)));
-            if (static_cast<float>(digits / power) == factor) return digits / power;
-        }
-    return exact;
-}
-GATEFOLD_HD constexpr index_t floor_of(double x) {
-    const auto whole = static_cast<index_t>(x);
-    return static_cast<double>(whole) > x ? whole - 1 : whole;
-}
-GATEFOLD_HD constexpr index_t ceil_of(double x) { return -floor_of(-x); }
-GATEFOLD_HD constexpr index_t round_half_even(double x) {
-    const index_t down = floor_of(x);
-    const double rest = x - static_cast<double>(down);
-    return rest > 0.5 || (rest == 0.5 && down % 2 != 0) ? down + 1 : down;
-}
-
-/// capacity_of for a factor as a decimal: no step of it rounds differently on a device.
-GATEFOLD_HD constexpr index_t capacity_of_decimal(const capacity_config& c, double f, index_t tokens, int experts,
-                                                  int k, bool training, index_t largest_load) {
-    const double t = static_cast<double>(tokens), e = experts;
-    const index_t each = ceil_div<index_t>(tokens, experts);
-    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
-    switch (c.rule) {
-        case capacity_rule::none:
-            return tokens * k;
-        case capacity_rule::mesh: {
-            const index_t n = floor_of(t * f / e);
-            return at_least(n < tokens ? n : tokens, 4);
-        }
-        case capacity_rule::flaxformer:
-            return at_least(round_half_even(f * t / e), 4);
-        case capacity_rule::megatron:
-            return at_least(ceil_of(t * k / e * f), c.minimum);
-        case capacity_rule::deepspeed: {
-            index_t n = f > 0 ? k * floor_of(f * static_cast<double>(each)) : largest_load;
-            if (f < 0) {
-                const index_t most = k * floor_of(-f * static_cast<double>(each));
-                n = n < most ? n : most;
-            }
-            return round_up<index_t>(n, c.alignment);
-        }
-        case capacity_rule::nllb:
-            return !training && f > 0 ? ceil_of(f * t) : 2 * each;
-        case capacity_rule::hunyuan:
-            return at_least(k * tokens / experts, k);
-        case capacity_rule::fixed:
-            return c.rows;
-        case capacity_rule::share:
-            return floor_of(t * f / e);
-    }
-    return 0;
-}
-
-}  // namespace detail
-
-/// Rows that each of `experts` experts takes from a group of `tokens` tokens with `k` choices each.
-///
-/// `factor` is the capacity factor (for the nllb rule the fraction at inference); `largest_load` is the number of pairs
-/// of the busiest expert, which only the deepspeed rule asks for, when factor is not positive.
-constexpr index_t capacity_of(const capacity_config& c, float factor, index_t tokens, int experts, int k, bool training,
-                              index_t largest_load) {
-    return detail::capacity_of_decimal(c, detail::decimal_of(factor), tokens, experts, k, training, largest_load);
-}
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// Drops the (token, slot) pairs that exceed their expert's capacity: kept is 0 for them and for empty slots, 1 for all
-/// others, and their weights become zero. With capacity.renormalise_kept the weights of the survivors are divided anew.
-///
-/// Shapes:  routing as route filled it, kept [T * S].
-/// Throws:  argument_error for views that do not fit, are null or misaligned; nothing is written then.
-/// The number of dropped pairs is added to ctx.report().
-template <layer_type L, backend B>
-void apply_capacity(context<B>& ctx, const batch<L, B>& in, const std::type_identity_t<routing_view<L, B>>& routing,
-                    std::type_identity_t<basic_view<B, std::uint8_t, dyn>> kept, const options<L>& o = {}) {
-    static_assert(drops(L::c), "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
-    const index_t tokens = in.x.extent(0);
-    detail::check_batch("apply_capacity", ctx, in, true);
-    detail::check_view("apply_capacity", "ids", routing.ids, tokens);
-    detail::check_view("apply_capacity", "weights", routing.weights, tokens);
-    detail::check_view("apply_capacity", "logits", routing.logits, tokens);
-    detail::check_view("apply_capacity", "kept", kept, tokens * L::slots);
-    if (tokens == 0) return;
-    detail::routing_impl<B>::apply_capacity(ctx, in, o, routing, kept);
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Workspace of apply_capacity.
-template <layer_type L>
-struct capacity_memory {
-    using word = order_word<typename L::accumulate_type>;
-    static constexpr bool limited = drops(L::c);
-    static constexpr bool sorts_pairs = L::c.capacity.keeps == priority::probability,
-                          sorts_tokens = L::c.capacity.keeps == priority::importance ||
-                                         L::c.capacity.keeps == priority::importance_sum;
-    index_t *taken, *arrived, *accepted;  ///< per expert
-    word* keys;                           ///< what is sorted: one per token or per pair
-    std::int32_t *order, *other;
-
-    constexpr capacity_memory(carver& memory, index_t tokens)
-        : taken(memory.take<index_t>(limited ? L::choices : 0)),
-          arrived(memory.take<index_t>(limited ? L::choices : 0)),
-          accepted(memory.take<index_t>(limited ? L::choices : 0)),
-          keys(memory.take<word>(sorted(tokens))),
-          order(memory.take<std::int32_t>(sorted(tokens))),
-          other(memory.take<std::int32_t>(sorted(tokens))) {}
-
-private:
-    static constexpr index_t sorted(index_t tokens) {
-        return !limited ? 0 : sorts_pairs ? tokens * L::slots : sorts_tokens ? tokens : 0;
-    }
-};
-
-/// order = 0 .. n-1 by descending word, equal keys by index: merges runs of doubling length.
-template <class Word>
-std::int32_t* sort_descending(const Word* keys, index_t n, std::int32_t* order, std::int32_t* other) {
-    for (index_t i = 0; i < n; ++i) order[i] = static_cast<std::int32_t>(i);
-    for (index_t run = 1; run < n; run *= 2) {
-        for (index_t first = 0; first < n; first += 2 * run) {
-            const index_t middle = first + run < n ? first + run : n, end = middle + run < n ? middle + run : n;
-            index_t a = first, b = middle;
-            for (index_t to = first; to < end; ++to)
-                other[to] = b == end || (a < middle && keys[order[a]] >= keys[order[b]]) ? order[a++] : order[b++];
-        }
-        std::int32_t* sorted = other;
-        other = order;
-        order = sorted;
-    }
-    return order;
-}
-
-/// How important a token is: its best score, or the sum of the scores of its choices.
-template <layer_type L, class A = typename L::accumulate_type>
-A importance_of(const A* z, const std::int32_t* ids) {
-    constexpr score from = L::c.router.from;
-    constexpr bool sum = L::c.capacity.keeps == priority::importance_sum;
-    if (is_undecided(z, L::choices)) return A(0);
-    const A m = largest(z, L::choices);
-    if constexpr (from == score::softmax || from == score::softmax_selected) {
-        const A total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
-        if constexpr (!sum) return A(1) / total;
-        return lane_sum<A>(L::slots, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m) / total; });
-    } else {
-        if constexpr (!sum) return score_of<from>(m);
-        return lane_sum<A>(L::slots, [&](int s) { return ids[s] < 0 ? A(0) : score_of<from>(z[ids[s]]); });
-    }
-}
-
-/// Lets the pairs of tokens [first, first + count) in by the rule of the configuration.
-template <layer_type L>
-void fill_group(const options<L>& o, const routing_view<L>& routing, index_t first, index_t count, std::uint8_t* kept,
-                const capacity_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr capacity_config c = L::c.capacity;
-    constexpr int S = L::slots;
-    const auto id_of = [&](index_t t, int s) { return routing.ids(first + t, s); };
-    std::uint8_t* keeps = kept + first * S;
-
-    for (int e = 0; e < L::choices; ++e) memory.taken[e] = memory.arrived[e] = 0;
-    index_t largest_load = 0;
-    for (index_t t = 0; t < count; ++t)
-        for (int s = 0; s < S; ++s)
-            if (const std::int32_t e = id_of(t, s); e >= 0 && ++memory.arrived[e] > largest_load)
-                largest_load = memory.arrived[e];
-    const index_t most = capacity_of(c, o.capacity_factor, count, L::choices, L::top_k, o.training, largest_load);
-
-    const auto arrive = [&](index_t pair) {
-        const std::int32_t e = id_of(pair / S, static_cast<int>(pair % S));
-        keeps[pair] = e >= 0 && memory.taken[e] < most ? 1 : 0;
-        if (e >= 0) ++memory.taken[e];
-    };
-    if constexpr (c.keeps == priority::position) {
-        for (index_t pair = 0; pair < count * S; ++pair) arrive(pair);
-    } else if constexpr (c.keeps == priority::probability) {
-        for (index_t t = 0; t < count; ++t) {
-            A v[std::size_t{S}];
-            if constexpr (c.renormalise_kept) {
-                const A* z = routing.logits.row(first + t);
-                chosen_scores<L>(z, routing.ids.row(first + t), v);
-                // Weights of a token without a logit above -inf are not divided anew: they are equal shares.
-                for (int s = 0; is_undecided(z, L::choices) && s < S; ++s) v[s] = A(1) / A(S);
-            }
-            for (int s = 0; s < S; ++s)
-                memory.keys[t * S + s] = order_key(c.renormalise_kept ? v[s] : routing.weights(first + t, s));
-        }
-        const std::int32_t* order = sort_descending(memory.keys, count * S, memory.order, memory.other);
-        for (index_t i = 0; i < count * S; ++i) arrive(order[i]);
-    } else {
-        const std::int32_t* order = nullptr;
-        if constexpr (capacity_memory<L>::sorts_tokens) {
-            for (index_t t = 0; t < count; ++t)
-                memory.keys[t] = order_key(importance_of<L>(routing.logits.row(first + t), routing.ids.row(first + t)));
-            order = sort_descending(memory.keys, count, memory.order, memory.other);
-        }
-        // `taken` is where a slot's positions start: behind all choices of earlier slots, or behind those that were
-        // kept.
-        for (int s = 0; s < S; ++s) {
-            for (int e = 0; e < L::choices; ++e) memory.arrived[e] = memory.accepted[e] = 0;
-            for (index_t i = 0; i < count; ++i) {
-                const index_t t = order ? order[i] : i;
-                const std::int32_t e = id_of(t, s);
-                const bool fits = e >= 0 && memory.taken[e] + memory.arrived[e] < most;
-                keeps[t * S + s] = fits ? 1 : 0;
-                if (e >= 0) ++memory.arrived[e];
-                if (fits) ++memory.accepted[e];
-            }
-            for (int e = 0; e < L::choices; ++e)
-                memory.taken[e] += c.behind == offset_by::kept ? memory.accepted[e] : memory.arrived[e];
-        }
-    }
-}
-
-/// Bytes that apply_capacity needs.
-template <layer_type L>
-constexpr std::size_t capacity_scratch_bytes(index_t tokens) {
-    carver count(nullptr);
-    const capacity_memory<L> memory(count, tokens);
-    return count.used();
-}
-
-/// Writes `kept` [T * S] and zeroes the weights of dropped pairs.
-template <layer_type L>
-void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& routing,
-                    const view<std::uint8_t, dyn>& kept, std::byte* scratch) {
-    using A = typename L::accumulate_type;
-    constexpr capacity_config c = L::c.capacity;
-    const index_t tokens = routing.ids.extent(0);
-    carver arrays(scratch);
-    const capacity_memory<L> memory(arrays, tokens);
-    const auto fill = [&](index_t first, index_t end) {
-        if (end > first) fill_group(o, routing, first, end - first, kept.data(), memory);
-    };
-    if constexpr (c.shared_by == capacity_group::batch) {
-        fill(0, tokens);
-    } else if constexpr (c.shared_by == capacity_group::fixed) {
-        for (index_t first = 0; first < tokens; first += c.group_size)
-            fill(first, first + c.group_size < tokens ? first + c.group_size : tokens);
-    } else {
-        const index_t n = in.sequence_starts.extent(0);
-        for (index_t i = 0; i < n; ++i) fill(in.sequence_starts[i], i + 1 < n ? in.sequence_starts[i + 1] : tokens);
-    }
-
-    index_t dropped = 0;
-    for (index_t t = 0; t < tokens; ++t) {
-        const std::int32_t* ids = routing.ids.row(t);
-        const std::uint8_t* keeps = kept.data() + t * L::slots;
-        A* weights = routing.weights.row(t);
-        for (int s = 0; s < L::slots; ++s)
-            if (ids[s] >= 0 && keeps[s] == 0) {
-                ++dropped;
-                weights[s] = 0;
-            }
-        if constexpr (c.renormalise_kept) {
-            const A* z = routing.logits.row(t);
-            if (is_undecided(z, L::choices)) continue;
-            A v[std::size_t{L::slots}];
-            chosen_scores<L>(z, ids, v);
-            weigh_token<L>(
-                v, ids, o.scale, o.epsilon, static_cast<const A*>(nullptr), [&](int s) { return keeps[s] != 0; },
-                weights);
-        }
-    }
-    ctx.report().dropped += dropped;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts.hpp ----
-// The expert stage of forward: two grouped products with everything around them fused.
-//
-//     x[T, H] ── gather, convert ──> tiles ──× [gate | up]──> activation ──> tiles ──× down──> sum[t, :] += w · z
-//                                                    └──> pre-activations, activations (training)
-//
-//     run_experts<E>(ctx, scratch, input, weights, limit, order, keep, target, drop)
-//         E        expert<H, F, activation, T, bias>                         (cpu/experts_layout.hpp)
-//         scratch  expert_scratch_bytes<E>(ctx.threads(), rows) bytes, aligned to 64; nothing else is allocated
-//         input    expert_input<X>{groups, rows_of<X>}: rows [groups.begin(e), groups.end(e)) of expert e, gathered
-//         from x
-//                  by pairs / slots, times factor where given (rounded to T); X is T or float
-//         weights  hub_weights<T> or packed_weights<T> (pack_expert<E>): the same bits
-//         order    of bf16 sums; resolved by resolve()
-//         drop     no_dropout, or expert_dropout: behind the activation               (cpu/dropout.hpp)
-//         keep     kept_activations<T>{pre, activated}: [rows, 2F or F] and [rows, F], either may be null
-//         target   combine_into<sum>: sum[token, :] = fma(weight[pair], z, sum[token, :]), experts ascending
-//                  rows_into<sum>:    z[row, :]
-//         result   round_into<T>: where the target's rows are rounded to when all experts are done, or nowhere
-//
-// Every sum is one chain in the order of the form (cpu/gemm.hpp), so a row has the same bits whatever rows it comes
-// with, on any number of threads, packed or not. First projection: threads share one flat list of (expert, panel).
-// Second: each thread owns output columns and walks the experts in order, which needs no atomics.
-
-#include <algorithm>
-
-// ---- gatefold/cpu/dropout.hpp ----
-// Dropout on the activations inside experts, in training.
-//
-//     activation ── · 0 with probability p, else · 1 / (1 - p) ──> down projection
-//
-// Drawn anew in backward: what a row keeps is a function of its token, expert and feature, so it has the same bits for
-// any number of threads, any split of the batch and any order of rows.
-
-// ---- gatefold/cpu/simd/number.hpp ----
-// The elementary functions of core/math.hpp on vectors: what they ask of a lane type.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-template <class T, int N>
-GATEFOLD_INLINE vec<T, N> operator+(vec<T, N> a, vec<T, N> b) {
-    return {a.raw + b.raw};
-}
-template <class T, int N>
-GATEFOLD_INLINE vec<T, N> operator-(vec<T, N> a, vec<T, N> b) {
-    return {a.raw - b.raw};
-}
-template <class T, int N>
-GATEFOLD_INLINE auto operator<(vec<T, N> a, vec<T, N> b) {
-    return a.raw < b.raw;
-}
-template <class T, int N>
-GATEFOLD_INLINE auto operator==(vec<T, N> a, vec<T, N> b) {
-    return a.raw == b.raw;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-
-namespace gatefold::inline v0 {
-
-template <class T, int N>
-struct number<detail::on_cpu::vec<T, N>> {
-    using V = detail::on_cpu::vec<T, N>;
-    using scalar_type = T;
-    using word = typename number<T>::bits_type;
-    using bits_type = detail::on_cpu::unsigned_vec<word, N>;
-
-    GATEFOLD_INLINE static V broadcast(T a) { return detail::on_cpu::broadcast<T, N>(a); }
-    GATEFOLD_INLINE static bits_type broadcast_bits(word a) { return detail::on_cpu::broadcast<word, N>(a).raw; }
-    GATEFOLD_INLINE static V fma(V a, V b, V c) {
-#if GATEFOLD_HARDWARE_FMA
-        return detail::on_cpu::fma(a, b, c);
-#else
-        V result;
-        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::fma(a.raw[i], b.raw[i], c.raw[i]);
-        return result;
-#endif
-    }
-    GATEFOLD_INLINE static V mul(V a, V b) { return detail::on_cpu::mul(a, b); }
-    GATEFOLD_INLINE static V divide(V a, V b) { return {a.raw / b.raw}; }
-    GATEFOLD_INLINE static V sqrt(V a) {
-        // By intrinsics: a loop over __builtin_sqrt stays scalar, because it may have to set errno.
-#if GATEFOLD_AVX512
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_sqrt_ps(0xffff, a.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_sqrt_pd(0xff, a.raw)};
-#elif GATEFOLD_AVX2
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_sqrt_ps(a.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_sqrt_pd(a.raw)};
-#endif
-        V result;
-        for (int i = 0; i < N; ++i) result.raw[i] = number<T>::sqrt(a.raw[i]);
-        return result;
-    }
-    GATEFOLD_INLINE static V negate(V a) { return {-a.raw}; }
-    // One instruction each, where the select that they stand for would be two.
-    GATEFOLD_INLINE static V lesser(V a, V b) {
-#if GATEFOLD_AVX512
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_min_ps(0xffff, a.raw, b.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_min_pd(0xff, a.raw, b.raw)};
-#elif GATEFOLD_AVX2
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_min_ps(a.raw, b.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_min_pd(a.raw, b.raw)};
-#endif
-        return {a.raw < b.raw ? a.raw : b.raw};
-    }
-    GATEFOLD_INLINE static V greater(V a, V b) {
-#if GATEFOLD_AVX512
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm512_maskz_max_ps(0xffff, a.raw, b.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm512_maskz_max_pd(0xff, a.raw, b.raw)};
-#elif GATEFOLD_AVX2
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<float>>) return {_mm256_max_ps(a.raw, b.raw)};
-        if constexpr (std::is_same_v<V, detail::on_cpu::vec<double>>) return {_mm256_max_pd(a.raw, b.raw)};
-#endif
-        return {a.raw > b.raw ? a.raw : b.raw};
-    }
-    template <class Mask>
-    GATEFOLD_INLINE static V select(Mask mask, V a, V b) {
-        return {mask ? a.raw : b.raw};
-    }
-    GATEFOLD_INLINE static bits_type to_bits(V a) { return reinterpret_cast<bits_type>(a.raw); }
-    GATEFOLD_INLINE static V from_bits(bits_type a) { return {reinterpret_cast<typename V::raw_type>(a)}; }
-    GATEFOLD_INLINE static bits_type add(bits_type a, bits_type b) { return a + b; }
-    GATEFOLD_INLINE static bits_type subtract(bits_type a, bits_type b) { return a - b; }
-    GATEFOLD_INLINE static bits_type bit_and(bits_type a, bits_type b) { return a & b; }
-    GATEFOLD_INLINE static bits_type bit_or(bits_type a, bits_type b) { return a | b; }
-    template <int Places>
-    GATEFOLD_INLINE static bits_type shift_left(bits_type a) {
-        return a << Places;
-    }
-    template <int Places>
-    GATEFOLD_INLINE static bits_type shift_right(bits_type a) {
-        return a >> Places;
-    }
-};
-
-}  // namespace gatefold::inline v0
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6089,13 +3570,9 @@ struct expert_dropout {
     GATEFOLD_INLINE vec<A> apply(vec<A> values, index_t row, index_t f, index_t left) const {
         if (!(probability > 0) || left <= 0) return values;
         const index_t r = first_row + row, token = first_token + (pairs ? pairs[r] / slots : r);
-        alignas(64) A factors[std::size_t{lanes<A>}] = {};
-        for (index_t j = 0; j < lanes<A> && j < left; ++j)
-            factors[j] =
-                draw.template uniform_from_zero<A>(purpose::expert_dropout, token, first_index + f + j) < probability
-                    ? A(0)
-                    : factor;
-        return mul(values, load<A>(factors));
+        token_draws<A, lanes<float> / 2> draws(draw, purpose::expert_dropout, token);
+        const auto dropped = draws.uniform_from_zero(first_index + f) < broadcast<A>(probability);
+        return mul(values, number<vec<A>>::select(dropped, zeros<A>(), broadcast<A>(factor)));
     }
 };
 
@@ -6113,7 +3590,7 @@ GATEFOLD_INLINE auto dropout_of(const options<L>& o, index_t first_token, const 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts_finish.hpp ----
+// ---- gatefold/cpu/experts/finish.hpp ----
 // What becomes of an expert's finished sums, one tile at a time: the two ends of a projection.
 //
 //     first projection   sums ──> bias, activation, dropout ──> tiles of the second one
@@ -6122,7 +3599,7 @@ GATEFOLD_INLINE auto dropout_of(const options<L>& o, index_t first_token, const 
 //
 // Whoever sweeps a projection hands over each tile of sums while it is still in the first-level cache.
 
-// ---- gatefold/cpu/experts_layout.hpp ----
+// ---- gatefold/cpu/experts/layout.hpp ----
 // Where an expert's numbers stand when kernels read them, and the copy that brings them there.
 //
 //     hub layout: gate_up [2F, H] (or up [F, H]), down [H, F] ── pack_expert ──> panels of two streams [step][W]
@@ -6130,6 +3607,844 @@ GATEFOLD_INLINE auto dropout_of(const options<L>& o, index_t first_token, const 
 // A panel is what one kernel call multiplies: the gate and the up rows of the same W features (2 W features where there
 // is no gate), or 2 W outputs of the down projection. Streams are an odd number of cache lines long, so that streams
 // read side by side fall into different sets.
+
+// ---- gatefold/cpu/gemm/gemm.hpp ----
+// The micro-kernels of the CPU wing: a tile of a few rows times a few vectors of outputs, sums in registers.
+//
+//     rows, packed    [step][R] ──┐
+//     streams, packed [step][W] ──┴──> c[R][NV · W]      NV streams side by side, W = lanes of a register
+//
+// A form says what a step is: one k (float, double; f16 and bf16 storage widened), or a pair of k (bf16). Every sum is
+// one chain in ascending steps, so that cutting k, rows or outputs into blocks never changes a bit.
+
+// ---- gatefold/cpu/simd/around.hpp ----
+// Stores that go around the caches, for results larger than they are: a line is neither fetched before it is written
+// nor kept afterwards. What is stored is the same.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Bytes beyond which no cache keeps what a call writes until it is read again.
+inline constexpr std::size_t kept_in_caches = std::size_t{32} << 20;
+
+/// Whether store_around() may write to `p`.
+GATEFOLD_INLINE bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % vector_bytes == 0; }
+
+/// store() past the caches where the tier has such an instruction for the type; `p` is aligned to a register.
+template <class T, class A, int N>
+GATEFOLD_INLINE void store_around(T* p, vec<A, N> v) {
+#if GATEFOLD_AVX512
+    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm512_stream_ps(p, v.raw);
+    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm512_stream_pd(p, v.raw);
+#elif GATEFOLD_AVX2
+    if constexpr (std::is_same_v<T, float> && N == lanes<float>) return _mm256_stream_ps(p, v.raw);
+    if constexpr (std::is_same_v<T, double> && N == lanes<double>) return _mm256_stream_pd(p, v.raw);
+#endif
+    store(p, v);
+}
+
+/// Makes what store_around() wrote visible to other threads before anything that this thread writes later.
+GATEFOLD_INLINE void finish_stores_around() {
+#if GATEFOLD_AVX2
+    _mm_sfence();
+#endif
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/simd/denormals.hpp ----
+// Subnormal numbers in bf16 products: read as zero, results flushed to zero, as the matrix units do it.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// While it lives, the arithmetic of this thread treats subnormal operands and results as zeros. On targets where that
+/// cannot be switched, subnormals are kept: products of bf16 that small differ there.
+///
+/// Arithmetic must stand in a function of its own that is not inlined into the scope: the compiler does not know that
+/// the mode matters.
+class flush_subnormals {
+public:
+#if defined(__x86_64__)
+    GATEFOLD_INLINE flush_subnormals() : saved_(__builtin_ia32_stmxcsr()) {
+        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_ | both);
+    }
+    GATEFOLD_INLINE ~flush_subnormals() {
+        if ((saved_ & both) != both) __builtin_ia32_ldmxcsr(saved_);
+    }
+
+private:
+    static constexpr unsigned both = 0x8040;
+    unsigned saved_;
+#elif defined(__aarch64__)
+    GATEFOLD_INLINE flush_subnormals() {
+        asm volatile("mrs %0, fpcr" : "=r"(saved_));
+        asm volatile("msr fpcr, %0" ::"r"(saved_ | std::uint64_t{1} << 24));
+    }
+    GATEFOLD_INLINE ~flush_subnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+private:
+    std::uint64_t saved_;
+#else
+    GATEFOLD_INLINE flush_subnormals() {}
+    GATEFOLD_INLINE ~flush_subnormals() {}
+
+private:
+#endif
+public:
+    flush_subnormals(const flush_subnormals&) = delete;
+    flush_subnormals& operator=(const flush_subnormals&) = delete;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/simd/transpose.hpp ----
+// Square transposes in registers: how rows of weights become panels whose vectors hold one k of neighbouring outputs.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Lanes of 32 bits of a register.
+inline constexpr int words = lanes<float>;
+
+#if GATEFOLD_AVX512
+/// The 4 × 4 squares of each 128-bit quarter, turned, four rows at a time: blocks of 2 × 2, then of 4 × 4. Compiler
+/// shuffles here and below: the intrinsics of g++ 12 warn of an uninitialised operand.
+template <std::size_t Rows>
+GATEFOLD_INLINE void transpose_quarters(const vec<float> (&rows)[Rows], typename vec<float>::raw_type (&to)[Rows]) {
+    typename vec<float>::raw_type a[Rows];
+    GATEFOLD_UNROLL
+    for (std::size_t i = 0; i < Rows; i += 2) {
+        a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28,
+                                       13, 29);
+        a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14,
+                                           30, 15, 31);
+    }
+    GATEFOLD_UNROLL
+    for (std::size_t i = 0; i < Rows; i += 4) {
+        GATEFOLD_UNROLL
+        for (std::size_t j = 0; j < 2; ++j) {
+            to[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25,
+                                                    12, 13, 28, 29);
+            to[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26,
+                                                        27, 14, 15, 30, 31);
+        }
+    }
+}
+#endif
+
+/// Transposes words × words elements of 32 bits: rows[i][j] becomes rows[j][i].
+GATEFOLD_INLINE void transpose(vec<float> (&rows)[words]) {
+#if GATEFOLD_AVX512
+    typename vec<float>::raw_type b[16];
+    transpose_quarters(rows, b);
+    const auto even = [](auto x, auto y) {
+        return __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+    };
+    const auto odd = [](auto x, auto y) {
+        return __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    };
+    GATEFOLD_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        const auto low0 = even(b[j], b[4 + j]), low1 = odd(b[j], b[4 + j]);
+        const auto high0 = even(b[8 + j], b[12 + j]), high1 = odd(b[8 + j], b[12 + j]);
+        rows[j].raw = even(low0, high0);
+        rows[8 + j].raw = odd(low0, high0);
+        rows[4 + j].raw = even(low1, high1);
+        rows[12 + j].raw = odd(low1, high1);
+    }
+#elif GATEFOLD_AVX2
+    typename vec<float>::raw_type a[8], b[8];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 0, 8, 1, 9, 4, 12, 5, 13);
+        a[i + 1] = __builtin_shufflevector(rows[i].raw, rows[i + 1].raw, 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 8; i += 4) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < 2; ++j) {
+            b[i + 2 * j] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+            b[i + 2 * j + 1] = __builtin_shufflevector(a[i + j], a[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        rows[j].raw = __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 8, 9, 10, 11);
+        rows[4 + j].raw = __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+#else
+    for (int i = 0; i < words; ++i)
+        for (int j = i + 1; j < words; ++j) {
+            const float above = rows[i].raw[j];
+            rows[i].raw[j] = rows[j].raw[i];
+            rows[j].raw[i] = above;
+        }
+#endif
+}
+
+#if GATEFOLD_AVX512
+/// Transposes sixteen rows of eight elements, of which halves[i] holds row i and row 8 + i: halves[j] becomes element j
+/// of all rows.
+GATEFOLD_INLINE void transpose_halves(vec<float> (&halves)[8]) {
+    typename vec<float>::raw_type b[8];
+    transpose_quarters(halves, b);
+    GATEFOLD_UNROLL
+    for (int j = 0; j < 4; ++j) {
+        halves[j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+        halves[4 + j].raw =
+            __builtin_shufflevector(b[j], b[4 + j], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+}
+#endif
+
+/// The same for doubles; the compiler finds the shuffles.
+GATEFOLD_INLINE void transpose(vec<double> (&rows)[lanes<double>]) {
+    GATEFOLD_UNROLL
+    for (int i = 0; i < lanes<double>; ++i) {
+        GATEFOLD_UNROLL
+        for (int j = i + 1; j < lanes<double>; ++j) {
+            const double above = rows[i].raw[j];
+            rows[i].raw[j] = rows[j].raw[i];
+            rows[j].raw[i] = above;
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows cut into tiles of nearly equal height: 16 rows are 8 + 8, because a tile of 2 waits for its own sums.
+struct row_tiles {
+    index_t rows, tiles;
+    GATEFOLD_INLINE row_tiles(index_t n, int max_rows) : rows(n), tiles(ceil_div<index_t>(n, max_rows)) {}
+    GATEFOLD_INLINE index_t begin(index_t t) const { return rows * t / tiles; }
+};
+
+/// One 32-bit word in every lane, whatever it means.
+GATEFOLD_INLINE vec<float> broadcast_word(const float* p) {
+    std::uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    return {reinterpret_cast<vec<float>::raw_type>(broadcast<std::uint32_t>(word).raw)};
+}
+
+/// Sums in A over weights stored as B: c = fma(a, b, c) for one k after the other.
+template <class A, class B = A>
+struct chain {
+    using sum_type = A;
+    using row_type = A;     ///< an element of a packed row
+    using stream_type = B;  ///< an element of a packed stream
+    static constexpr int step = 1, padding = 1, block = 1;
+    static constexpr bool flushes = false, by_tiles = false, widens = false;
+    using tiles_type = row_tiles;
+    // Two registers of outputs and one of the rows stand beside the sums.
+    static constexpr int max_rows = vector_registers == 32 ? 14 : GATEFOLD_HARDWARE_FMA ? 6 : 4;
+
+    GATEFOLD_INLINE static vec<A> weights(const B* p) { return load<A>(p); }
+    GATEFOLD_INLINE static vec<A> row(const A* p) { return broadcast(*p); }
+    GATEFOLD_INLINE static vec<A> multiply_add(vec<A> a, vec<A> b, vec<A> c) { return fma(a, b, c); }
+};
+
+/// The two bf16 of each 32-bit lane as floats: the element of lower address (even k), and the other one.
+GATEFOLD_INLINE vec<float> even_of(vec<float> pairs) {
+    using word = unsigned_vec<std::uint32_t, words>;
+    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) << 16)};
+}
+GATEFOLD_INLINE vec<float> odd_of(vec<float> pairs) {
+    using word = unsigned_vec<std::uint32_t, words>;
+    return {reinterpret_cast<vec<float>::raw_type>(reinterpret_cast<word>(pairs.raw) & 0xffff0000u)};
+}
+
+/// order::dot: two k at a time, c = fma(even, fma(odd, c)), subnormals flushed. One instruction where the tier has it.
+struct dot_form {
+    using sum_type = float;
+    using row_type = float;  // the bits of two bf16
+    using stream_type = bf16;
+    static constexpr int step = 2, padding = 32, block = 1;
+    static constexpr bool flushes = !GATEFOLD_AVX512_BF16;  // the instruction does so whatever the mode
+    static constexpr bool by_tiles = false, widens = !GATEFOLD_AVX512_BF16;
+    using tiles_type = row_tiles;
+    static constexpr int max_rows = GATEFOLD_AVX512_BF16 ? 14 : vector_registers == 32 ? 12 : 3;
+
+    GATEFOLD_INLINE static vec<float> weights(const bf16* p) { return load<float>(reinterpret_cast<const float*>(p)); }
+    GATEFOLD_INLINE static vec<float> row(const float* p) { return broadcast_word(p); }
+    GATEFOLD_INLINE static vec<float> multiply_add(vec<float> a, vec<float> b, vec<float> c) {
+#if GATEFOLD_AVX512_BF16
+        return {_mm512_dpbf16_ps(c.raw, reinterpret_cast<__m512bh>(b.raw), reinterpret_cast<__m512bh>(a.raw))};
+#else
+        return fma(even_of(a), even_of(b), fma(odd_of(a), odd_of(b), c));
+#endif
+    }
+};
+
+/// order::portable of bf16: per 32 k one chain of the even and one of the odd products from zero, even + odd, then
+/// added to the sum; subnormals flushed. Rows are packed as floats: [pair][2][R].
+struct portable_form {
+    using sum_type = float;
+    using row_type = float;
+    using stream_type = bf16;
+    static constexpr int step = 2, padding = 32, block = 16;
+    static constexpr bool flushes = true, by_tiles = false, widens = true;
+    using tiles_type = row_tiles;
+    static constexpr int max_rows = vector_registers == 32 ? 6 : GATEFOLD_HARDWARE_FMA ? 2 : 1;
+};
+
+/// What a kernel fetches besides what it multiplies.
+struct lookahead {
+    /// Bytes ahead in the streams themselves. Into the first-level cache where they come from the second; streams that
+    /// come from memory are only brought near, or the loads would stop the hardware's prefetch from running ahead.
+    index_t distance = 0;
+    const char* next = nullptr;  ///< what will be multiplied next, into the second-level cache
+    index_t half = 0;            ///< bytes from the first to the second stream of `next`
+    index_t advance = 0;         ///< bytes of each of the two per step
+};
+
+/// Elements of a panel from one register of a step to the next, and from one step to the next.
+template <class Form>
+struct panel_strides {
+    index_t stream, step;
+
+    /// Packed: streams `apart` elements from one another, in each the steps side by side.
+    GATEFOLD_INLINE panel_strides(index_t apart) : stream(apart), step(lanes<typename Form::sum_type> * Form::step) {}
+    /// A matrix as it is stored: registers side by side, rows `apart` elements from one another.
+    GATEFOLD_INLINE static panel_strides of_rows(index_t apart) requires(Form::step == 1) {
+        panel_strides strides(lanes<typename Form::sum_type>);
+        strides.step = apart;
+        return strides;
+    }
+};
+
+/// The kernel of a form whose sums restart every `block` steps.
+template <class Form, int R, int NV>
+    requires(Form::block > 1)
+GATEFOLD_NOINLINE void multiply(index_t steps, const float* a, const bf16* b, panel_strides<Form> strides, float* c,
+                                index_t row, bool fresh, lookahead ahead) {
+    for (index_t k = 0; k < steps; k += Form::block) {
+        vec<float> even[std::size_t{R}][std::size_t{NV}], odd[std::size_t{R}][std::size_t{NV}];
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) even[i][j] = odd[i][j] = zeros<float>();
+        }
+        for (int p = 0; p < Form::block; ++p) {
+            vec<float> w[std::size_t{NV}];
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) {
+                w[j] = load<float>(reinterpret_cast<const float*>(b + j * strides.stream));
+                if (R > 1) keep_apart(w[j].raw);
+                prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * strides.stream) + ahead.distance);
+            }
+            if constexpr (NV == 2) {
+                prefetch<false>(ahead.next);
+                prefetch<false>(ahead.next + ahead.half);
+                ahead.next += ahead.advance;
+            }
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) {
+                const vec<float> x = broadcast_word(a + i), y = broadcast_word(a + R + i);
+                GATEFOLD_UNROLL
+                for (int j = 0; j < NV; ++j) {
+                    even[i][j] = fma(x, even_of(w[j]), even[i][j]);
+                    odd[i][j] = fma(y, odd_of(w[j]), odd[i][j]);
+                }
+            }
+            a += 2 * R;
+            b += strides.step;
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) {
+                float* sum = c + i * row + j * words;
+                const vec<float> old = fresh && k == 0 ? zeros<float>() : load<float>(sum);
+                store(sum, add(old, add(even[i][j], odd[i][j])));
+            }
+        }
+    }
+}
+
+/// Rows up to which a kernel has four streams, not two: few rows have too few chains to hide the latency of a
+/// multiply-add, and memory wants several streams to read from (eight read no faster).
+inline constexpr int few_rows = 4;
+template <class Form>
+constexpr int most_streams(int rows) {
+    // Four registers of weights and one of the rows stand beside the sums, and what the weights are widened to.
+    constexpr int others = Form::widens && Form::block == 1 ? 9 : 5;
+    constexpr int sums = (vector_registers - others) / (Form::block > 1 ? 2 : 1);
+    return rows <= few_rows && rows * 4 <= sums ? 4 : 2;
+}
+
+/// c[i, :] = (fresh ? 0 : c[i, :]) + Σ row i · panel. `row` is the number of elements from one row of c to the next.
+/// With Around c is fresh and written past the caches, at multiples of a register.
+template <class Form, int R, int NV, bool Around = false>
+    requires(Form::block == 1)
+GATEFOLD_NOINLINE void multiply(index_t steps, const typename Form::row_type* a, const typename Form::stream_type* b,
+                                panel_strides<Form> strides, typename Form::sum_type* c, index_t row, bool fresh,
+                                lookahead ahead) {
+    using sum = typename Form::sum_type;
+    constexpr int width = lanes<sum>;
+    vec<sum> sums[std::size_t{R}][std::size_t{NV}];
+    if (Around || fresh) {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) sums[i][j] = zeros<sum>();
+        }
+    } else {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) sums[i][j] = load<sum>(c + i * row + j * width);
+        }
+    }
+    for (index_t k = 0; k < steps; ++k) {
+        vec<sum> w[std::size_t{NV}];
+        GATEFOLD_UNROLL
+        for (int j = 0; j < NV; ++j) {
+            w[j] = Form::weights(b + j * strides.stream);
+            if (R > 1 || Form::widens) keep_apart(w[j].raw);  // one load for all rows
+            prefetch<(NV == 2)>(reinterpret_cast<const char*>(b + j * strides.stream) + ahead.distance);
+        }
+        if constexpr (NV == 2) {
+            prefetch<false>(ahead.next);
+            prefetch<false>(ahead.next + ahead.half);
+            ahead.next += ahead.advance;
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            vec<sum> x = Form::row(a + i);
+            keep_apart(x.raw);  // one load for all streams, not one in each multiply-add
+            GATEFOLD_UNROLL
+            for (int j = 0; j < NV; ++j) sums[i][j] = Form::multiply_add(x, w[j], sums[i][j]);
+        }
+        a += R;
+        b += strides.step;
+    }
+    forget(c);  // else g++ keeps an address per row across the loop
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i, c += row) {
+        GATEFOLD_UNROLL
+        for (int j = 0; j < NV; ++j) {
+            if constexpr (Around)
+                store_around(c + j * width, sums[i][j]);
+            else
+                store(c + j * width, sums[i][j]);
+        }
+    }
+}
+
+/// The steps that multiply_rows() takes at a time; it has kernels for 1 .. few_rows rows.
+template <class Form>
+inline constexpr int turned_steps =
+    Form::block > lanes<typename Form::sum_type> ? Form::block : lanes<typename Form::sum_type>;
+
+/// The ends of `rows` rows, `count` elements each, one behind the other: to[Elements · i + j], zeros from `count` on.
+template <int Elements, class T>
+GATEFOLD_NOINLINE void copy_ends(T* to, const T* from, index_t columns, int rows, index_t count) {
+    for (int i = 0; i < rows; ++i, from += columns, to += Elements)
+        for (int j = 0; j < Elements; j += 2 * lanes<float>)
+            store(reinterpret_cast<float*>(to + j), load_words_first(from + j, count - j));
+}
+
+/// c[i, :] = Σ row i · W rows of a matrix as they lie in memory: squares of W steps are turned in registers and used at
+/// once. Where the form pads rows, all steps and the ends of rows from a copy; otherwise `steps` is a multiple of
+/// turned_steps within the columns. The same sums as multiply() over the packed stream.
+///
+/// A core drops requests for which no miss buffer is free, and a line that was dropped makes it wait for the whole way
+/// to memory and then ask in bursts. So lines are asked for repeatedly: `next`, the rows of the following call, as four
+/// streams, which memory delivers faster than one, and every row again shortly before it is read, at multiples of 4 or
+/// 8 KiB of all rows (bench layer_forward_hub: with one request each, memory's rate is missed by a fifth).
+template <class Form, int R>
+GATEFOLD_NOINLINE void multiply_rows(index_t steps, const typename Form::row_type* a,
+                                     const typename Form::stream_type* matrix, index_t columns,
+                                     typename Form::sum_type* c, index_t row, const char* next) {
+    using sum = typename Form::sum_type;
+    using T = typename Form::stream_type;
+    constexpr int width = lanes<sum>, together = width > 4 ? width / 4 : 1, groups = width / together;
+    // Pairs take longer to multiply: a third repetition would cost more than the lines that it brings.
+    constexpr int repeats = Form::step == 2 ? 2 : 3;
+    constexpr int elements = turned_steps<Form> * Form::step, end = Form::padding;
+    constexpr index_t size = sizeof(T), distance = (Form::step == 2 ? 8192 : 4096) / width;
+    index_t row_bytes = columns * size;
+    const index_t squares = columns / elements, whole = squares * turned_steps<Form>;
+    index_t left = squares * elements * size;  // bytes of each row
+    index_t jump = next - reinterpret_cast<const char*>(matrix) - left;
+    // Bytes from one request to the next: a line and its share of the ends of rows.
+    const index_t request = squares > 0 ? ceil_div(row_bytes * vector_bytes, left) : vector_bytes;
+    const index_t section = together * (row_bytes - request);
+    [[maybe_unused]] alignas(memory_alignment) T ends[std::size_t{width * end}];
+    const T* from[std::size_t{groups}];
+    GATEFOLD_UNROLL
+    for (int g = 0; g < groups; ++g) {
+        from[g] = matrix + g * together * columns;
+        forget(from[g]);  // else g++ keeps an address per row, more than there are registers
+    }
+    vec<sum> sums[std::size_t{R}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) sums[i] = zeros<sum>();
+    for (index_t k = 0; k < steps; k += turned_steps<Form>) {
+        if constexpr (Form::padding > 1)
+            if (k == whole) {
+                copy_ends<end>(ends, matrix + squares * elements, columns, width, columns - squares * elements);
+                row_bytes = end * size;
+                jump = 0;
+                GATEFOLD_UNROLL
+                for (int g = 0; g < groups; ++g) from[g] = ends + g * together * end;
+            }
+        [[maybe_unused]] vec<sum> even[std::size_t{R}], odd[std::size_t{R}];
+        if constexpr (Form::block > 1) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) even[i] = odd[i] = zeros<sum>();
+        }
+        for (int square = 0; square < turned_steps<Form>; square += width) {
+            const char* stream = next;
+            const char* again[std::size_t{repeats}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < repeats; ++i) {
+                const index_t ahead = (i + 1) * distance;
+                again[i] = reinterpret_cast<const char*>(from[0]) + (left > ahead ? ahead : ahead + jump);
+            }
+            vec<sum> w[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) {
+                const T* p = reinterpret_cast<const T*>(reinterpret_cast<const char*>(from[j / together]) +
+                                                        j % together * row_bytes);
+                if constexpr (Form::step == 2)
+                    w[j] = load<sum>(reinterpret_cast<const sum*>(p));
+                else
+                    w[j] = load<sum>(p);
+                keep_apart(w[j].raw);  // one load, not one in each shuffle
+            }
+            GATEFOLD_UNROLL
+            for (int g = 0; g < groups; ++g) from[g] += width * Form::step;
+            transpose(w);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) {
+                // Among the multiply-adds, so that the loads of a square need not queue behind its requests.
+                GATEFOLD_UNROLL
+                for (int i = 0; i < repeats; ++i) prefetch<false>(again[i] + j % together * row_bytes);
+                prefetch<false>(stream);
+                stream += request;
+                if (j % together == together - 1) {
+                    GATEFOLD_UNROLL
+                    for (int i = 0; i < repeats; ++i) {
+                        again[i] += together * row_bytes;
+                        forget(again[i]);
+                    }
+                    stream += section;
+                    forget(stream);
+                }
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) {
+                    if constexpr (Form::block > 1) {
+                        even[i] = fma(broadcast_word(a + i), even_of(w[j]), even[i]);
+                        odd[i] = fma(broadcast_word(a + R + i), odd_of(w[j]), odd[i]);
+                    } else {
+                        sums[i] = Form::multiply_add(Form::row(a + i), w[j], sums[i]);
+                    }
+                }
+                a += (Form::block > 1 ? 2 : 1) * R;
+            }
+            next += together * request;
+            left -= width * Form::step * size;
+        }
+        if constexpr (Form::block > 1) {
+            GATEFOLD_UNROLL
+            for (int i = 0; i < R; ++i) sums[i] = add(sums[i], add(even[i], odd[i]));
+        }
+    }
+    GATEFOLD_UNROLL
+    for (int i = 0; i < R; ++i) store(c + i * row, sums[i]);
+}
+
+template <class Form>
+using kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, panel_strides<Form>,
+                        typename Form::sum_type*, index_t, bool, lookahead);
+
+/// The tallest tile that has a kernel with NV streams.
+template <class Form, int NV>
+constexpr int most_rows() {
+    int rows = Form::max_rows;
+    while (rows > 0 && most_streams<Form>(rows) < NV) --rows;
+    return rows;
+}
+
+/// The kernel for `rows` rows (1 .. most_rows) and NV streams.
+template <class Form, int NV, int Max = most_rows<Form, NV>()>
+GATEFOLD_INLINE kernel<Form> kernel_for(int rows) {
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr kernel<Form> table[] = {&multiply<Form, At + 1, NV>...};
+        return table[rows - 1];
+    }
+    (std::make_integer_sequence<int, Max>{});
+}
+
+template <class Form>
+using rows_kernel = void (*)(index_t, const typename Form::row_type*, const typename Form::stream_type*, index_t,
+                             typename Form::sum_type*, index_t, const char*);
+
+/// The kernel of multiply_rows() for 1 .. few_rows rows.
+template <class Form>
+GATEFOLD_INLINE rows_kernel<Form> rows_kernel_for(int rows) {
+    return [&]<int... At>(std::integer_sequence<int, At...>) {
+        static constexpr rows_kernel<Form> table[] = {&multiply_rows<Form, At + 1>...};
+        return table[rows - 1];
+    }
+    (std::make_integer_sequence<int, few_rows>{});
+}
+
+/// The kernel for a number of panels (1, or 2 where most_streams() allows it) and rows.
+template <class Form>
+GATEFOLD_INLINE kernel<Form> kernel_for_panels(int panels, int rows) {
+    if constexpr (most_rows<Form, 4>() > 0)
+        if (panels == 2) return kernel_for<Form, 4>(rows);
+    return kernel_for<Form, 2>(rows);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/gemm/pack.hpp ----
+// Copies that put operands in the order in which the kernels read them: rows of tokens into [step][R], rows of weights
+// into streams [step][W], both by square transposes; gather, scale and conversion happen on the way.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows of a matrix, in order or picked by a plan: row r is row pairs[r] / slots of `data`, times factor[pairs[r]].
+template <class T>
+struct rows_of {
+    using value_type = T;
+    using factor_type = accumulate_t<T>;
+    const T* data;
+    index_t stride;
+    const std::int32_t* pairs = nullptr;
+    int slots = 1;
+    const factor_type* factor = nullptr;
+
+    GATEFOLD_INLINE const T* row(index_t r) const { return data + (pairs ? pairs[r] / slots : r) * stride; }
+    GATEFOLD_INLINE factor_type factor_of(index_t r) const { return factor[pairs ? pairs[r] : r]; }
+};
+
+/// A stretch of one row as vectors of the type it is summed in; zeros behind its end.
+template <class A, class T>
+struct row_reader {
+    using element = A;
+    const T* data;
+    index_t columns;
+    const A* factor;
+
+    GATEFOLD_INLINE vec<A> operator()(index_t step) const {
+        const vec<A> x = load_first<A>(data + step, columns - step);
+        return factor ? mul(x, broadcast<A>(*factor)) : x;
+    }
+    /// Steps of `steps` that `inside` may read from; all rows of a block are as long and scaled alike.
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns ? steps : columns;
+        return factor ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<A> inside(index_t step) const { return load<A>(data + step); }
+};
+
+/// A stretch of one row as words of two bf16; zeros behind its end. Other types are rounded on the way.
+template <class T>
+struct pair_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        constexpr int n = 2 * words;
+        const T* p = data + 2 * step;
+        const index_t left = columns - 2 * step;
+        if constexpr (std::is_same_v<T, bf16>)
+            if (!factor) return load_words_first(p, left);
+        vec<float> result;
+        bf16 pairs[n];
+        for (int half = 0; half < n; half += words) {
+            vec<float> x = load_first<float>(p + half, left - half);
+            if (factor) x = mul(x, broadcast(*factor));
+            store(pairs + half, x);
+        }
+        std::memcpy(&result.raw, pairs, sizeof result.raw);
+        return result;
+    }
+    GATEFOLD_INLINE index_t whole(index_t steps) const {
+        const index_t n = steps < columns / 2 ? steps : columns / 2;
+        return factor || !std::is_same_v<T, bf16> ? 0 : n;
+    }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const {
+        if constexpr (std::is_same_v<T, bf16>) {
+            vec<float> result;
+            std::memcpy(&result.raw, data + 2 * step, sizeof result.raw);
+            return result;
+        } else {
+            return (*this)(step);
+        }
+    }
+};
+
+/// A stretch of one row rounded to bf16, as floats; zeros behind its end.
+template <class T>
+struct rounding_reader {
+    using element = float;
+    const T* data;
+    index_t columns;
+    const float* factor;
+
+    GATEFOLD_INLINE vec<float> operator()(index_t step) const {
+        vec<float> x = load_first<float>(data + step, columns - step);
+        if (std::is_same_v<T, bf16> && !factor) return x;
+        if (factor) x = mul(x, broadcast(*factor));
+        bf16 rounded[words];
+        store(rounded, x);
+        return load<float>(rounded);
+    }
+    GATEFOLD_INLINE index_t whole(index_t) const { return 0; }
+    GATEFOLD_INLINE vec<float> inside(index_t step) const { return (*this)(step); }
+};
+
+/// Writes one step of a stream: W numbers in storage type, or W words of two bf16; past the caches if Around.
+template <class T, bool Around = false, class A>
+GATEFOLD_INLINE void store_stream(T* to, vec<A> x) {
+    if constexpr (Around && (std::is_same_v<T, bf16> || std::is_same_v<T, A>))
+        store_around(reinterpret_cast<A*>(to), x);
+    else if constexpr (std::is_same_v<T, bf16>)
+        std::memcpy(to, &x.raw, sizeof x.raw);
+    else
+        store(to, x);
+}
+
+/// Interleaves rows: to[s · height + i] = element s of row i, s in [0, steps). `readers` holds `rows` rows; the rows
+/// from there up to `height` become zeros.
+template <class Reader, class A = typename Reader::element>
+GATEFOLD_NOINLINE void interleave(A* to, int height, const Reader* readers, int rows, index_t steps) {
+    constexpr int width = lanes<A>;
+    if (height == 1 && rows == 1) {
+        for (index_t s = 0; s < steps; s += width) store_first(to + s, readers[0](s), steps - s);
+        return;
+    }
+    const index_t total = steps * height;
+    index_t done = 0;
+    if (rows == height && height <= width) {
+        const index_t whole = readers[0].whole(steps);
+        for (; done + width <= whole && (done + width) * height + width <= total + height; done += width) {
+            vec<A> block[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) block[i] = readers[i < height ? i : height - 1].inside(done);
+            transpose(block);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) store(to + (done + j) * height, block[j]);
+        }
+    }
+    for (index_t s = done; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width;
+        for (int first = 0; first < height; first += width) {
+            vec<A> block[std::size_t{width}];
+            for (int i = 0; i < width; ++i) block[i] = first + i < rows ? readers[first + i](s) : zeros<A>();
+            transpose(block);
+            // A full register reaches into what is written next, but neither beyond the end nor into what stands there.
+            for (index_t j = 0; j < n; ++j) {
+                A* p = to + (s + j) * height + first;
+                if (height - first >= width || (first == 0 && (s + j) * height + width <= total))
+                    store(p, block[j]);
+                else
+                    store_first(p, block[j], height - first);
+            }
+        }
+    }
+}
+
+/// Interleaves `count` columns of the rows [first, first + W) of `from` [height][W], those that exist:
+/// to[j · height + i] = from[i][j]. Writes nothing outside [0, height · count).
+template <class A>
+GATEFOLD_NOINLINE void interleave_square(A* to, int height, const A* from, int first, index_t count) {
+    constexpr int width = lanes<A>;
+    if (height == 1) return store_first(to, load<A>(from), count);
+    const index_t rows = height - first, total = count * height;
+    vec<A> block[std::size_t{width}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < width; ++i) block[i] = load<A>(from + (first + (i < rows ? i : rows - 1)) * width);
+    transpose(block);
+    // What a full register writes too much is written again by the next one, up to where nothing follows.
+    GATEFOLD_UNROLL
+    for (int j = 0; j < width; ++j) {
+        if (j >= count) break;
+        const index_t at = j * height + first;
+        store_first(to + at, block[j], first == 0 && at + width <= total ? width : rows);
+    }
+}
+
+#if GATEFOLD_AVX512
+/// The same of rows of half a register, `from` [height][W / 2] with room for W rows; all of them at once.
+GATEFOLD_INLINE void interleave_halves(float* to, int height, const float* from, index_t count) {
+    constexpr int width = lanes<float>, half = width / 2;
+    const index_t total = count * height;
+    vec<float> block[std::size_t{half}];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < half; ++i) {
+        // Two loads, because one of both rows would wait until what wrote them has left the store buffer.
+        const vec<float, half> lower = load<float, half>(from + i * half),
+                               upper = load<float, half>(from + (half + i) * half);
+        block[i].raw =
+            __builtin_shufflevector(lower.raw, upper.raw, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    transpose_halves(block);
+    GATEFOLD_UNROLL
+    for (int j = 0; j < half; ++j) {
+        if (j >= count) break;
+        store_first(to + j * height, block[j], j * height + width <= total ? width : height);
+    }
+}
+#endif
+
+/// Rows of a matrix of `columns` columns as a stream [step][W], steps [0, steps) from each pointer on; null rows are
+/// zeros, and so is what stands behind `columns`. With Around `to` is aligned to a register, the rows lie one behind
+/// the other, and as many of those that follow are fetched.
+template <class T, int Step, bool Around = false, class A = accumulate_t<T>>
+GATEFOLD_NOINLINE void interleave_stream(T* to, const T* const* rows, index_t steps, index_t columns) {
+    constexpr int width = lanes<A>;
+    bool whole = true;
+    for (int i = 0; i < width; ++i) whole = whole && rows[i];
+    index_t s = 0;
+    if (whole) {
+        // What is packed next follows the last row: fetched as four streams, because of 16 rows that are read in turn
+        // memory's own prefetchers lose track (bench pack_touched).
+        constexpr int together = width > 4 ? width / 4 : 1;
+        const index_t row_bytes = (rows[1] - rows[0]) * static_cast<index_t>(sizeof(T));
+        const char* ahead = reinterpret_cast<const char*>(rows[0]) + width * row_bytes;
+        for (; s + width <= steps && (s + width) * Step <= columns; s += width) {
+            vec<A> x[std::size_t{width}];
+            GATEFOLD_UNROLL
+            for (int i = 0; i < width; ++i) {
+                const T* p = rows[i] + s * Step;
+                if constexpr (Step == 2)
+                    x[i] = load<A>(reinterpret_cast<const A*>(p));
+                else
+                    x[i] = load<A>(p);
+            }
+            transpose(x);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < width; ++j) {
+                if constexpr (Around)
+                    prefetch<false>(ahead + j / together * together * row_bytes + j % together * vector_bytes);
+                store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+            }
+            ahead += together * vector_bytes;
+        }
+    }
+    for (; s < steps; s += width) {
+        const index_t n = steps - s < width ? steps - s : width, k = s * Step;
+        vec<A> x[std::size_t{width}];
+        for (int i = 0; i < width; ++i) {
+            if (!rows[i])
+                x[i] = zeros<A>();
+            else if constexpr (Step == 2)
+                x[i] = pair_reader<T>{rows[i], columns, nullptr}(s);
+            else
+                x[i] = load_first<A>(rows[i] + k, columns - k);
+        }
+        transpose(x);
+        for (index_t j = 0; j < n; ++j) store_stream<T, Around>(to + (s + j) * width * Step, x[j]);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6208,10 +4523,10 @@ struct panel_rows {
         return matrix + (panel * together + half * (apart == 0 ? W : apart)) * columns;
     }
 
-    /// Whether all rows of a panel exist.
+    /// How many rows of a half exist: W or more where it is whole, 0 or less where none do.
     template <int W>
-    GATEFOLD_INLINE bool whole(index_t panel) const {
-        return panel * together + (apart == 0 ? 2 * W : W) <= end;
+    GATEFOLD_INLINE index_t there(index_t panel, int half) const {
+        return end - panel * together - half * (apart == 0 ? W : 0);
     }
 
     /// Steps [s0, s0 + steps) of one stream.
@@ -6219,8 +4534,8 @@ struct panel_rows {
     GATEFOLD_INLINE void pack(T* to, index_t panel, int half, index_t s0, index_t steps) const {
         const T* rows[std::size_t{W}];
         const T* begin = row<W>(panel, half) + s0 * Step;
-        const index_t there = end - panel * together - half * (apart == 0 ? W : 0);
-        for (int i = 0; i < W; ++i) rows[i] = i < there ? begin + i * columns : nullptr;
+        const index_t count = there<W>(panel, half);
+        for (int i = 0; i < W; ++i) rows[i] = i < count ? begin + i * columns : nullptr;
         interleave_stream<T, Step, Around>(to, rows, steps, columns - s0 * Step);
     }
 };
@@ -6677,15 +4992,463 @@ struct deliver_tile {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts_order.hpp ----
+// ---- gatefold/cpu/experts/order.hpp ----
 // The order in which a call takes panels where experts of many rows and of few come together.
 //
 //     counts ── merge_experts ──> merged: both classes, each ascending, in proportion ── panel_walk ──> (expert, panel)
-//                                                             └── the same walk, ahead: cpu/experts_fetch.hpp
+//                                                             └── the same walk, ahead: cpu/experts/fetch.hpp
 //
 // An expert of many rows leaves the memory idle, one of few rows the arithmetic. Taken one after the other, a call
 // waits for both in turn; panel by panel, the tiles of the ones fetch what the others read (bench
 // layer_forward/olmoe/bf16/tokens:64/threads:1/skew:1). No choice here changes a bit.
+
+// ---- gatefold/cpu/gemm/products_run.hpp ----
+// How one grouped product is cut into blocks and carried out: what the three products of cpu/gemm/products.hpp share.
+//
+//     a ── pack_rows ────> [k][R] ──┐
+//     b ── pack_panels ──> [k][W] ──┴──> tiles of R rows and 2 W columns ──> out
+//
+// Operands are reached through pointers to functions that copy a block each, so that the loops are compiled once per
+// type of sums and results, not once per pair of operand types.
+
+// ---- gatefold/cpu/gemm/products_unpacked.hpp ----
+// Rows times weights as they lie, [k][n] with columns side by side: packing them costs as much as a product of several
+// rows.
+//
+//     up to 4 rows   c[r, n..] += a[r, k] · w[k, n..] for a few k at a time: whole rows of w in the order of memory
+//     more           the tiles of packed products over some rows of w, which all tiles share
+//
+// Every sum is the chain of multiply(): ascending k from +0 or from what is there.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows of a group up to which its weights, B as they lie, are better not packed (bench backward_dx): packing widens
+/// them once for all tiles, and rows at multiples of 4096 bytes displace one another in the caches.
+template <class Sum, class B>
+constexpr index_t most_unpacked_rows(index_t row_bytes) {
+    if (sizeof(B) < sizeof(Sum)) return chain<Sum>::max_rows;
+    return row_bytes % 4096 == 0 ? 32 : (std::numeric_limits<index_t>::max)();
+}
+/// Rows of weights that stay in the second-level cache from tile to tile while as many of the next are fetched.
+constexpr index_t unpacked_depth(index_t row_bytes) { return row_bytes > 4096 ? 64 : 128; }
+
+/// Steps of k whose numbers of R rows stand in registers beside the sums.
+constexpr int few_rows_steps(int rows) { return vector_registers == 32 ? (rows < 4 ? 8 : 4) : 8 / rows; }
+
+/// c[i, :] = (fresh ? 0 : c[i, :]) + Σ a[k][i] · w[k, :] over few_rows_steps(R) steps; `columns` is a multiple of two
+/// registers. As many bytes as are read are fetched `ahead` bytes behind them.
+template <int R, class Sum, class B>
+GATEFOLD_NOINLINE void multiply_few(const Sum* a, const B* w, index_t stride, Sum* c, index_t row, index_t columns,
+                                    bool fresh, index_t ahead) {
+    // A line of 2-byte weights is two registers, used at once: rows of w may displace one another.
+    constexpr int K = few_rows_steps(R), width = lanes<Sum>;
+    constexpr int together = sizeof(B) < sizeof(Sum) && vector_registers == 32 ? 2 : 1;
+    vec<Sum> x[std::size_t{K}][std::size_t{R}];
+    GATEFOLD_UNROLL
+    for (int k = 0; k < K; ++k) {
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            x[k][i] = broadcast(a[k * R + i]);
+            keep_apart(x[k][i].raw);
+        }
+    }
+    for (index_t n = 0; n < columns; n += together * width, w += together * width, c += together * width) {
+        vec<Sum> sums[std::size_t{R}][std::size_t{together}];
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < together; ++j) sums[i][j] = fresh ? zeros<Sum>() : load<Sum>(c + i * row + j * width);
+        }
+        const B* from = w;
+        GATEFOLD_UNROLL
+        for (int k = 0; k < K; ++k, from += stride) {
+            prefetch<false>(reinterpret_cast<const char*>(from) + ahead);
+            GATEFOLD_UNROLL
+            for (int j = 0; j < together; ++j) {
+                vec<Sum> y = load<Sum>(from + j * width);
+                if (R > 1) keep_apart(y.raw);  // one load for all rows
+                GATEFOLD_UNROLL
+                for (int i = 0; i < R; ++i) sums[i][j] = fma(x[k][i], y, sums[i][j]);
+            }
+        }
+        GATEFOLD_UNROLL
+        for (int i = 0; i < R; ++i) {
+            GATEFOLD_UNROLL
+            for (int j = 0; j < together; ++j) store(c + i * row + j * width, sums[i][j]);
+        }
+    }
+}
+
+template <class Sum, class B>
+using few_rows_kernel = void (*)(const Sum*, const B*, index_t, Sum*, index_t, index_t, bool, index_t);
+
+/// c = (fresh ? 0 : c) + rows · w for tiles packed one behind the other as [steps][height]; w begins at the first step
+/// and column, its rows `stride` apart, and `columns` is a multiple of two registers.
+template <class Sum, class B>
+void multiply_unpacked(const void* weights, index_t stride, const row_tiles& tiles, index_t steps, const Sum* a, Sum* c,
+                       index_t row, index_t columns, bool fresh) {
+    using form = chain<Sum, B>;
+    constexpr int panel = 2 * lanes<Sum>;
+    const auto strides = panel_strides<form>::of_rows(stride);
+    const B* w = static_cast<const B*>(weights);
+    const index_t row_bytes = stride * static_cast<index_t>(sizeof(B));
+    index_t k = 0;
+    if (tiles.rows <= few_rows) {
+        const int rows = static_cast<int>(tiles.rows), together = few_rows_steps(rows);
+        static_assert(few_rows == 4);
+        static constexpr few_rows_kernel<Sum, B> kernels[] = {&multiply_few<1, Sum, B>, &multiply_few<2, Sum, B>,
+                                                              &multiply_few<3, Sum, B>, &multiply_few<4, Sum, B>};
+        for (; k + together <= steps; k += together, fresh = false)
+            kernels[rows - 1](a + k * rows, w + k * stride, stride, c, row, columns, fresh, together * row_bytes);
+    }
+    for (index_t depth; k < steps; k += depth, fresh = false) {
+        depth = unpacked_depth(row_bytes);
+        if (steps - k < depth) depth = steps - k;
+        for (index_t j = 0; j < columns; j += panel) {
+            const B* from = w + k * stride + j;
+            lookahead ahead{0, reinterpret_cast<const char*>(from + depth * stride),
+                            panel / 2 * static_cast<index_t>(sizeof(B)), row_bytes};
+            for (index_t t = 0; t < tiles.tiles; ++t) {
+                const index_t r = tiles.begin(t);
+                const int height = static_cast<int>(tiles.begin(t + 1) - r);
+                kernel_for<form, 2>(height)(depth, a + r * steps + k * height, from, strides, c + r * row + j, row,
+                                            fresh, ahead);
+                ahead = {0, reinterpret_cast<const char*>(a), 0, 0};
+            }
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Rows [offsets[e], offsets[e + 1]) belong to expert e; without offsets all `rows` belong to the one expert.
+struct grouping {
+    int experts = 1;
+    const std::int32_t* offsets = nullptr;
+    index_t rows = 0;
+
+    GATEFOLD_INLINE index_t begin(int e) const { return offsets ? offsets[e] : 0; }
+    GATEFOLD_INLINE index_t end(int e) const { return offsets ? offsets[e + 1] : rows; }
+    GATEFOLD_INLINE index_t count(int e) const { return end(e) - begin(e); }
+};
+
+/// Where results go: row i (of expert e, for product_tn) at data + e · step + i · stride.
+template <class T>
+struct matrix {
+    T* data;
+    index_t stride, step = 0;
+};
+
+/// How a product is cut: what a thread works on stays in its second-level cache.
+struct product_blocks {
+    static constexpr int rows = 112, columns = 512, depth = 512, panel = 32;
+    /// Blocks of columns that are one where rows are few: weights are read in long pieces of their rows.
+    static constexpr int joined = 4;
+    /// Panels packed together, so that what is read of a row of weights is a few lines long.
+    static constexpr int together = 4;
+    static constexpr std::size_t bytes = sizeof(double) * (std::size_t{rows} * depth + std::size_t{rows} * columns +
+                                                           std::size_t{panel} * together * depth + 64);
+};
+
+/// Scratch of the products, for any extents and types.
+constexpr std::size_t product_scratch_bytes(int threads) {
+    return static_cast<std::size_t>(threads) * product_blocks::bytes;
+}
+
+/// Shares [0, total) of a cost among `parts`; the share of a part begins here.
+GATEFOLD_INLINE index_t share(index_t total, int part, int parts) {
+    return total / parts * part + total % parts * part / parts;
+}
+
+/// What a group of a product amounts to.
+struct product_extent {
+    index_t rows, columns, depth;
+};
+
+/// How the rows of a block are cut into tiles. Outputs over few rows are mostly written: there a tile is better whole
+/// than as high as the others.
+struct block_tiles {
+    row_tiles even;
+    int tallest;
+    bool whole;
+
+    GATEFOLD_INLINE index_t count() const { return even.tiles; }
+    GATEFOLD_INLINE index_t begin(index_t t) const {
+        return !whole ? even.begin(t) : t < even.tiles ? t * tallest : even.rows;
+    }
+    GATEFOLD_INLINE int height(index_t t) const { return static_cast<int>(begin(t + 1) - begin(t)); }
+};
+
+/// One product of a call.
+template <class Sum, class Out>
+struct product_call {
+    const grouping& groups;
+    bool over_rows;  ///< sums run over the rows of a group, `rows` is the height of its output; else over `depth`
+    index_t rows, columns, depth;
+    matrix<Out> out;
+    bool accumulate;
+
+    /// The rows from r on of group e's left operand, k in [k0, k0 + depth): one tile behind the other as
+    /// [depth][height].
+    void (*pack_rows)(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t rows, index_t k0,
+                      index_t depth, Sum* to);
+    const void* left;
+    /// Columns from n on of group e's right operand, k in [k0, k0 + depth), as the streams [depth][W] of panels; zeros
+    /// from `columns` on.
+    void (*pack_panels)(const void* operand, int e, index_t begin, index_t n, int panels, index_t columns, index_t k0,
+                        index_t depth, Sum* to);
+    const void* right;
+    /// Where the right operand is stored with columns side by side and comes from memory: bytes from one expert, k and
+    /// column to the next. Null elsewhere.
+    const char* weights = nullptr;
+    index_t expert_bytes = 0, row_bytes = 0, column_bytes = 0;
+    /// Multiplies groups of at most so many rows by them as they lie: multiply_unpacked() for their type.
+    index_t unpacked_rows = 0;
+    void (*unpacked)(const void* weights, index_t stride, const row_tiles& tiles, index_t steps, const Sum* a, Sum* c,
+                     index_t row, index_t columns, bool fresh) = nullptr;
+    /// Output (row, column) stands where (column, row) would: for one group whose operands have changed places, and
+    /// without `accumulate`.
+    bool turned = false;
+
+    product_extent extent(int e) const {
+        const index_t count = groups.count(e);
+        if (!over_rows) return {count, columns, depth};
+        return {accumulate && count == 0 ? 0 : rows, columns, count};
+    }
+    /// Whether a group's weights are multiplied as they lie.
+    bool is_unpacked(const product_extent& x) const { return x.rows <= unpacked_rows; }
+    Out* target(int e) const { return out.data + (over_rows ? e * out.step : groups.begin(e) * out.stride); }
+    /// Whether results are only written, and more than caches keep: matrices of the size of weights.
+    bool is_large() const {
+        return over_rows && !accumulate &&
+               groups.experts * rows * columns > static_cast<index_t>(kept_in_caches / sizeof(Out));
+    }
+};
+
+/// A rectangle of one group's output.
+struct product_block {
+    int e;
+    index_t r0, rows, c0, columns;
+};
+
+/// Writes zeros to a block without a sum.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void clear_block(Out* to, index_t stride, const product_block& b, bool around) {
+    for (index_t r = 0; r < b.rows; ++r, to += stride)
+        for (index_t j = 0; j < b.columns; j += lanes<Sum>)
+            if (around && j + lanes<Sum> <= b.columns)
+                store_around(to + j, zeros<Sum>());
+            else
+                store_first(to + j, zeros<Sum>(), b.columns - j);
+}
+
+/// The outputs of one block; `memory` holds product_blocks::bytes.
+template <class Sum, class Out>
+GATEFOLD_NOINLINE void run_block(const product_call<Sum, Out>& p, const product_block& block, bool large,
+                                 std::byte* memory) {
+    using form = chain<Sum>;
+    using blocks = product_blocks;
+    constexpr int width = lanes<Sum>, panel = 2 * width, tallest = form::max_rows;
+    static_assert(panel <= blocks::panel);
+    constexpr bool in_place = std::is_same_v<Out, Sum>;
+    const int e = block.e;
+    const index_t begin = p.groups.begin(e), columns = block.columns, stride = p.out.stride;
+    const product_extent x = p.extent(e);
+    const index_t row_step = p.turned ? 1 : stride, column_step = p.turned ? stride : 1;
+    Out* const out = p.target(e) + block.r0 * row_step + block.c0 * column_step;
+    const bool around = in_place && large && x.depth <= blocks::depth && is_aligned(out) && stride % width == 0;
+    if (x.depth == 0) {
+        const product_block turned{e, block.c0, columns, block.r0, block.rows};
+        if (!p.accumulate) clear_block<Sum>(out, stride, p.turned ? turned : block, around);
+        return;
+    }
+
+    Sum* a = reinterpret_cast<Sum*>(memory);
+    Sum* c = a + index_t{blocks::rows} * blocks::depth;
+    Sum* b = c + index_t{blocks::rows} * blocks::columns;
+    // Sums of whole panels are kept in the output itself where it has their type.
+    const index_t padded = round_up<index_t>(columns, panel);
+    const index_t whole = in_place && !p.turned ? columns / panel * panel : 0;
+    if (p.accumulate)
+        for (index_t r = 0; r < block.rows; ++r)
+            for (index_t j = whole; j < padded; j += width)
+                store(c + r * padded + j, load_first<Sum>(out + r * stride + j, columns - j));
+    const block_tiles tiles{row_tiles(block.rows, tallest), tallest, p.over_rows};
+    // Of weights as they lie whole panels are read; what is left of the columns is packed with zeros behind it.
+    const index_t lying = p.is_unpacked(x) ? columns / panel * panel : 0;
+    const lookahead nothing{0, reinterpret_cast<const char*>(memory), 0, 0};
+
+    for (index_t k0 = 0; k0 < x.depth; k0 += blocks::depth) {
+        const index_t depth = x.depth - k0 < blocks::depth ? x.depth - k0 : blocks::depth;
+        const bool fresh = k0 == 0 && !p.accumulate;
+        p.pack_rows(p.left, begin, block.r0, tiles, x.rows, k0, depth, a);
+        if (lying > 0) {
+            const char* from = p.weights + e * p.expert_bytes + k0 * p.row_bytes + block.c0 * p.column_bytes;
+            const index_t weight_stride = p.row_bytes / p.column_bytes;
+            if constexpr (in_place)
+                p.unpacked(from, weight_stride, tiles.even, depth, a, out, stride, lying, fresh);
+            else
+                p.unpacked(from, weight_stride, tiles.even, depth, a, c, padded, lying, fresh);
+        }
+        for (index_t j = lying; j < padded; j += panel) {
+            const index_t q = (j - lying) / panel % blocks::together;
+            if (q == 0) {
+                const index_t left = (padded - j) / panel;
+                p.pack_panels(p.right, e, begin, block.c0 + j,
+                              left < blocks::together ? static_cast<int>(left) : blocks::together, x.columns, k0, depth,
+                              b);
+            }
+            // The panels that are packed next are fetched while the first tile is multiplied.
+            lookahead ahead = nothing;
+            if (p.weights) {
+                const bool wraps = j + blocks::together * panel >= padded;
+                const index_t n = j + blocks::together * panel - (wraps ? padded : 0), k = k0 + (wraps ? depth : 0);
+                if (k < x.depth)
+                    ahead = {0, p.weights + e * p.expert_bytes + k * p.row_bytes + (block.c0 + n) * p.column_bytes,
+                             width * p.column_bytes, p.row_bytes};
+            }
+            for (index_t t = 0; t < tiles.count(); ++t, ahead = nothing) {
+                const index_t r = tiles.begin(t);
+                const int height = tiles.height(t);
+                const Sum *rows = a + r * depth, *streams = b + q * panel * depth;
+                if constexpr (in_place) {
+                    if (j < whole) {
+                        Sum* tile = out + r * stride + j;
+                        if (p.over_rows && !around) {
+                            // What is written next is fetched before (bench backward_dw): one of its rows with every
+                            // step, or all at once where the steps are fewer than its rows or lead out of the block.
+                            const bool steps = depth >= height && depth <= block.rows;
+                            const index_t lowest = steps ? block.rows - depth : block.rows, below = r + height;
+                            const Sum* next = t + 1 == tiles.count()
+                                                  ? out + j + panel
+                                                  : out + (below < lowest ? below : lowest) * stride + j;
+                            if (steps)
+                                ahead = {0, reinterpret_cast<const char*>(next), vector_bytes,
+                                         stride * static_cast<index_t>(sizeof(Sum))};
+                            else
+                                for (int i = 0; i < height; ++i, next += stride) {
+                                    prefetch<false>(next);
+                                    prefetch<false>(next + width);
+                                }
+                        }
+                        if (around && height == tallest)
+                            multiply<form, tallest, 2, true>(depth, rows, streams, width * depth, tile, stride, true,
+                                                             ahead);
+                        else
+                            kernel_for<form, 2>(height)(depth, rows, streams, width * depth, tile, stride, fresh,
+                                                        ahead);
+                        continue;
+                    }
+                }
+                kernel_for<form, 2>(height)(depth, rows, streams, width * depth, c + r * padded + j, padded, fresh,
+                                            ahead);
+            }
+        }
+    }
+    if (p.turned) {
+        for (index_t j = 0; j < columns; ++j)
+            for (index_t r = 0; r < block.rows; ++r) out[j * stride + r] = from_accumulate<Out>(c[r * padded + j]);
+        return;
+    }
+    for (index_t r = 0; r < block.rows; ++r)
+        for (index_t j = whole; j < columns; j += width)
+            store_first(out + r * stride + j, load<Sum>(c + r * padded + j), columns - j);
+}
+
+/// How threads share a product: by blocks of its outputs, and by what these cost.
+template <class Sum, class Out>
+class product_tasks {
+    using blocks = product_blocks;
+
+public:
+    product_tasks(const product_call<Sum, Out>& call, int threads) : p_(call), large_(call.is_large()) {
+        // A part has to be worth waking a thread for, which takes as long as this many multiply-adds.
+        constexpr index_t least = 65536;
+        const int groups = p_.groups.experts;
+        index_t work = 0;
+        for (int e = 0; e < groups; ++e) {
+            const product_extent x = p_.extent(e);
+            work += x.rows * x.columns * (x.depth + 8);
+        }
+        parts_ = work / least < threads ? static_cast<int>(1 + work / least) : threads;
+        // Column blocks shrink until every thread has a few tasks, and to single panels only where some thread had
+        // none; that changes who computes an output, not its bits. No thread is woken for nothing.
+        while (parts_ > 1 && tasks() < 4 * parts_ && block_columns_ > (tasks() < parts_ ? 1 : 2) * blocks::panel)
+            block_columns_ /= 2;
+        if (const index_t there = tasks(); there < parts_) parts_ = there > 1 ? static_cast<int>(there) : 1;
+        for (int e = 0; e < groups; ++e) total_ += grid(p_.extent(e)).tasks() * cost(p_.extent(e));
+    }
+
+    int parts() const { return parts_; }
+
+    /// The tasks of one part; `memory` holds product_blocks::bytes of its own.
+    void run(int part, std::byte* memory) const {
+        const index_t low = share(total_, part, parts_), high = share(total_, part + 1, parts_);
+        index_t before = 0;
+        for (int e = 0; e < p_.groups.experts; ++e) {
+            const product_extent x = p_.extent(e);
+            const block_grid g = grid(x);
+            const index_t each = cost(x), first = before;
+            before += each * g.tasks();
+            if (g.tasks() == 0 || before <= low || first >= high) continue;
+            for (index_t task = 0; task < g.tasks(); ++task) {
+                const index_t begins = first + task * each;
+                if (begins < low || begins >= high) continue;
+                const index_t m = task / g.column_blocks, c0 = task % g.column_blocks * g.columns;
+                const auto row = [&](index_t i) {
+                    if (!p_.over_rows) return x.rows * i / g.row_blocks;
+                    return i < g.row_blocks ? i * blocks::rows : x.rows;
+                };
+                const index_t left = x.columns - c0;
+                run_block(p_, {e, row(m), row(m + 1) - row(m), c0, left < g.columns ? left : g.columns}, large_,
+                          memory);
+            }
+        }
+        if (large_) finish_stores_around();
+    }
+
+private:
+    struct block_grid {
+        index_t columns, row_blocks, column_blocks;
+        index_t tasks() const { return row_blocks * column_blocks; }
+    };
+    block_grid grid(const product_extent& x) const {
+        const bool few = p_.is_unpacked(x) && x.rows <= few_rows;
+        const index_t columns = few ? block_columns_ * blocks::joined : block_columns_;
+        return {columns, ceil_div<index_t>(x.rows, blocks::rows), ceil_div(x.columns, columns)};
+    }
+    index_t tasks() const {
+        index_t n = 0;
+        for (int e = 0; e < p_.groups.experts; ++e) n += grid(p_.extent(e)).tasks();
+        return n;
+    }
+    /// A task costs its arithmetic and, per output, about what eight rows would for packing.
+    index_t cost(const product_extent& x) const {
+        const block_grid g = grid(x);
+        return g.tasks() ? (x.rows / g.row_blocks + 8) * (x.columns / g.column_blocks + 1) * (x.depth + 8) : 0;
+    }
+
+    const product_call<Sum, Out>& p_;
+    bool large_;
+    int parts_ = 1;
+    index_t block_columns_ = blocks::columns, total_ = 0;
+};
+
+template <class Context, class Sum, class Out>
+void run_tasks(Context& ctx, std::byte* scratch, const product_tasks<Sum, Out>& tasks) {
+    ctx.parallel(tasks.parts(),
+                 [&](int part) { tasks.run(part, scratch + static_cast<std::size_t>(part) * product_blocks::bytes); });
+}
+
+/// Runs a product.
+template <class Context, class Sum, class Out>
+void run_product(Context& ctx, std::byte* scratch, const product_call<Sum, Out>& p) {
+    run_tasks(ctx, scratch, product_tasks<Sum, Out>(p, ctx.threads()));
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -6699,6 +5462,13 @@ struct merged_experts {
     const ordered_expert* order;
     index_t active, most_lag;
 };
+
+/// How many experts have rows.
+inline index_t active_experts(const grouping& groups) {
+    index_t active = 0;
+    for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
+    return active;
+}
 
 /// Whether taking panels across experts is predicted to save a fifth of the time that they take one by one, in units of
 /// a row: below the ridge an expert takes as long as its weights take to come from memory. A call that waits for memory
@@ -6832,7 +5602,7 @@ index_t task_at(const merged_experts& merged, index_t together, index_t panels, 
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts_sweep.hpp ----
+// ---- gatefold/cpu/experts/sweep.hpp ----
 // One expert's panels against one expert's rows: the loop nest around the micro-kernels.
 //
 //     rows in tiles [step][R] ─┐
@@ -6841,14 +5611,14 @@ index_t task_at(const merged_experts& merged, index_t together, index_t panels, 
 // Few rows: two panels side by side, each stream prefetched a little ahead (the bandwidth of memory). More: one panel,
 // all tiles of the block in turn, each fetching its share of the next panel.
 
-// ---- gatefold/cpu/blocking.hpp ----
+// ---- gatefold/cpu/experts/blocking.hpp ----
 // How the expert stage is cut, as constants that follow from the caches of a tier, the form of the kernels (type and
 // order of sums) and the length of a sum (H or F). No choice here changes a bit.
 //
 //     first-level cache   sums of a block of rows; of hub layout, the piece of a panel that is packed at a time
 //     second-level cache  the piece of a packed panel that all tiles of a block visit in turn
 //
-// The height of a tile, which follows from the registers, stands in the forms (cpu/gemm.hpp). The bench
+// The height of a tile, which follows from the registers, stands in the forms (cpu/gemm/gemm.hpp). The bench
 // `blocking/...` sweeps alternatives and prints what this choice loses against the best of them.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -6865,7 +5635,7 @@ inline constexpr cache_sizes caches = GATEFOLD_AMX      ? amx_caches
                                       : GATEFOLD_AVX512 ? cache_sizes{index_t{32} << 10, index_t{1} << 20}
                                                         : cache_sizes{index_t{32} << 10, index_t{512} << 10};
 
-/// How the sweep of a form is cut (cpu/experts_sweep.hpp).
+/// How the sweep of a form is cut (cpu/experts/sweep.hpp).
 template <class Form>
 struct sweep_blocks {
     using T = typename Form::stream_type;
@@ -6903,17 +5673,12 @@ struct sweep_blocks {
     static constexpr std::size_t bytes = hub_bytes + round_up(sum_bytes, memory_alignment);
 };
 
-/// How experts of many and of few rows take turns (cpu/experts_order.hpp).
+/// How experts of many and of few rows take turns (cpu/experts/order.hpp).
 template <class Form>
 struct turn_blocks {
-    using sum = typename Form::sum_type;
     static constexpr index_t step_bytes =
-        index_t{lanes<sum>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
+        index_t{lanes<typename Form::sum_type>} * Form::step * static_cast<index_t>(sizeof(typename Form::stream_type));
 
-    /// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
-    /// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
-    static constexpr index_t ridge =
-        7 * step_bytes / (lanes<sum> * static_cast<index_t>(sizeof(sum))) / (Form::widens && Form::step == 2 ? 2 : 1);
     /// Experts whose panels take turns in the first projection: their rows stay in the caches.
     static constexpr index_t together = 16;
     /// Bytes fetched ahead where experts take turns.
@@ -6922,7 +5687,7 @@ struct turn_blocks {
     static constexpr index_t cached = 16 * caches.second;
 };
 
-/// How the sweep on a matrix unit is cut (cpu/experts_tiles.hpp): tiles of 16 rows, streams of 64 bytes per step.
+/// How the sweep on a matrix unit is cut (cpu/experts/tiles.hpp): tiles of 16 rows, streams of 64 bytes per step.
 struct unit_blocks {
     static constexpr int tiles = 18, rows = 16 * tiles;
     /// Panels that a piece of the rows passes over once the rows exceed the second-level cache; their sums are kept.
@@ -6932,14 +5697,32 @@ struct unit_blocks {
     /// Bytes of packed rows from which on panels are taken in groups: what is left of the second-level cache beside
     /// sums and streams.
     static constexpr index_t rows_in_cache = amx_caches.second * 3 / 5;
+    /// Rows whose products with a panel take as long as the panel takes to come from memory: a tile of 1 KiB some 200
+    /// cycles, a product with tiles from the first-level cache 20.
+    static constexpr index_t ridge = 160;
     /// Steps of a piece: two streams of it are a third of the first-level cache, two tiles of rows another.
     static constexpr index_t piece = amx_caches.first / 3 / (2 * 64);
     static constexpr std::size_t hub_bytes = std::size_t{4 * piece} * 64;
     static constexpr std::size_t bytes = hub_bytes + sum_bytes;
 };
 
+/// Rows whose products with a panel take as long as the panel takes to come from memory: 64 bytes are some seven
+/// cycles, which is seven multiply-adds of the widest registers and two of the others of half the width.
+template <class Form>
+constexpr index_t ridge_rows() {
+    using sum = typename Form::sum_type;
+    constexpr index_t step_bytes = index_t{lanes<sum>} * Form::step * sizeof(typename Form::stream_type);
+    if constexpr (Form::by_tiles)
+        return unit_blocks::ridge;
+    else
+        return 7 * step_bytes / static_cast<index_t>(lanes<sum> * sizeof(sum)) /
+               (Form::widens && Form::step == 2 ? 2 : 1);
+}
+template <class Form>
+inline constexpr index_t ridge_of = ridge_rows<Form>();
+
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts_fetch.hpp ----
+// ---- gatefold/cpu/experts/fetch.hpp ----
 // What is fetched while panels of many experts are multiplied in turn: the same panels, some way ahead.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -7011,26 +5794,38 @@ GATEFOLD_INLINE void fetch_beginning(const panel_source<T>& source) {
             prefetch<false>(reinterpret_cast<const char*>(source.packed + j * source.stream) + byte);
 }
 
-/// For few rows: the sums of a whole panel straight from hub layout, as far as whole squares reach. Returns the steps
-/// that are done; none where the panel is at the edge of the matrix.
+/// For few rows: the sums of a panel straight from hub layout. Returns the steps that are done: all where the form pads
+/// rows, otherwise as far as whole squares reach; none where the matrix has too few rows.
 template <class Form>
-GATEFOLD_INLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
-                                  int height, const typename Form::row_type* rows, typename Form::sum_type* sums) {
-    constexpr int W = lanes<typename Form::sum_type>;
+GATEFOLD_NOINLINE index_t turn_rows(const panel_source<typename Form::stream_type>& source, index_t panel, bool last,
+                                    int height, index_t steps, const typename Form::row_type* rows,
+                                    typename Form::sum_type* sums) {
+    using sum = typename Form::sum_type;
+    constexpr int W = lanes<sum>;
     const auto& from = source.rows;
-    const index_t steps = from.columns / (turned_steps<Form> * Form::step) * turned_steps<Form>;
-    if (height > few_rows || steps == 0 || !from.template whole<W>(panel)) return 0;
+    if (Form::padding == 1) steps = from.columns / turned_steps<Form> * turned_steps<Form>;
+    if (height > few_rows || from.end < W || steps == 0) return 0;
     for (int half = 0; half < 2; ++half) {
-        const auto* begin = from.template row<W>(panel, half);
-        const auto* next = reinterpret_cast<const char*>(last ? source.then + (begin - from.template row<W>(panel, 0))
-                                                              : from.template row<W>(panel + 1, half));
-        const auto multiply = rows_kernel_for<Form>(height);
-        if constexpr (Form::flushes) {
-            const flush_subnormals mode;
-            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
-        } else {
-            multiply(steps, rows, begin, from.columns, sums + half * W, 2 * W, next);
+        const index_t there = from.template there<W>(panel, half), missing = there < W ? W - there : 0;
+        sum* to = sums + half * W;
+        if (there > 0) {
+            // Where rows are missing at the end, as many before the half take part, and the sums are moved.
+            const auto* begin = from.template row<W>(panel, half) - missing * from.columns;
+            const auto* next = reinterpret_cast<const char*>(half == 0 && from.template there<W>(panel, 1) > 0
+                                                                 ? from.template row<W>(panel, 1)
+                                                             : last ? source.then
+                                                                    : from.template row<W>(panel + 1, 0));
+            const auto multiply = rows_kernel_for<Form>(height);
+            if constexpr (Form::flushes) {
+                const flush_subnormals mode;
+                multiply(steps, rows, begin, from.columns, to, 2 * W, next);
+            } else {
+                multiply(steps, rows, begin, from.columns, to, 2 * W, next);
+            }
         }
+        if (missing > 0)
+            for (int i = 0; i < height; ++i, to += 2 * W)
+                for (int j = 0; j < W; ++j) to[j] = j < there ? to[j + missing] : sum{0};
     }
     return steps;
 }
@@ -7066,7 +5861,7 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
                                                             : all_steps - last_steps;
             const index_t turned = alone && !source.packed
                                        ? turn_rows<Form>(source, p, p + 1 == p1, static_cast<int>(tiles.begin(t1) - r0),
-                                                         rows + r0 * all_steps * row_elements, sums)
+                                                         all_steps, rows + r0 * all_steps * row_elements, sums)
                                        : 0;
             for (index_t s0 = turned; s0 < all_steps; s0 += depth) {
                 const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;
@@ -7131,7 +5926,160 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/experts_tiles.hpp ----
+// ---- gatefold/cpu/experts/tasks.hpp ----
+// How threads share the first projection: one flat list of (expert, panel), cut where the costs are equal, of which a
+// part takes its own share piece by piece, and what others have left after that.
+//
+//     costs of all panels ── task_list ──> pieces, smaller and smaller ── task_walk of a part ──> (expert, panels)
+//
+// Who computes a panel does not change its bits. What it costs is known roughly: heights of tiles, caches and other
+// programs change it by a fifth, for which a cut in advance would let one thread wait for the other (bench
+// layer_forward/tiny/f32/tokens:4/threads:2).
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Up to where the share of one part has been taken; a cache line of its own.
+struct alignas(64) task_position {
+    index_t next;
+};
+
+/// The panels of all experts of a call. A panel costs the rows of its expert, below the ridge as many as take as long
+/// as its weights take to come; positions in the list are sums of costs.
+class task_list {
+public:
+    /// Pieces begin at even panels of experts of up to `tallest` rows, whose kernels take two side by side. `positions`
+    /// is room for one of each part.
+    task_list(const grouping& groups, index_t panels, index_t ridge, index_t tallest, int parts,
+              task_position* positions)
+        : groups_(groups), panels_(panels), ridge_(ridge), tallest_(tallest), parts_(parts), positions_(positions) {}
+
+    /// Adds up the costs and cuts the list; before any part walks along it.
+    void cut() {
+        total_ = 0;
+        for (int e = 0; e < groups_.experts; ++e) total_ += cost(e) * panels_;
+        for (int part = 0; part < parts_; ++part) positions_[part].next = begin_of(part);
+    }
+
+    int experts() const { return groups_.experts; }
+    /// Of a panel.
+    index_t cost(int e) const {
+        const index_t n = groups_.count(e);
+        return n == 0 || n > ridge_ ? n : ridge_;
+    }
+    /// Where the share of a part begins.
+    index_t begin_of(int part) const { return share(total_, part, parts_); }
+
+private:
+    friend class task_walk;
+
+    struct piece {
+        index_t begin, end;
+    };
+    /// The next piece for a part, empty if nothing is left: three quarters of what is left of its own share, or half of
+    /// what is left of another's.
+    piece take(int part) const {
+        if (parts_ > 1) {
+            for (int i = 0; i < parts_; ++i) {
+                const piece some = take_from((part + i) % parts_, i == 0 ? 4 : 2);
+                if (some.begin < some.end) return some;
+            }
+            return {total_, total_};
+        }
+        const piece all{positions_->next, total_};
+        positions_->next = total_;
+        return all;
+    }
+    /// A piece of the share of `owner`: all but one of `of` equal parts of what is left, but not less than two panels.
+    piece take_from(int owner, index_t of) const {
+        // Builtins, because <atomic> brings in forty headers, which each translation unit pays for.
+        index_t* const next = &positions_[owner].next;
+        const index_t least = 2 * ridge_, limit = begin_of(owner + 1);
+        index_t begin = __atomic_load_n(next, __ATOMIC_RELAXED), end;
+        do {
+            const index_t left = limit - begin, most = left - left / of;
+            end = begin + (left < least ? left : most < least ? least : most);
+            if (left == 0) break;
+        } while (!__atomic_compare_exchange_n(next, &begin, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+        return {begin, end};
+    }
+
+    grouping groups_;
+    index_t panels_, ridge_, tallest_, total_ = 0;
+    int parts_;
+    task_position* positions_;
+};
+
+/// Panels [p0, p1) of an expert.
+struct panel_run {
+    int expert;
+    index_t p0, p1;
+};
+
+/// The panels that one part takes. Where it goes on is known before its last ones are computed, so that they can fetch
+/// what comes next.
+class task_walk {
+public:
+    task_walk(const task_list& tasks, int part) : tasks_(tasks), part_(part) { take(); }
+
+    bool there() const { return expert_ < tasks_.experts(); }
+    int expert() const { return expert_; }
+    index_t panel() const { return panel_; }
+
+    /// Some panels, which the walk leaves behind.
+    panel_run next() {
+        const int e = expert_;
+        const index_t p0 = panel_, behind = first_ + tasks_.cost(e) * tasks_.panels_;
+        if (behind < end_) {
+            to_next_expert();
+            return {e, p0, tasks_.panels_};
+        }
+        // The last panels of a piece are a run of their own: until then others may take what would come next.
+        const index_t p1 = behind == end_ ? tasks_.panels_ : panel_at(end_);
+        if (const index_t kept = (p1 - p0 - 1) / together() * together(); kept > 0 && tasks_.parts_ > 1) {
+            panel_ = p0 + kept;
+            return {e, p0, panel_};
+        }
+        take();
+        return {e, p0, p1};
+    }
+
+private:
+    index_t together() const { return tasks_.groups_.count(expert_) <= tasks_.tallest_ ? 2 : 1; }
+    /// The first panel of the expert that begins at a position or behind it, if there is one.
+    index_t panel_at(index_t position) const {
+        const index_t panel = round_up(ceil_div(position - first_, tasks_.cost(expert_)), together());
+        return panel < tasks_.panels_ ? panel : tasks_.panels_;
+    }
+    void to_next_expert() {
+        do {
+            first_ += tasks_.cost(expert_) * tasks_.panels_;
+            ++expert_;
+        } while (there() && tasks_.cost(expert_) == 0);
+        panel_ = 0;
+    }
+    /// Goes to the first panel of the next piece in which any begins; behind the last expert if there is none.
+    void take() {
+        do {
+            const auto piece = tasks_.take(part_);
+            if (piece.begin == piece.end) {
+                expert_ = tasks_.experts();
+                return;
+            }
+            if (piece.begin < first_ || !there()) expert_ = 0, first_ = 0;
+            end_ = piece.end;
+            while (first_ + tasks_.cost(expert_) * tasks_.panels_ <= piece.begin) to_next_expert();
+            panel_ = panel_at(piece.begin);
+            if (panel_ == tasks_.panels_) to_next_expert();
+        } while (!there() || first_ + panel_ * tasks_.cost(expert_) >= end_);
+    }
+
+    const task_list& tasks_;
+    int part_, expert_ = 0;
+    index_t first_ = 0, panel_ = 0, end_ = 0;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/experts/tiles.hpp ----
 // The sweep over an expert for the matrix unit: order::portable of bf16 on tiles of 16 rows × 16 outputs.
 //
 //     rows       [tile of 16][32 k][row][32]  ─┐
@@ -7139,8 +6087,13 @@ GATEFOLD_NOINLINE void sweep(const row_tiles& tiles, const typename Form::row_ty
 //     done
 //
 // A panel is the same bytes that the vector kernels read. To 32 rows the streams are read once, prefetched 2 KiB ahead.
-// Beyond that the unit takes pieces of 256 k that stay in the first-level cache for all tiles, while the next piece is
-// fetched page by page in turn; with rows beyond the second-level cache, a piece of the rows passes over 16 panels.
+// Beyond that the unit takes equal pieces of up to 256 k that stay in the first-level cache for all tiles, while the
+// next piece is fetched page by page in turn; with rows beyond the second-level cache, a piece of the rows passes over
+// 16 panels.
+//
+// To load other shapes takes longer than many products, so a sweep keeps to one configuration: beside others a shorter
+// tile is multiplied as one of 16 rows, and what lies behind it, other rows or elements_behind, ends in sums that
+// nobody reads.
 
 // ---- gatefold/cpu/simd/tiles.hpp ----
 // The matrix unit as eight tiles of 16 rows × 64 bytes: AMX, and a twin in plain code that gives the same bits, so that
@@ -7306,17 +6259,19 @@ GATEFOLD_NOINLINE void stack_rows(bf16* to, int height, const Reader* readers, i
 template <class Unit>
 struct sweep_blocks<tile_form<Unit>> : unit_blocks {};
 
-/// What is fetched while the unit multiplies: `lines` cache lines per 32 k of two blocks `half` bytes apart, four 4 KiB
-/// pages in turn, so that the hardware's own prefetch has several pages to follow.
+/// What is fetched while the unit multiplies: `lines` cache lines per 32 k, from `line` on, of two blocks `apart` bytes
+/// apart and two `quarter` lines long; four places in turn, 4 KiB apart in the largest pieces, so that the hardware's
+/// own prefetch has several pages to follow.
 struct page_lookahead {
     const char* next;
-    index_t half, line;
+    index_t apart, quarter, line;
     int lines;
 
+    GATEFOLD_INLINE const char* at(index_t i) const {
+        return next + (i & 1) * apart + ((i >> 1 & 1) * quarter + (i >> 2)) * 64;
+    }
     GATEFOLD_INLINE void fetch() {
-        for (int i = 0; i < lines; ++i, ++line)
-            prefetch<false>(next + (line & 1) * half + ((line >> 8) * 2 + (line >> 1 & 1)) * 4096 +
-                            (line >> 2 & 63) * 64);
+        for (int i = 0; i < lines; ++i, ++line) prefetch<false>(at(line));
     }
 };
 
@@ -7366,7 +6321,7 @@ GATEFOLD_INLINE void multiply_tile(Unit& unit, index_t steps, const bf16* a, int
     if constexpr (NV == 4) unit.template store<2>(c + 32, bytes), unit.template store<3>(c + 48, bytes);
 }
 
-/// Adds two tiles of rows × two streams to tiles 0 .. 3; the first tile has 16 rows, the second `height`.
+/// Adds two tiles of rows × two streams to tiles 0 .. 3; in memory the first tile has 16 rows, the second `height`.
 template <class Unit>
 GATEFOLD_INLINE void add_two_tiles(Unit& unit, index_t steps, const bf16* a0, const bf16* a1, int height, const bf16* b,
                                    index_t stream, index_t distance, page_lookahead ahead) {
@@ -7415,7 +6370,7 @@ GATEFOLD_INLINE void multiply_two_tiles(Unit& unit, index_t steps, const bf16* a
     unit.template store<3>(d + 16, bytes);
 }
 
-/// The sweep of experts_sweep.hpp on a matrix unit.
+/// The sweep of cpu/experts/sweep.hpp on a matrix unit.
 template <class Unit, class Done>
 GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const bf16* rows, index_t all_steps,
                                    const panel_source<bf16>& source, index_t p0, index_t p1, std::byte* scratch,
@@ -7428,11 +6383,14 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
         for (int j = 0; j < 2 * panels; ++j)
             source.rows.template pack<2, 16>(here + j * steps * step_elements, p + j / 2, j % 2, s0, steps);
     };
-    // In hub layout the rows of a panel are two contiguous blocks: as much of the next panel's as is multiplied.
-    const auto next_rows = [&](index_t p, index_t s0, index_t line, int lines) {
-        const bf16 *next = source.rows.template row<16>(p, 0), *other = source.rows.template row<16>(p, 1);
-        return page_lookahead{reinterpret_cast<const char*>(next + s0 * step_elements), (other - next) * 2, line,
-                              lines};
+    // In hub layout the rows of a panel, or of two, are two contiguous blocks: as much of the next ones as is
+    // multiplied.
+    const auto next_rows = [&](index_t p, int panels, index_t s0, index_t steps, int lines) {
+        const panel_rows<bf16>& from = source.rows;
+        const bf16* next = p < p1 ? from.template row<16>(p, 0) : source.then;
+        const index_t apart = (from.apart == 0 ? 16 * panels : from.apart) * from.columns;
+        return page_lookahead{reinterpret_cast<const char*>(next + panels * s0 * step_elements), apart * 2,
+                              panels * steps / 2, 0, lines};
     };
 
     for (index_t t0 = 0; t0 < tiles.tiles; t0 += blocks::tiles) {
@@ -7450,13 +6408,13 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
                     const bf16* a = rows + 2 * (r0 * all_steps + s0 * last);
                     const bf16* b = here;
                     index_t stream = steps * step_elements;
-                    page_lookahead ahead{nullptr, 0, 0, 0};
+                    page_lookahead ahead{nullptr, 0, 0, 0, 0};
                     if (source.packed) {
                         stream = source.stream;
                         b = source.packed + 2 * p * stream + s0 * step_elements;
                     } else {
                         pack(p, panels, s0, steps);
-                        ahead = next_rows(p + panels, s0, 0, 32);
+                        ahead = next_rows(p + panels, panels, s0, steps, 32 * panels);
                     }
                     const index_t distance = source.packed ? 2048 : 0;
                     if (panels == 2)
@@ -7471,52 +6429,48 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
             continue;
         }
 
-        const int passes = static_cast<int>((count + 1) / 2), lines = (32 + passes - 1) / passes;
+        const index_t passes = (count + 1) / 2, all_blocks = all_steps / 16;
         const bool once = count == 2 && source.packed;
-        const index_t depth = once ? all_steps : blocks::piece;
+        const int pieces = once ? 1 : static_cast<int>(ceil_div(all_steps, blocks::piece));
+        const index_t longest = 16 * ceil_div(all_blocks, index_t{pieces});
         const index_t group = source.packed && !once && n * all_steps * 4 > blocks::rows_in_cache ? blocks::group : 1;
-        int shape = 0;
-        const auto set_shape = [&](int a, int b) {
-            if (shape != 32 * a + b) unit.configure({a, a, b, b, a, b, 16, 16});
-            shape = 32 * a + b;
-        };
+        const index_t sums_of_panel = 16 * count * 32;
+        unit.configure({16, 16, 16, 16, 16, 16, 16, 16});
         for (index_t q0 = p0; q0 < p1; q0 += group) {
             const index_t q1 = q0 + group < p1 ? q0 + group : p1;
-            for (index_t s0 = 0; s0 < all_steps; s0 += depth) {
-                const index_t steps = all_steps - s0 < depth ? all_steps - s0 : depth;
+            for (int i = 0; i < pieces; ++i) {
+                const index_t s0 = 16 * share(all_blocks, i, pieces), s1 = 16 * share(all_blocks, i + 1, pieces);
+                const index_t steps = s1 - s0;
                 for (index_t p = q0; p < q1; ++p) {
                     const bf16* b = here;
                     index_t stream = steps * step_elements;
-                    page_lookahead piece{nullptr, 0, 0, 0};
+                    page_lookahead piece{nullptr, 0, 0, 0, 0};
                     if (source.packed) {
                         stream = source.stream;
                         b = source.packed + 2 * p * stream + s0 * step_elements;
                         // The same piece of the next panel of the group, then the next piece of the first one.
-                        const index_t s1 = s0 + steps;
                         const bf16* next = p + 1 < q1       ? b + 2 * stream
                                            : s1 < all_steps ? source.packed + 2 * q0 * stream + s1 * step_elements
                                            : q1 < p1        ? source.packed + 2 * q1 * stream
                                                             : source.then;
-                        if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, 0, lines};
+                        const auto lines = static_cast<int>(ceil_div(2 * longest, passes * (steps / 16)));
+                        if (!once) piece = {reinterpret_cast<const char*>(next), 2 * stream, longest / 2, 0, lines};
                     } else {
                         pack(p, 1, s0, steps);
-                        piece = next_rows(p + 1, s0, 0, lines);
+                        piece = next_rows(p + 1, 1, s0, steps, static_cast<int>(ceil_div<index_t>(32, passes)));
                     }
                     for (index_t t = t0; t < t1; t += 2) {
                         const index_t r = tiles.begin(t);
-                        float* c = sums + (p - q0) * n * 32 + (r - r0) * 32;
+                        float* c = sums + (p - q0) * sums_of_panel + (r - r0) * 32;
                         const bf16* a = rows + 2 * (r * all_steps + s0 * 16);
                         page_lookahead ahead = piece;
-                        ahead.line = (t - t0) / 2 * lines * (steps / 16);
+                        ahead.line = (t - t0) / 2 * piece.lines * (steps / 16);
                         if (t + 1 < t1) {
                             const index_t r1 = tiles.begin(t + 1);
                             const int height = static_cast<int>(tiles.begin(t + 2) - r1);
-                            set_shape(16, height);
                             multiply_two_tiles(unit, steps, a, rows + 2 * (r1 * all_steps + s0 * height), height, b,
                                                stream, c, 32, s0 == 0, once ? 2048 : 0, ahead);
                         } else {
-                            unit.configure({last, last, last, last, last, 16, 16, 16});
-                            shape = 0;
                             multiply_tile<2>(unit, steps, rows + 2 * (r * all_steps + s0 * last), last, b, stream, c,
                                              32, s0 == 0, 0, ahead);
                         }
@@ -7526,12 +6480,242 @@ GATEFOLD_NOINLINE void sweep_tiles(Unit& unit, const square_tiles& tiles, const 
             for (index_t p = q0; p < q1; ++p)
                 for (index_t t = t0; t < t1; ++t) {
                     const index_t r = tiles.begin(t);
-                    done(p, r, static_cast<int>(tiles.begin(t + 1) - r), sums + (p - q0) * n * 32 + (r - r0) * 32, 32);
+                    done(p, r, static_cast<int>(tiles.begin(t + 1) - r),
+                         sums + (p - q0) * sums_of_panel + (r - r0) * 32, 32);
                 }
         }
         unit.release();
     }
 }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/gemm/products.hpp ----
+// The three grouped products of the layer on run-time extents: forward and backward of experts straight from their
+// weights, and the matrix product of the tensor operations.
+//
+//     product_nt   out[r, n]   = Σ_k a[r, k] · w_e[n, k]      rows r of group e; weight e begins at w + e · w_step
+//     product_nn   out[r, n]   = Σ_k a[r, k] · w_e[k, n]
+//     product_tn   out_e[m, n] = Σ_r a[r, m] · b[r, n]        over the rows of group e; zeros where it has none
+//
+//     template <context, A, B, Out>
+//     void product_nt(ctx, scratch, groups, rows_of<A> a, weights_of<B> w, int n, int k, matrix<Out> out, accumulate);
+//     void product_nn(ctx, scratch, groups, rows_of<A> a, weights_of<B> w, int n, int k, matrix<Out> out, accumulate);
+//     void product_tn(ctx, scratch, groups, rows_of<A> a, rows_of<B> b, int m, int n, matrix<Out> out, accumulate);
+//     scratch: product_scratch_bytes(ctx.threads()) bytes, aligned to 64; nothing else is allocated.
+//
+// Types are float, double, bf16 and f16, freely mixed; sums are kept in double where an operand is, in float otherwise.
+// Every output is one chain of fused multiply-adds in ascending k (or r) that starts from +0, or from the old value of
+// out when accumulating, and is rounded once: the bits do not depend on threads, blocks, or which rows are present.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The matrices of all experts: row i of expert e at data + e · step + i · stride.
+template <class T>
+struct weights_of {
+    const T* data;
+    index_t stride, step = 0;
+};
+
+template <class A, class B>
+using sum_of = std::conditional_t<std::is_same_v<A, double> || std::is_same_v<B, double>, double, float>;
+
+/// Brings rows [r, r + height) of `a`, columns [k0, k0 + depth), into the order [depth][height].
+template <class Sum, class T>
+GATEFOLD_INLINE void pack_across(const rows_of<T>& a, index_t r, int height, index_t k0, index_t depth, Sum* to) {
+    row_reader<Sum, T> readers[chain<Sum>::max_rows];
+    Sum factors[chain<Sum>::max_rows];
+    for (int i = 0; i < height; ++i) {
+        if (a.factor) factors[i] = static_cast<Sum>(a.factor_of(r + i));
+        readers[i] = {a.row(r + i) + k0, depth, a.factor ? factors + i : nullptr};
+    }
+    interleave(to, height, readers, height, depth);
+}
+
+/// Brings the columns from m on of rows [r0, r0 + depth) of `a` into the order [depth][height] of the tiles, one behind
+/// the other; of the columns from `columns` on nothing is read and zeros are written.
+template <class Sum, class T>
+GATEFOLD_INLINE void pack_along(const rows_of<T>& a, index_t r0, index_t depth, index_t m, const block_tiles& tiles,
+                                index_t columns, Sum* to) {
+    constexpr int width = lanes<Sum>;
+    const bool scaled = a.factor != nullptr;
+    for (index_t k = 0; k < depth; ++k) {
+        const T* row = a.row(r0 + k);  // a division: once for all tiles
+        const vec<Sum> factor = broadcast<Sum>(scaled ? static_cast<Sum>(a.factor_of(r0 + k)) : Sum{1});
+        for (index_t t = 0; t < tiles.count(); ++t) {
+            const index_t first = tiles.begin(t);
+            const int height = tiles.height(t);
+            for (int i = 0; i < height; i += width) {
+                const index_t at = m + first + i;
+                vec<Sum> x = load_first<Sum>(row + at, columns - at);
+                if (scaled) x = mul(x, factor);
+                store_first(to + first * depth + k * height + i, x, height - i);
+            }
+        }
+    }
+}
+
+/// Columns from n on of rows [r0, r0 + depth) as the streams [depth][W] of `panels` panels; of the columns from
+/// `columns` on nothing is read and zeros are written.
+template <class Sum, class T>
+GATEFOLD_NOINLINE void pack_panels_along(const rows_of<T>& b, index_t r0, index_t depth, index_t n, int panels,
+                                         index_t columns, Sum* to) {
+    constexpr int width = lanes<Sum>;
+    const index_t left = columns - n, streams = 2 * panels;
+    const index_t whole = b.factor ? 0 : left >= streams * width ? streams : left / width;
+    for (index_t k = 0; k < depth; ++k) {
+        const T* from = b.row(r0 + k) + n;
+        for (index_t j = 0; j < whole; ++j) {
+            if (!b.pairs) prefetch<true>(from + 4 * b.stride + j * width);
+            store(to + (j * depth + k) * width, load<Sum>(from + j * width));
+        }
+    }
+    for (index_t j = whole; j < streams; ++j)
+        pack_along(b, r0, depth, n + j * width, block_tiles{row_tiles(width, width), width, true}, columns,
+                   to + j * depth * width);
+}
+
+/// product_call's functions for each kind of operand.
+template <class Sum, class T>
+void pack_rows_across(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t, index_t k0,
+                      index_t depth, Sum* to) {
+    const auto& a = *static_cast<const rows_of<T>*>(operand);
+    for (index_t t = 0; t < tiles.count(); ++t)
+        pack_across(a, begin + r + tiles.begin(t), tiles.height(t), k0, depth, to + tiles.begin(t) * depth);
+}
+template <class Sum, class T>
+void pack_rows_along(const void* operand, index_t begin, index_t r, const block_tiles& tiles, index_t rows, index_t k0,
+                     index_t depth, Sum* to) {
+    pack_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, r, tiles, rows, to);
+}
+template <class Sum, class T>
+void pack_weights_across(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
+                         index_t depth, Sum* to) {
+    const auto& w = *static_cast<const weights_of<T>*>(operand);
+    for (int half = 0; half < 2 * panels; ++half, n += lanes<Sum>, to += lanes<Sum> * depth) {
+        const index_t left = columns - n < lanes<Sum> ? columns - n : lanes<Sum>;
+        row_reader<Sum, T> readers[lanes<Sum>];
+        for (index_t i = 0; i < left; ++i) readers[i] = {w.data + e * w.step + (n + i) * w.stride + k0, depth, nullptr};
+        interleave(to, lanes<Sum>, readers, static_cast<int>(left > 0 ? left : 0), depth);
+    }
+}
+template <class Sum, class T>
+void pack_weights_along(const void* operand, int e, index_t, index_t n, int panels, index_t columns, index_t k0,
+                        index_t depth, Sum* to) {
+    const auto& w = *static_cast<const weights_of<T>*>(operand);
+    pack_panels_along(rows_of<T>{w.data + e * w.step, w.stride}, k0, depth, n, panels, columns, to);
+}
+template <class Sum, class T>
+void pack_panels_of_rows(const void* operand, int, index_t begin, index_t n, int panels, index_t columns, index_t k0,
+                         index_t depth, Sum* to) {
+    pack_panels_along(*static_cast<const rows_of<T>*>(operand), begin + k0, depth, n, panels, columns, to);
+}
+
+template <class Context, class A, class B, class Out>
+void product_nt(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
+                matrix<Out> out, bool accumulate = false) {
+    using sum = sum_of<A, B>;
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
+                                       &pack_weights_across<sum, B>, &w});
+}
+
+/// product_nt for one group of rows in order, where n may be small: rows of `a` and of `w` change places if that leaves
+/// fewer lanes idle. The same bits, since a product of two numbers does not know their order.
+///
+/// An object, so that its parts can run beside others in a region of threads; it refers to itself.
+template <class A, class B, class Out>
+class narrow_product {
+public:
+    using sum = sum_of<A, B>;
+
+    /// `scratch` as for product_nt.
+    narrow_product(int threads, std::byte* scratch, index_t rows, const rows_of<A>& a, const weights_of<B>& w, int n,
+                   int k, const matrix<Out>& out)
+        : scratch_(scratch),
+          turned_(n * round_up(rows, panel) < rows * round_up<index_t>(n, panel)),
+          groups_{1, nullptr, turned_ ? n : rows},
+          a_(a),
+          w_(w),
+          turned_a_{a.data, a.stride},
+          turned_w_{w.data, w.stride},
+          call_(turned_ ? call{groups_, false, 0, rows, k, out, false, &pack_rows_across<sum, B>, &turned_w_,
+                               &pack_weights_across<sum, A>, &turned_a_, nullptr, 0, 0, 0, 0, nullptr, true}
+                        : call{groups_, false, 0, n, k, out, false, &pack_rows_across<sum, A>, &a_,
+                               &pack_weights_across<sum, B>, &w_}),
+          tasks_(call_, threads) {}
+    narrow_product(const narrow_product&) = delete;
+
+    const product_tasks<sum, Out>& tasks() const { return tasks_; }
+    int parts() const { return tasks_.parts(); }
+    void operator()(int part) const {
+        tasks_.run(part, scratch_ + static_cast<std::size_t>(part) * product_blocks::bytes);
+    }
+
+private:
+    using call = product_call<sum, Out>;
+    static constexpr index_t panel = 2 * lanes<sum>;
+
+    std::byte* scratch_;
+    bool turned_;
+    grouping groups_;
+    rows_of<A> a_;
+    weights_of<B> w_;
+    weights_of<A> turned_a_;
+    rows_of<B> turned_w_;
+    call call_;
+    product_tasks<sum, Out> tasks_;
+};
+
+template <class Context, class A, class B, class Out>
+void product_nt_narrow(Context& ctx, std::byte* scratch, index_t rows, const rows_of<A>& a, const weights_of<B>& w,
+                       int n, int k, const matrix<Out>& out) {
+    const narrow_product<A, B, Out> product(ctx.threads(), scratch, rows, a, w, n, k, out);
+    run_tasks(ctx, scratch, product.tasks());
+}
+
+template <class Context, class A, class B, class Out>
+void product_nn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, weights_of<B> w, int n, int k,
+                matrix<Out> out, bool accumulate = false) {
+    using sum = sum_of<A, B>;
+    constexpr index_t size = sizeof(B);
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, false, 0, n, k, out, accumulate, &pack_rows_across<sum, A>, &a,
+                                       &pack_weights_along<sum, B>, &w, reinterpret_cast<const char*>(w.data),
+                                       w.step * size, w.stride * size, size,
+                                       most_unpacked_rows<sum, B>(w.stride * size), &multiply_unpacked<sum, B>});
+}
+
+template <class Context, class A, class B, class Out>
+void product_tn(Context& ctx, std::byte* scratch, const grouping& groups, rows_of<A> a, rows_of<B> b, int m, int n,
+                matrix<Out> out, bool accumulate = false) {
+    using sum = sum_of<A, B>;
+    run_product(ctx, scratch,
+                product_call<sum, Out>{groups, true, m, n, 0, out, accumulate, &pack_rows_along<sum, A>, &a,
+                                       &pack_panels_of_rows<sum, B>, &b});
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/phases.hpp ----
+// The phases of one region of threads, as a list that stages pass on and add to.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Phases in the order in which they run; bodies live where they were added from.
+class phase_list {
+public:
+    static constexpr int most = 8;
+
+    template <class Body>
+    GATEFOLD_INLINE void add(int parts, Body& body) {
+        phases_[count_++] = phase::of(parts, body);
+    }
+    GATEFOLD_INLINE const phase* begin() const { return phases_; }
+    GATEFOLD_INLINE const phase* end() const { return phases_ + count_; }
+
+private:
+    phase phases_[most] = {};
+    int count_ = 0;
+};
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
@@ -7541,6 +6725,9 @@ template <class X>
 struct expert_input {
     grouping groups;
     rows_of<X> x;
+    /// What fills the arrays that `groups` and `x` point to, with `most_rows` rows at most; null: they are filled.
+    const phase_list* before = nullptr;
+    index_t most_rows = 0;
 };
 
 template <class T>
@@ -7551,15 +6738,20 @@ struct kept_activations {
 
 // ---- memory
 
+/// Elements behind packed rows that a matrix unit reads as rows of the last tile, whatever they are: 15 rows of 64
+/// bytes, apart from what other threads write meanwhile.
+template <class Form>
+inline constexpr index_t elements_behind = Form::by_tiles ? 15 * 32 : 0;
+
 template <class E, class Form>
 constexpr std::size_t expert_scratch_bytes_for(int threads, index_t rows) {
     const auto tiles = [&](index_t steps) {
-        return round_up(static_cast<std::size_t>(rows * steps * step_rows<Form>) * sizeof(typename Form::row_type),
-                        memory_alignment);
+        const index_t elements = rows * steps * step_rows<Form> + elements_behind<Form>;
+        return round_up(static_cast<std::size_t>(elements) * sizeof(typename Form::row_type), memory_alignment);
     };
     const std::size_t order = round_up(static_cast<std::size_t>(rows) * sizeof(ordered_expert), memory_alignment);
     return tiles(E::up_steps) + tiles(E::down_steps) + order +
-           static_cast<std::size_t>(threads) * sweep_blocks<Form>::bytes;
+           static_cast<std::size_t>(threads) * (sizeof(task_position) + sweep_blocks<Form>::bytes);
 }
 
 /// Scratch for at most `rows` rows of all experts together, in any order of sums.
@@ -7639,12 +6831,15 @@ struct panels_of {
     const T *packed, *up, *down, *up_bias, *down_bias;
     const expert_shape& shape;
 
-    /// Panels of expert e, of which the part reads those from p0 on; `then` is the expert it takes next, or e.
-    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then) const {
+    /// Panels of expert e, behind which the part goes on with panel p0 of expert `then`.
+    GATEFOLD_INLINE panel_source<T> up_panels(index_t e, index_t then, index_t p0) const {
         if (packed)
-            return {packed + e * shape.packed_elements, packed + then * shape.packed_elements, shape.up_stream, {}};
+            return {packed + e * shape.packed_elements,
+                    packed + then * shape.packed_elements + 2 * p0 * shape.up_stream,
+                    shape.up_stream,
+                    {}};
         const T* matrix = up + e * shape.up_rows * shape.width;
-        return {nullptr, up + then * shape.up_rows * shape.width, 0,
+        return {nullptr, up + (then * shape.up_rows + p0 * (Gated ? W : 2 * W)) * shape.width, 0,
                 Gated ? panel_rows<T>{matrix, shape.width, W, shape.ffn, shape.ffn}
                       : panel_rows<T>{matrix, shape.width, 2 * W, 0, shape.ffn}};
     }
@@ -7679,7 +6874,7 @@ panel_fetch fetch_of(const panel_walk& walk, const panel_source<T>& source, cons
             shape.packed_elements * size,
             source.stream * size,
             steps * blocks::step_bytes,
-            blocks::ridge,
+            ridge_of<Form>,
             blocks::ahead_of_turns};
 }
 
@@ -7694,27 +6889,23 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
     constexpr int W = lanes<sum>, max_rows = Form::max_rows;
     const index_t up_row = shape.up_steps * step_rows<Form>, down_row = shape.down_steps * step_rows<Form>;
     const grouping& groups = in.groups;
-    const index_t first_row = groups.begin(0), rows = groups.end(groups.experts - 1);
+    const index_t most_rows = in.before ? in.most_rows : groups.end(groups.experts - 1);
 
     carver memory(scratch);
-    element* x = memory.take<element>(rows * up_row);
-    element* activated = memory.take<element>(rows * down_row);
-    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(rows);
+    element* x = memory.take<element>(most_rows * up_row + elements_behind<Form>);
+    element* activated = memory.take<element>(most_rows * down_row + elements_behind<Form>);
+    [[maybe_unused]] ordered_expert* order = memory.take<ordered_expert>(most_rows);
+    task_position* positions = memory.take<task_position>(ctx.threads());
     std::byte* own = memory.take<std::byte>(0);
     const auto own_of = [&](int part) { return own + static_cast<std::size_t>(part) * sweep_blocks<Form>::bytes; };
 
     // A part has to be worth waking a thread for.
-    constexpr index_t bytes_each = 16384;
-    index_t active = 0;
-    for (int e = 0; e < groups.experts; ++e) active += groups.count(e) > 0;
-    constexpr auto element_bytes = static_cast<index_t>(sizeof(T));
-    const index_t worth = 1 + active * shape.packed_elements * element_bytes / bytes_each;
+    constexpr index_t bytes_each = 16384, element_bytes = sizeof(T);
+    const auto bytes_of = [&](index_t experts) { return experts * shape.packed_elements * element_bytes; };
+    index_t active = most_rows < groups.experts ? most_rows : groups.experts;
+    if (!in.before) active = active_experts(groups);
+    const index_t worth = 1 + bytes_of(active) / bytes_each;
     const int parts = worth < ctx.threads() ? static_cast<int>(worth) : ctx.threads();
-
-    const auto pack = [&](int part) {
-        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row + share(rows - first_row, part, parts),
-                        first_row + share(rows - first_row, part + 1, parts), x);
-    };
 
     const auto next_of = [&](int e) {
         for (int f = e + 1; f < groups.experts; ++f)
@@ -7722,15 +6913,17 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
         return e;
     };
 
-    // First projection: one flat list of (expert, panel), cut where the costs are equal. Below the ridge an expert
-    // costs what reading its weights costs.
-    constexpr index_t ridge = 12;
-    const auto cost = [&](int e) {
-        const index_t n = groups.count(e);
-        return n == 0 || n > ridge ? n : ridge;
+    // First projection: one flat list of (expert, panel). Experts of many and of few rows take turns where that is
+    // worth it.
+    task_list tasks(groups, shape.up_panels, ridge_of<Form>, max_rows, parts, positions);
+    merged_experts merged{nullptr, 0, 0};
+    const auto decide = [&] {
+        tasks.cut();
+        if constexpr (takes_turns<Form, Panels>)
+            if (weights.packed && bytes_of(active_experts(groups)) > turn_blocks<Form>::cached &&
+                worth_merging(groups, ridge_of<Form>))
+                merged = merge_experts(groups, ridge_of<Form>, order);
     };
-    index_t total = 0;
-    for (int e = 0; e < groups.experts; ++e) total += cost(e) * shape.up_panels;
     const auto up_of = [&](int part, int e, const auto& source, index_t p0, index_t p1) {
         const index_t begin = groups.begin(e);
         sweep_with<Form>(tiles_type(groups.count(e), max_rows), x + begin * up_row, shape.up_steps, source, p0, p1,
@@ -7749,46 +6942,31 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                              shape.width, begin, weights.down_bias + (Bias ? index_t{e} * shape.width : 0), target});
     };
 
-    // Experts of many and of few rows take turns where that is worth it.
-    merged_experts merged{nullptr, 0, 0};
-    if constexpr (takes_turns<Form, Panels>)
-        if (weights.packed && active * shape.packed_elements * element_bytes > turn_blocks<Form>::cached &&
-            worth_merging(groups, turn_blocks<Form>::ridge))
-            merged = merge_experts(groups, turn_blocks<Form>::ridge, order);
-
-    // Behind its last panel a part reads its first ones of the second projection.
-    const auto up_source = [&](int e, bool last, int part) {
-        auto source = weights.up_panels(e, next_of(e));
-        if (last || next_of(e) == e)
-            source.then = weights.down_panels(e, next_of(-1), share(shape.down_panels, part, parts)).then;
-        return source;
-    };
     const auto up = [&](int part) {
-        const index_t low = share(total, part, parts), high = share(total, part + 1, parts);
         if constexpr (takes_turns<Form, Panels>) {
             if (merged.active > 0) {
                 using blocks = turn_blocks<Form>;
-                const auto task = [&](index_t at) {
-                    return task_at(merged, blocks::together, shape.up_panels, at, cost);
+                const auto task = [&](int p) {
+                    return task_at(merged, blocks::together, shape.up_panels, tasks.begin_of(p),
+                                   [&](int e) { return tasks.cost(e); });
                 };
-                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(low), task(high));
-                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0), shape, shape.up_steps);
+                auto walk = panel_walk::of_first(merged, blocks::together, shape.up_panels, task(part), task(part + 1));
+                panel_fetch fetch = fetch_of<Form>(walk, weights.up_panels(0, 0, 0), shape, shape.up_steps);
                 for (; !walk.done(); walk.next()) {
-                    auto source = weights.up_panels(walk.expert(), walk.expert());
+                    auto source = weights.up_panels(walk.expert(), walk.expert(), 0);
                     source.fetch = &fetch;
                     up_of(part, walk.expert(), source, walk.panel(), walk.panel() + 1);
                 }
                 return;
             }
         }
-        index_t before = 0;
-        for (int e = 0; e < groups.experts; ++e) {
-            const index_t each = cost(e), first = before;
-            before += each * shape.up_panels;
-            if (each == 0 || before <= low || first >= high) continue;
-            const index_t p0 = first >= low ? 0 : ceil_div(low - first, each);
-            const index_t p1 = before <= high ? shape.up_panels : ceil_div(high - first, each);
-            up_of(part, e, up_source(e, before >= high, part), p0, p1);
+        for (task_walk walk(tasks, part); walk.there();) {
+            const panel_run run = walk.next();
+            auto source = weights.up_panels(run.expert, walk.there() ? walk.expert() : run.expert, walk.panel());
+            // Behind its last panel a part reads its first ones of the second projection.
+            if (!walk.there())
+                source.then = weights.down_panels(run.expert, next_of(-1), share(shape.down_panels, part, parts)).then;
+            up_of(part, run.expert, source, run.p0, run.p1);
         }
     };
 
@@ -7821,11 +6999,21 @@ GATEFOLD_NOINLINE void run_stage(Context& ctx, std::byte* scratch, const expert_
                 round_row(rows_of_target(target), target.stride, result, t, c0, c1);
     };
 
-    // Few rows are packed before another thread has woken, and while the first weights come.
-    if (parts > 1 && (rows - first_row) * shape.width > 8192) return ctx.parallel(parts, pack, up, down);
-    if (rows > first_row) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1)));
-    pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first_row, rows, x);
-    ctx.parallel(parts, up, down);
+    // Few rows are packed by one part, while the first weights come.
+    const int packing = most_rows * shape.width > 8192 ? parts : 1;
+    const auto pack = [&](int part) {
+        const index_t first = groups.begin(0), rows = groups.end(groups.experts - 1) - first;
+        if (part == 0) decide();
+        if (packing == 1 && rows > 0) fetch_beginning(weights.up_panels(next_of(-1), next_of(-1), 0));
+        pack_rows<Form>(groups, in.x, shape.width, shape.up_steps, first + share(rows, part, packing),
+                        first + share(rows, part + 1, packing), x);
+    };
+    phase_list phases;
+    if (in.before) phases = *in.before;
+    phases.add(packing, pack);
+    phases.add(parts, up);
+    phases.add(parts, down);
+    ctx.parallel(phases);
 }
 
 /// Whether weights hold their matrices in a form of their own and know how the stage reads it.
@@ -7871,7 +7059,7 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/free_experts.hpp ----
+// ---- gatefold/cpu/experts/free.hpp ----
 // Experts that compute nothing, on the CPU: their part of the combine and of its backward. And the token's part in a
 // blend of an expert and its token.
 //
@@ -7881,6 +7069,297 @@ void run_experts(Context& ctx, std::byte* scratch, const expert_input<X>& in, co
 //
 // They follow the experts with weights in the router's numbering (constants, copies, zeros), so a token's sum stays in
 // ascending order of experts when they are added after those.
+
+// ---- gatefold/cpu/rows.hpp ----
+// Steps on whole rows that several stages share: dot products, column sums, ordered sums over a token's experts.
+//
+// Every sum has one order on every tier and for any number of threads: a dot product keeps 16 partial sums and adds
+// them in a fixed tree; sums over rows go upwards.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Σ a[i] · b[i] with 16 partial sums, lane i % 16 taking element i, added as ((0+8)+(4+12))+… in halves.
+template <class A, class T, class U>
+A dot(const T* a, const U* b, index_t n) {
+    constexpr int width = lanes<A>, registers = 16 / width;
+    vec<A> sums[std::size_t{registers}];
+    for (int j = 0; j < registers; ++j) sums[j] = zeros<A>();
+    index_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < registers; ++j)
+            sums[j] = fma(load<A>(a + i + j * width), load<A>(b + i + j * width), sums[j]);
+    for (int j = 0; j < registers && i + j * width < n; ++j) {
+        const index_t at = i + j * width;
+        sums[j] = fma(load_first<A>(a + at, n - at), load_first<A>(b + at, n - at), sums[j]);
+    }
+    A lane[16];
+    for (int j = 0; j < registers; ++j) store(lane + j * width, sums[j]);
+    for (int half = 8; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+    return lane[0];
+}
+
+/// to[i] = fma(factor, from[i], to[i]).
+template <class A, class T>
+GATEFOLD_INLINE void add_scaled(A* to, A factor, const T* from, index_t n) {
+    const vec<A> f = broadcast<A>(factor);
+    for (index_t i = 0; i < n; i += lanes<A>)
+        store_first(to + i, fma(f, load_first<A>(from + i, n - i), load_first<A>(to + i, n - i)), n - i);
+}
+
+/// The part of [0, total) that belongs to `part` of `parts`.
+struct range {
+    index_t begin, end;
+};
+GATEFOLD_INLINE range part_of(index_t total, int part, int parts) {
+    return {share(total, part, parts), share(total, part + 1, parts)};
+}
+
+/// out_e[j] = Σ over the rows of group e of row[j], upwards; groups without rows get zeros (nothing when accumulating).
+/// Threads share the columns.
+template <class A, class T>
+void column_sums(context<cpu>& ctx, const grouping& groups, const rows_of<T>& rows, index_t columns, A* out,
+                 bool accumulate) {
+    const index_t blocks = ceil_div<index_t>(columns, lanes<A>);
+    const int parts = static_cast<int>(blocks < ctx.threads() ? blocks : ctx.threads());
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(blocks, part, parts);
+        for (int e = 0; e < groups.experts; ++e)
+            for (index_t block = mine.begin; block < mine.end; ++block) {
+                const index_t j = block * lanes<A>, left = columns - j;
+                A* to = out + e * columns + j;
+                vec<A> sum = accumulate ? load_first<A>(to, left) : zeros<A>();
+                for (index_t r = groups.begin(e); r < groups.end(e); ++r) {
+                    const vec<A> factor = broadcast<A>(rows.factor ? static_cast<A>(rows.factor_of(r)) : A{1});
+                    sum = fma(factor, load_first<A>(rows.row(r) + j, left), sum);
+                }
+                store_first(to, sum, left);
+            }
+    });
+}
+
+/// The slots of one token that reached an expert, in ascending expert order.
+template <int Slots>
+struct ordered_slots {
+    int count = 0;
+    int slot[std::size_t{Slots}];
+
+    /// From the token's experts, or its places in a plan: rows are numbered expert by expert. Equal ones stay in the
+    /// order of slots.
+    explicit ordered_slots(const std::int32_t* keys) {
+        for (int s = 0; s < Slots; ++s) {
+            if (keys[s] < 0) continue;
+            int at = count++;
+            if constexpr (Slots > 1)
+                for (; at > 0 && keys[slot[at - 1]] > keys[s]; --at) slot[at] = slot[at - 1];
+            slot[at] = s;
+        }
+    }
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/plan.hpp ----
+// The plan: which rows each expert works on, and where a token's results lie. One value, built once per call, shared by
+// forward, backward, statistics and exchange between processes.
+//
+//     ids[T,S] ──> offsets[N+1]   rows of expert e are [offsets[e], offsets[e+1])
+//                  rows[n]        pair (token * S + slot) of each row, in ascending order inside an expert: stable
+//                  place[T*S]     the inverse: row of each pair, -1 where the pair goes to no expert
+
+namespace gatefold::inline v0 {
+
+/// A borrowed plan over T tokens with S slots each and N experts to choose from.
+template <backend B = cpu>
+struct plan_view {
+    basic_view<B, std::int32_t, dyn> offsets;  ///< [N + 1]
+    basic_view<B, std::int32_t, dyn> rows;     ///< [T * S], of which the first offsets[N] are filled
+    basic_view<B, std::int32_t, dyn> place;    ///< [T * S]
+    index_t tokens = 0;
+    int slots = 0;
+};
+
+/// Memory for the plan of a layer over at most `most_tokens` tokens.
+template <layer_type L, backend B = cpu>
+class plan {
+public:
+    plan() = default;
+    GATEFOLD_INLINE plan(context<B>& ctx, index_t most_tokens)
+        : offsets_(make_tensor<std::int32_t, L::choices + 1>(ctx)),
+          rows_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
+          place_(make_tensor<std::int32_t, dyn>(ctx, most_tokens * L::slots)),
+          most_tokens_(most_tokens) {}
+
+    GATEFOLD_INLINE index_t most_tokens() const { return most_tokens_; }
+
+    /// The plan's memory for a call over `tokens` tokens.
+    GATEFOLD_INLINE plan_view<B> view(index_t tokens) {
+        require(tokens >= 0 && tokens <= most_tokens_, "plan", "tokens", most_tokens_, tokens);
+        const index_t pairs = tokens * L::slots;
+        return {offsets_.view(), {rows_.data(), {pairs}}, {place_.data(), {pairs}}, tokens, L::slots};
+    }
+
+private:
+    basic_tensor<B, std::int32_t, L::choices + 1> offsets_;
+    basic_tensor<B, std::int32_t, dyn> rows_, place_;
+    index_t most_tokens_ = 0;
+};
+
+}  // namespace gatefold::inline v0
+// ---- gatefold/moe/router_math.hpp ----
+// The arithmetic of a router for one token: keys, scores, sums, normalisation. Both wings use these functions, so that
+// equal logits give equal ids and equal weights everywhere.
+//
+// Every sum has the order of one warp: lane l takes the terms l, l + 32, ... upwards from +0, then lanes are added in
+// halves, 16, 8, 4, 2, 1. A NaN logit counts as -inf; equal infinities share, so that no weight becomes a NaN.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// An integer as wide as the key, ordered as selection orders keys; 0 stands for what cannot be chosen.
+template <class A>
+using order_word = std::conditional_t<std::is_same_v<A, double>, std::uint64_t, std::uint32_t>;
+
+template <class A>
+inline constexpr A minus_infinity = -real_format<A>::infinity;
+
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE bool is_nan(A x) {
+    return !(x == x);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE bool is_infinite(A x) {
+    return x == real_format<A>::infinity || x == -real_format<A>::infinity;
+}
+
+/// Descending keys are descending words: NaN is -inf, -0 is +0, nothing maps to 0.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE order_word<A> order_key(A key) {
+    using word = order_word<A>;
+    constexpr word sign = ~(~word{0} >> 1);
+    const word bits = bits_as<word>(is_nan(key) ? -real_format<A>::infinity : key + A(0));
+    return (bits & sign) != 0 ? static_cast<word>(~bits) : static_cast<word>(bits | sign);
+}
+
+/// The least length that is divided by, and the floor of the cosine's temperature.
+inline constexpr double least_length = 1e-12, least_temperature = 0.01;
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A length_floor(A length) {
+    return length > static_cast<A>(least_length) ? length : static_cast<A>(least_length);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A temperature_floor(A t) {
+    return t > static_cast<A>(least_temperature) ? t : static_cast<A>(least_temperature);
+}
+
+/// The deviation of the noise of noisy top-k: softplus(x W_n) + 0.01.
+template <real V>
+GATEFOLD_HD GATEFOLD_INLINE V noise_deviation(V pre) {
+    return gatefold::softplus(pre) + constant<V>(static_cast<lane_of<V>>(0.01));
+}
+
+/// term(0) + ... + term(n - 1) in the order of a warp.
+GATEFOLD_ANY_CALLABLE
+template <class A, class Term>
+GATEFOLD_HD GATEFOLD_INLINE A lane_sum(int n, Term term) {
+    A lane[32];
+    for (int l = 0; l < 32; ++l) lane[l] = A(0);
+    for (int first = 0; first < n; first += 32)
+        for (int i = first; i < n && i < first + 32; ++i) lane[i - first] += term(i);
+    // Absent lanes add +0, so small sums skip the halves that are empty.
+    for (int half = n > 16 ? 16 : n > 8 ? 8 : n > 4 ? 4 : n > 2 ? 2 : 1; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+    return lane[0];
+}
+
+/// The largest of n logits; -inf where there is none above.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A largest(const A* z, int n) {
+    A m = -real_format<A>::infinity;
+    for (int i = 0; i < n; ++i) m = z[i] > m ? z[i] : m;
+    return m;
+}
+
+/// e^(z - m) for m the largest logit.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A softmax_term(A z, A m) {
+    return is_nan(z) ? A(0) : z == m ? A(1) : gatefold::exp(z - m);
+}
+
+/// A score that depends on one logit alone.
+template <score From, class A>
+GATEFOLD_HD GATEFOLD_INLINE A score_of(A z) {
+    static_assert(From != score::softmax && From != score::softmax_selected);
+    if (is_nan(z)) return A(0);
+    if constexpr (From == score::sigmoid) return gatefold::sigmoid(z);
+    if constexpr (From == score::sqrt_softplus) return gatefold::sqrt(gatefold::softplus(z));
+    if constexpr (From == score::relu) return z > A(0) ? z : A(0);
+    return z;
+}
+
+/// d score / d logit. Zero at NaN and infinite logits, where the score is flat or has no derivative.
+template <score From, class A>
+GATEFOLD_HD GATEFOLD_INLINE A score_slope(A z) {
+    if (is_nan(z) || is_infinite(z)) return A(0);
+    if constexpr (From == score::sigmoid) {
+        const A s = gatefold::sigmoid(z);
+        return mul(s, A(1) - s);
+    } else if constexpr (From == score::sqrt_softplus) {
+        const A q = gatefold::sqrt(gatefold::softplus(z));
+        return q > A(0) ? gatefold::sigmoid(z) / (q + q) : A(0);
+    } else if constexpr (From == score::relu) {
+        return z > A(0) ? A(1) : A(0);
+    } else {
+        return A(1);
+    }
+}
+
+/// x^p and its inverse, for x not negative.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A power_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return mul(x, x);
+    return x > A(0) ? gatefold::exp(mul(p, gatefold::log(x))) : A(0);
+}
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A root_of(A x, A p) {
+    if (p == A(1)) return x;
+    if (p == A(2)) return gatefold::sqrt(x);
+    return x > A(0) ? gatefold::exp(gatefold::log(x) / p) : A(0);
+}
+
+/// What a weight adds to the sum that weights are divided by: itself, or |v|^p for a norm.
+template <renormalise How, class A>
+GATEFOLD_HD GATEFOLD_INLINE A sum_term(A v, A power) {
+    return How == renormalise::norm ? power_of(v < A(0) ? -v : v, power) : v;
+}
+/// The derivative of the divisor by one weight, where it is not 0 or 1: sign(v) (|v| / norm)^(p - 1).
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A norm_slope(A v, A divisor, A power) {
+    if (divisor == A(0) || v == A(0)) return power == A(1) ? A(1) : A(0);
+    const A size = power == A(1) ? A(1) : power_of((v < A(0) ? -v : v) / divisor, power - A(1));
+    return v < A(0) ? -size : size;
+}
+
+/// The divisor of the weights whose sum is `total`.
+template <renormalise How, class A>
+GATEFOLD_HD GATEFOLD_INLINE A divisor_of(A total, A epsilon) {
+    if constexpr (How == renormalise::sum || How == renormalise::norm) return total;
+    if constexpr (How == renormalise::sum_plus) return total + epsilon;
+    if constexpr (How == renormalise::max_of) return total > epsilon ? total : epsilon;
+    return A(1);
+}
+/// Its derivative by the sum.
+template <renormalise How, class A>
+GATEFOLD_HD GATEFOLD_INLINE bool divisor_moves(A total, A epsilon) {
+    return How == renormalise::max_of ? !(total < epsilon) : How != renormalise::none;
+}
+
+/// v / d; nothing to divide by leaves nothing.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE A share_of(A v, A d) {
+    return d == A(0) ? A(0) : v / d;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -8046,6 +7525,408 @@ void free_experts_backward(context<cpu>& ctx, const W& w, const batch<L>& in, co
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/experts/packed.hpp ----
+// Packing a layer's experts on the CPU, and reading them back as what the expert stage takes.
+
+// ---- gatefold/moe/packed.hpp ----
+// Weights in the order in which the kernels read them, made once for speed.
+//
+//     weights<L> ── pack(ctx, w) ──> packed<L> ── forward: the same bits as from weights<L>
+//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, ...) and pack_shared_expert(ctx, p, ...),
+//     each source freed once it is packed: packed form and one expert are in memory, never all weights
+
+// ---- gatefold/moe/check.hpp ----
+// The checks that every public call of the layer makes before it writes anything.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// A view as its checks see it, whatever its type.
+struct view_facts {
+    const void* data;
+    std::size_t alignment;
+    index_t row_stride;
+    int rank;
+    const index_t* extents;
+    const int* fixed;  ///< extents of the type; dyn where a run chooses
+};
+
+/// What check_view asks, compiled once for all types of views.
+inline GATEFOLD_NOINLINE void check_facts(const char* function, const char* argument, const view_facts& v,
+                                          index_t rows) {
+    const int last = v.rank - 1;
+    if (!(v.extents[0] == rows)) [[unlikely]]
+        reject(function, argument, counted("", rows, " rows"), v.extents[0]);
+    bool empty = rows == 0;
+    for (int d = 1; d <= last; ++d) {
+        if (!(v.fixed[d] == dyn || v.extents[d] == v.fixed[d])) [[unlikely]]
+            reject(function, argument, text_of(counted("extent ", v.fixed[d])) + text_of(counted(" in dimension ", d)),
+                   v.extents[d]);
+        empty = empty || v.extents[d] == 0;
+    }
+    if (empty) return;
+    require(v.data != nullptr, function, argument, "memory", "null");
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(v.data) % v.alignment;
+    if (!(past == 0)) [[unlikely]]
+        reject(function, argument, counted("memory at a multiple of ", v.alignment, " bytes"),
+               counted("an address that is ", past, " past one"));
+    if (last > 0 && !(v.row_stride >= v.extents[last])) [[unlikely]]
+        reject(function, argument, counted("rows at least ", v.extents[last], " elements apart"), v.row_stride);
+}
+
+/// Memory for `rows` rows, aligned for its elements; an empty view needs none.
+template <backend B, class T, int... E>
+void check_view(const char* function, const char* argument, const basic_view<B, T, E...>& v, index_t rows) {
+    constexpr int rank = static_cast<int>(sizeof...(E));
+    const int fixed[] = {E...};
+    index_t extents[std::size_t{rank}];
+    for (int d = 0; d < rank; ++d) extents[d] = v.extent(d);
+    check_facts(function, argument,
+                {v.data(), __is_same(B, cuda) ? 16 : alignof(T), rank > 1 ? v.row_stride() : 0, rank, extents, fixed},
+                rows);
+}
+
+/// A span of addresses, for the overlap test.
+struct address_range {
+    std::uintptr_t begin = 0, end = 0;
+};
+template <backend B, class T, int... E>
+address_range addresses_of(const basic_view<B, T, E...>& v) {
+    if (v.size() == 0) return {};
+    const auto begin = reinterpret_cast<std::uintptr_t>(v.data());
+    const index_t last = (v.rows() - 1) * (v.rank == 1 ? 0 : v.row_stride()) + v.extent(v.rank - 1);
+    return {begin, begin + static_cast<std::uintptr_t>(last) * sizeof(T)};
+}
+
+/// Two views must not share memory.
+template <class V, class U>
+void check_disjoint(const char* function, const char* argument, const V& v, const char* other, const U& u) {
+    const address_range a = addresses_of(v), b = addresses_of(u);
+    if (!(a.end <= b.begin || b.end <= a.begin)) [[unlikely]]
+        reject(function, argument, std::string("memory apart from ") + other, "overlapping memory");
+}
+
+/// Every parameter that the layer has must be there.
+template <class W>
+void check_weights(const char* function, const W& w) {
+    const auto check = [&](const char* name, const auto& slot) {
+        require(slot.data() != nullptr, function, name, "memory for the parameter", "null");
+        require(
+            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>) ==
+                0,
+            function, name, "memory aligned for its elements", "a misaligned address");
+    };
+    for_each_parameter(check, w);
+    for_each_buffer(check, w);
+}
+
+/// What computes experts needs a packed layer's matrices too; routing does without.
+template <class W>
+void check_matrices(const char* function, const W& w) {
+    // CUDA asks where they lie, which an empty tensor does not answer either.
+    if constexpr (requires {
+                      requires __is_same(typename W::backend, cpu);
+                      w.matrices.data();
+                  })
+        require(w.matrices.data() != nullptr, function, "matrices", "packed matrices", "null");
+}
+
+/// Sequence starts: ascending from 0, none past the last token.
+template <backend B, class T>
+void check_starts(const char* function, const basic_view<B, T, dyn>& starts, index_t tokens) {
+    const index_t n = starts.extent(0);
+    check_view(function, "sequence_starts", starts, n);
+    require(n > 0 || tokens == 0, function, "sequence_starts", "at least one start", n);
+    // Braces, here and wherever a loop follows `if constexpr`: without them nvcc drops the next statement as well.
+    if constexpr (__is_same(B, cpu)) {
+        for (index_t i = 0; i < n; ++i) {
+            const index_t start = starts[i], least = i == 0 ? 0 : starts[i - 1];
+            require(i == 0 ? start == 0 : start >= least && start <= tokens, function, "sequence_starts",
+                    "ascending starts from 0, none past the last token", start);
+        }
+    }
+}
+
+template <layer_type L, backend B>
+void check_batch(const char* function, const context<B>& ctx, const batch<L, B>& in, bool routes) {
+    const index_t tokens = in.x.extent(0);
+    if (!(tokens >= 0 && tokens <= most_tokens(L::c))) [[unlikely]]
+        reject(function, "x", counted("at most ", most_tokens(L::c), " rows"), tokens);
+    check_view(function, "x", in.x, tokens);
+    if (!(ctx.reserved_tokens() == 0 || tokens <= ctx.reserved_tokens())) [[unlikely]]
+        reject(function, "x", counted("at most the ", ctx.reserved_tokens(), " rows reserved"), tokens);
+    if (in.mask.data()) check_view(function, "mask", in.mask, tokens);
+    if (!routes) return;
+    if (in.router_x.data()) check_view(function, "router_x", in.router_x, tokens);
+    if (in.token_ids.data()) check_view(function, "token_ids", in.token_ids, tokens);
+    // These are read element by element and may begin anywhere, as slices do.
+    if (in.chosen.data() && in.chosen.extent(0) != tokens) [[unlikely]]
+        reject(function, "chosen", counted("", tokens, " rows"), in.chosen.extent(0));
+    if (in.previous_logits.data() && in.previous_logits.extent(0) != tokens) [[unlikely]]
+        reject(function, "previous_logits", counted("", tokens, " rows"), in.previous_logits.extent(0));
+    if constexpr (L::c.router.select == selection::given)
+        require(in.chosen.data() != nullptr || tokens == 0, function, "chosen", "one row of ids per token", "none");
+    if constexpr (L::c.capacity.shared_by == capacity_group::sequence)
+        require(in.sequence_starts.data() != nullptr || tokens == 0, function, "sequence_starts",
+                "the first token of each sequence", "none");
+    if constexpr (__is_same(B, cpu)) {
+        if (in.chosen.data()) {
+            check_view(function, "chosen", in.chosen, tokens);
+            for (index_t t = 0; t < tokens; ++t)
+                for (int s = 0; s < L::slots; ++s)
+                    if (!(in.chosen(t, s) >= -1 && in.chosen(t, s) < L::choices)) [[unlikely]]
+                        reject(function, "chosen", counted("ids from -1 to ", L::choices - 1), in.chosen(t, s));
+        }
+        if (in.sequence_starts.data()) check_starts(function, in.sequence_starts, tokens);
+    }
+}
+
+/// Dropout of experts: a probability where the configuration has it, nothing else.
+template <layer_type L>
+void check_dropout(const char* function, const options<L>& o) {
+    require(o.dropout >= 0 && (L::c.dropout > 0 ? o.dropout < 1 : o.dropout == 0), function, "options.dropout",
+            L::c.dropout > 0 ? "a probability below 1" : "zero, since the configuration has no .dropout", o.dropout);
+}
+
+/// Whether calls with weights W may be so short that their checks count; a wing says so of its own.
+template <class W>
+inline constexpr bool has_short_calls = false;
+
+/// Whether this is a call for one token that check_forward lets pass if there is nothing but x and y: a few
+/// nanoseconds. What fails here may still be right. A context that has room for any token has room for one.
+template <layer_weights W, layer_type L = typename W::layer_type>
+GATEFOLD_INLINE bool is_plain_call(const W& w, const input_of<W>& in, const output_of<W>& y, const options<L>& o) {
+    using T = typename L::value_type;
+    constexpr std::uintptr_t bytes = std::uintptr_t{L::hidden} * sizeof(T);
+    const auto x = reinterpret_cast<std::uintptr_t>(in.data()), to = reinterpret_cast<std::uintptr_t>(y.data());
+    // Added up, because a branch per condition costs more than the conditions.
+    int wrong = L::c.router.select == selection::given || L::c.capacity.shared_by == capacity_group::sequence;
+    const auto look_at = [&](const auto& v) {
+        wrong |= v.data() == nullptr;
+        wrong |= v.extent(0) != 1;
+        wrong |= v.extent(1) != L::hidden;
+        wrong |= v.row_stride() < L::hidden;
+    };
+    look_at(in);
+    look_at(y);
+    wrong |= x < to + bytes && to < x + bytes;
+    wrong |= o.dropout != L::c.dropout;
+    std::uintptr_t misplaced = (x | to) % alignof(T);
+    const auto look = [&](const char*, const auto& slot) {
+        wrong |= slot.data() == nullptr;
+        misplaced |=
+            reinterpret_cast<std::uintptr_t>(slot.data()) % alignof(std::remove_reference_t<decltype(*slot.data())>);
+    };
+    for_each_parameter(look, w);
+    for_each_buffer(look, w);
+    if constexpr (requires { w.matrices.data(); }) wrong |= w.matrices.data() == nullptr;
+    return wrong == 0 && misplaced == 0;
+}
+
+template <layer_weights W, layer_type L = typename W::layer_type, backend B = typename W::backend>
+void check_forward(const context<B>& ctx, const W& w, const batch<L, B>& in, const output_of<W>& y,
+                   const options<L>& o) {
+    check_dropout("forward", o);
+    check_batch("forward", ctx, in, !L::is_dense);
+    check_view("forward", "y", y, in.x.extent(0));
+    check_disjoint("forward", "y", y, "x", in.x);
+    if (in.router_x.data()) check_disjoint("forward", "y", y, "router_x", in.router_x);
+    check_weights("forward", w);
+    check_matrices("forward", w);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+// ---- gatefold/moe/seam.hpp ----
+// The seam between what the layer does and where it is done: every backend's wing specialises this template once.
+//
+//     moe/forward.hpp, moe/backward.hpp, ... ──> detail::impl<cpu>  (cpu/wing.hpp)
+//                                           └──> detail::impl<cuda> (cuda/wing.cuh, under nvcc)
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The stages of a layer on backend B:
+///     forward(ctx, w, in, y, tape or nullptr, options)       forward_bytes<L>(tokens, threads)
+///     backward(ctx, w, in, tape, dy, dx, gradients, options) training_bytes<L>(tokens, threads)
+///     make_plan<L>(ctx, ids, kept or nullptr, plan)
+///     experts(ctx, w, in, plan, routing, z, options)         combine(ctx, w, in, plan, routing, z, y, options)
+template <backend B>
+struct impl;
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
+
+/// The parameters of layer L with the matrices of the experts in packed form; Element is the type they are packed in.
+/// Router, biases and everything else small are as in weights<L>.
+template <layer_type L, backend B = cpu, class Element = typename L::value_type>
+struct packed : parameter_set<L, detail::owning<B>::template slot, false> {
+    using backend = B;
+    using element_type = Element;
+
+    /// Packed matrices: routed experts in order, then the shared expert.
+    basic_tensor<B, std::byte, dyn> matrices;
+};
+
+template <class W>
+inline constexpr bool is_packed = false;
+template <layer_type L, backend B, class Element>
+inline constexpr bool is_packed<packed<L, B, Element>> = true;
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// Throws unless these are the matrices of one expert, rows without gaps.
+template <class View>
+void check_matrices(const char* function, const View& gate_up, const View& down, int rows, int width, int ffn) {
+    check_view(function, "gate_up", gate_up, rows);
+    check_view(function, "down", down, width);
+    require(gate_up.extent(1) == width, function, "gate_up", width, gate_up.extent(1));
+    require(down.extent(1) == ffn, function, "down", ffn, down.extent(1));
+    require(gate_up.is_contiguous() && down.is_contiguous(), function, "matrices", "rows without gaps", "gaps");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// A packed layer with room for every expert and none in it yet; its other parameters are zero.
+template <layer_type L, backend B>
+packed<L, B> make_packed(context<B>& ctx) {
+    packed<L, B> p;
+    detail::allocate_slots(p, ctx);
+    const std::size_t bytes = detail::impl<B>::template packed_bytes<L>();
+    p.matrices = make_tensor<std::byte, dyn>(ctx, static_cast<index_t>(bytes));
+    return p;
+}
+
+/// Packs the matrices of expert e, after which their source is not needed any more.
+///
+/// Shapes:  gate_up [2F or F, W], down [W, F], rows without gaps.
+/// Throws:  argument_error for an e that the layer does not hold or views that do not fit; p is untouched then.
+template <layer_type L, backend B>
+void pack_expert(context<B>& ctx, packed<L, B>& p, int e,
+                 std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
+                 std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
+    require(e >= 0 && e < L::local_experts, "pack_expert", "e", "an index below the number of experts", e);
+    detail::check_matrices("pack_expert", gate_up, down, L::gate_up_rows, L::width, L::ffn);
+    require(p.matrices.data() != nullptr, "pack_expert", "p", "a layer from make_packed", "an empty one");
+    detail::impl<B>::template pack_expert<L>(ctx, p, e, gate_up.data(), down.data());
+}
+
+/// Packs the matrices of the shared expert, after which their source is not needed any more.
+///
+/// Shapes:  gate_up [2F or F, H], down [H, F] for the shared expert's F, rows without gaps.
+/// Throws:  argument_error for views that do not fit; p is untouched then.
+template <layer_type L, backend B>
+    requires(L::shared_ffn > 0)
+void pack_shared_expert(context<B>& ctx, packed<L, B>& p,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
+                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
+    detail::check_matrices("pack_shared_expert", gate_up, down, L::shared_gate_up_rows, L::hidden, L::shared_ffn);
+    require(p.matrices.data() != nullptr, "pack_shared_expert", "p", "a layer from make_packed", "an empty one");
+    detail::impl<B>::template pack_shared_expert<L>(ctx, p, gate_up.data(), down.data());
+}
+
+/// Packs a whole layer. Memory while packing: the weights and their packed form.
+template <layer_weights W, backend B, layer_type L = typename W::layer_type>
+packed<L, B> pack(context<B>& ctx, const W& w) {
+    detail::check_weights("pack", w);
+    packed<L, B> p = make_packed<L>(ctx);
+    const auto copy = [&](const char*, auto& to, const auto& from) { detail::impl<B>::copy(ctx, to, from); };
+    for_each_parameter(copy, p, w);
+    for_each_buffer(copy, p, w);
+    detail::impl<B>::template pack_all<L>(ctx, p, w);
+    return p;
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+template <layer_type L>
+using routed_expert = expert<L::width, L::ffn, L::c.act, typename L::value_type, L::c.bias>;
+// A layer without a shared expert never instantiates its stage; the width only has to be a legal one.
+template <layer_type L>
+using shared_expert = expert<L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1), L::c.shared.act,
+                             typename L::value_type, L::c.shared.bias>;
+
+template <layer_type L>
+constexpr std::size_t packed_layer_bytes() {
+    std::size_t bytes = static_cast<std::size_t>(L::local_experts) * packed_bytes<routed_expert<L>>();
+    if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
+    return bytes;
+}
+/// Whether a layer is packed past the caches: where they would not keep its weights, its packed form and as much again
+/// of what the program does meanwhile (bench pack_touched).
+template <layer_type L>
+inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches / 4;
+template <layer_type L>
+std::byte* packed_at(std::byte* matrices, int e) {
+    return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
+}
+
+template <class W>
+auto* gate_up_of(const W& w) {
+    if constexpr (W::layer_type::is_gated)
+        return w.gate_up.data();
+    else
+        return w.up.data();
+}
+
+/// Threads share the experts, the shared one last: each packs neighbours, because two that touch the same huge page for
+/// the first time would both clear it (bench pack_fresh).
+template <layer_type L, class W>
+void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
+    constexpr int experts = L::local_experts + (L::shared_ffn > 0 ? 1 : 0);
+    const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
+    const int parts = experts < ctx.threads() ? experts : ctx.threads();
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(experts, part, parts);
+        for (index_t e = mine.begin; e < mine.end; ++e) {
+            std::byte* to = packed_at<L>(p.matrices.data(), static_cast<int>(e));
+            if (e < L::local_experts)
+                pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down, to);
+            else if constexpr (L::shared_ffn > 0)
+                pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(), to);
+        }
+    });
+}
+
+/// Weights whose matrices have a form of their own say here how the stage reads them.
+template <class W>
+struct own_form {
+    static constexpr bool exists = false;
+};
+
+/// The routed experts' weights as the stage reads them, whatever holds them.
+template <class W, layer_type L = typename W::layer_type>
+auto routed_weights(const W& w) {
+    using T = typename L::value_type;
+    const T *up_bias = nullptr, *down_bias = nullptr;
+    if constexpr (L::c.bias) up_bias = w.gate_up_bias.data(), down_bias = w.down_bias.data();
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, 0, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
+        return packed_weights<T>{w.matrices.data(), up_bias, down_bias};
+    else
+        return hub_weights<T>{gate_up_of(w), w.down.data(), up_bias, down_bias};
+}
+
+/// The same of the shared expert.
+template <class W, layer_type L = typename W::layer_type>
+auto shared_weights(const W& w) {
+    using T = typename L::value_type;
+    const T *up_bias = nullptr, *down_bias = nullptr;
+    if constexpr (L::c.shared.bias) up_bias = w.shared_gate_up_bias.data(), down_bias = w.shared_down_bias.data();
+    if constexpr (own_form<W>::exists)
+        return own_form<W>::weights(w, L::local_experts, up_bias, down_bias);
+    else if constexpr (is_packed<W>)
+        return packed_weights<T>{packed_at<L>(w.matrices.data(), L::local_experts), up_bias, down_bias};
+    else
+        return hub_weights<T>{w.shared_gate_up.data(), w.shared_down.data(), up_bias, down_bias};
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/latent.hpp ----
 // Experts on a projection of the tokens, on the CPU: the way down, the way up, and back.
 //
@@ -8122,7 +8003,7 @@ public:
     /// Throws argument_error unless the tape has room for `tokens` tokens.
     GATEFOLD_INLINE void require_room(index_t tokens) const {
         if (!(tokens <= most_tokens_)) [[unlikely]]
-            detail::reject("forward", "tape", "room for " + std::to_string(tokens) + " tokens", most_tokens_);
+            detail::reject("forward", "tape", detail::counted("room for ", tokens, " tokens"), most_tokens_);
     }
     /// Called by forward: the number of tokens that the tape is about to hold.
     GATEFOLD_INLINE void set_tokens(index_t tokens) { tokens_ = tokens; }
@@ -8148,6 +8029,138 @@ private:
 };
 
 }  // namespace gatefold::inline v0
+// ---- gatefold/ops/rows.hpp ----
+// Loops over rows in vectors: what the tensor operations are made of.
+//
+//     map    y[i] = f(x[i]…)                             element by element
+//     fold   step(…step(step(start, x[0]), x[1])…)       in 16 lanes: lane l takes elements l, l + 16, l + 32, …;
+//                                                        then lanes l and l + 8, l + 4, l + 2, l + 1 are joined
+//
+// The order of a fold is the same on every target and for every number of threads: threads share rows or columns, never
+// a sum.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Runs body(first, last) on parts of [0, count); a part costs `each` operations per item, small work stays on one
+/// thread.
+template <class Body>
+GATEFOLD_INLINE void share_out(context<cpu>& ctx, index_t count, index_t each, Body body) {
+    constexpr index_t least = 32768;  // below this, waking a thread costs more than it saves
+    const index_t most = count < ctx.threads() ? count : ctx.threads();
+    const index_t worth = each > 0 ? 1 + count / (1 + least / each) : 1;
+    const int parts = static_cast<int>(worth < most ? worth : most);
+    ctx.parallel(parts, [&](int p) { body(count * p / parts, count * (p + 1) / parts); });
+}
+
+/// y[i] = f(x[i]…) for i in [0, n).
+template <class A, class F, class Out, class... T>
+GATEFOLD_INLINE void map(index_t n, F f, Out* y, const T*... x) {
+    constexpr int width = lanes<A>;
+    index_t i = 0;
+    for (; i + width <= n; i += width) store(y + i, f(load<A>(x + i)...));
+    if (i < n) store_first(y + i, f(load_first<A>(x + i, n - i)...), n - i);
+}
+
+/// The same with two results: f gives (a, b) for y[i] and z[i].
+template <class A, class F, class Y, class Z, class... T>
+GATEFOLD_INLINE void map_two(index_t n, F f, Y* y, Z* z, const T*... x) {
+    constexpr int width = lanes<A>;
+    for (index_t i = 0; i < n; i += width) {
+        const auto [a, b] = f(load_first<A>(x + i, n - i)...);
+        store_first(y + i, a, n - i);
+        store_first(z + i, b, n - i);
+    }
+}
+
+/// y = f(x…), element by element, for views of one shape; long rows are shared among threads as well.
+template <class A, class F, class Out, class... X>
+GATEFOLD_INLINE void map_views(context<cpu>& ctx, F f, const Out& y, const X&... x) {
+    constexpr index_t block = 4096;
+    const index_t total = y.size(), columns = y.extent(Out::rank - 1);
+    if (total == 0) return;
+    if (y.is_contiguous() && (x.is_contiguous() && ...))
+        share_out(ctx, ceil_div(total, block), block, [&](index_t first, index_t last) {
+            const index_t end = last * block < total ? last * block : total;
+            map<A>(end - first * block, f, y.data() + first * block, x.data() + first * block...);
+        });
+    else
+        share_out(ctx, y.rows(), columns, [&](index_t first, index_t last) {
+            for (index_t r = first; r < last; ++r) map<A>(columns, f, y.row(r), x.row(r)...);
+        });
+}
+
+/// Folds n elements of the rows x in the order given above; join(a, b) is applied to lanes and must make `start`
+/// neutral.
+template <class A, class Step, class Join, class... T>
+GATEFOLD_INLINE A fold(index_t n, A start, Step step, Join join, const T*... x) {
+    constexpr int width = lanes<A>, parts = 16 / width;
+    vec<A> sums[std::size_t{parts}];
+    GATEFOLD_UNROLL
+    for (int p = 0; p < parts; ++p) sums[p] = broadcast<A>(start);
+    index_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        GATEFOLD_UNROLL
+        for (int p = 0; p < parts; ++p) sums[p] = step(sums[p], load<A>(x + i + p * width)...);
+    }
+    A lane[16];
+    for (int p = 0; p < parts; ++p) {
+        const index_t left = n - i - p * width;
+        store(lane + p * width, sums[p]);
+        if (left <= 0) continue;
+        const vec<A> last = step(sums[p], load_first<A>(x + i + p * width, left)...);
+        for (int l = 0; l < width && l < left; ++l) lane[p * width + l] = last[l];
+    }
+    for (int half = 8; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lane[l] = join(lane[l], lane[l + half]);
+    return lane[0];
+}
+
+/// Σ of what step adds to a lane.
+template <class A, class Step, class... T>
+GATEFOLD_INLINE A sum_of_row(index_t n, Step step, const T*... x) {
+    return fold<A>(
+        n, A{0}, step, [](A a, A b) { return a + b; }, x...);
+}
+
+/// The largest element; a NaN counts as -inf, and so does an empty row.
+template <class A, class T>
+GATEFOLD_INLINE A max_of_row(index_t n, const T* x) {
+    return fold<A>(
+        n, -real_format<A>::infinity, [](vec<A> a, vec<A> b) { return vec<A>{b.raw > a.raw ? b.raw : a.raw}; },
+        [](A a, A b) { return b > a ? b : a; }, x);
+}
+
+/// For every column of [first, last): the chain over rows 0, 1, … of step(sum, r, x[r]… from the column on), starting
+/// from +0 or from what `y` holds.
+template <class A, class Step, class Out, class... Row>
+GATEFOLD_INLINE void fold_columns(index_t first, index_t last, index_t rows, bool accumulate, Step step, Out* y,
+                                  Row... row) {
+    constexpr int width = lanes<A>, parts = 64 / width;
+    for (index_t c = first; c < last; c += 64) {
+        vec<A> sums[std::size_t{parts}];
+        for (int p = 0; p < parts; ++p) {
+            const index_t at = c + p * width;
+            sums[p] = accumulate && at < last ? load_first<A>(y + at, last - at) : zeros<A>();
+        }
+        if (c + 64 <= last)
+            for (index_t r = 0; r < rows; ++r) {
+                GATEFOLD_UNROLL
+                for (int p = 0; p < parts; ++p) sums[p] = step(sums[p], r, load<A>(row(r) + c + p * width)...);
+            }
+        else
+            for (index_t r = 0; r < rows; ++r)
+                for (int p = 0; p < parts && c + p * width < last; ++p) {
+                    const index_t at = c + p * width;
+                    sums[p] = step(sums[p], r, load_first<A>(row(r) + at, last - at)...);
+                }
+        for (int p = 0; p < parts; ++p) {
+            const index_t at = c + p * width;
+            if (at < last) store_first(y + at, sums[p], last - at);
+        }
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -8182,9 +8195,9 @@ void latent_normalised(context<cpu>& ctx, const W& w, const typename L::accumula
             const A* from = v + t * D;
             A* to = n + t * D;
             if constexpr (L::c.latent_norm) {
-                const A inverse = inverse_length(from, D);
-                for (int d = 0; d < D; ++d)
-                    to[d] = gatefold::mul(gatefold::mul(from[d], inverse), to_accumulate(w.latent_norm.data()[d]));
+                const vec<A> inverse = broadcast<A>(inverse_length(from, D));
+                const auto normal = [&](vec<A> x, vec<A> factor) { return mul(mul(x, inverse), factor); };
+                map<A>(D, normal, to, from, w.latent_norm.data());
             } else {
                 for (int d = 0; d < D; ++d) to[d] = from[d];
             }
@@ -8267,7 +8280,7 @@ void latent_inputs_backward(context<cpu>& ctx, std::byte* scratch, const W& w, c
 // Taken at inference by packed layers of small experts (takes_one_token); everything else, and every batch, goes the
 // way of forward.hpp, whose bits these are. Everything lies on the stack.
 
-// ---- gatefold/cpu/one_row.hpp ----
+// ---- gatefold/cpu/experts/one_row.hpp ----
 // One row through one packed expert, without tiles, plan or scratch: what a call costs whose weights are in a cache.
 //
 //     x[H] ──× panels, 4 streams at a time ──> registers ── bias, activation ──> row[F] ──× down streams ──> z[H]
@@ -8463,357 +8476,1225 @@ private:
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/packed.hpp ----
-// Packing a layer's experts on the CPU, and reading them back as what the expert stage takes.
-
-// ---- gatefold/moe/packed.hpp ----
-// Weights in the order in which the kernels read them, made once for speed.
+// ---- gatefold/cpu/router/router.hpp ----
+// The router on the CPU: logits of all tokens, then every token by itself.
 //
-//     weights<L> ── pack(ctx, w) ──> packed<L> ── forward: the same bits as from weights<L>
-//     one expert at a time: make_packed<L>(ctx), then pack_expert(ctx, p, e, ...) and pack_shared_expert(ctx, p, ...),
-//     each source freed once it is packed: packed form and one expert are in memory, never all weights
+//     x ── logits ──> z[T,N] ── choose ──> ids[T,S] ── scores of the chosen ──> weights[T,S]
+//     d weights ── route_backward ──> dz, added to that of losses ── route_parameters_backward ──> d router, dx
 
-namespace gatefold::inline v0 {
+// ---- gatefold/cpu/plan.hpp ----
+// The plan on the CPU: a counting sort of (token, slot) pairs by expert.
+//
+//     ids[T*S] ──> counts[part][N] ──> starts (expert-major, parts in order) ──> rows, place
+//
+// Stable, because parts are consecutive runs of tokens and their starts follow in that order; the number of parts
+// changes who counts, never the result. Two passes over the ids, one over N counts per part.
 
-/// The parameters of layer L with the matrices of the experts in packed form; Element is the type they are packed in.
-/// Router, biases and everything else small are as in weights<L>.
-template <layer_type L, backend B = cpu, class Element = typename L::value_type>
-struct packed : parameter_set<L, detail::owning<B>::template slot, false> {
-    using backend = B;
-    using element_type = Element;
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
-    /// Packed matrices: routed experts in order, then the shared expert.
-    basic_tensor<B, std::byte, dyn> matrices;
+/// Below this many pairs a second thread costs more than it counts.
+inline constexpr index_t pairs_per_part = 8192;
+
+inline constexpr std::size_t plan_scratch_bytes(int choices, int threads) {
+    return std::size_t{2} * static_cast<std::size_t>(threads) * static_cast<std::size_t>(choices) *
+           sizeof(std::int32_t);
+}
+
+/// Builds the plan for `ids` in two phases, count() and then the object itself; a pair with id -1, or with kept[pair]
+/// == 0 where `kept` is given, goes to no expert.
+///
+/// Ids must lie in [-1, choices). Rows past offsets[choices] are not written. `scratch`: plan_scratch_bytes.
+class plan_builder {
+public:
+    plan_builder(int parts, const std::int32_t* ids, const std::uint8_t* kept, int choices, const plan_view<cpu>& out,
+                 std::byte* scratch)
+        : parts_(parts),
+          choices_(choices),
+          ids_(ids),
+          kept_(kept),
+          out_(out),
+          counts_(reinterpret_cast<std::int32_t*>(scratch)) {}
+
+    /// Counts the pairs of one part of the tokens.
+    void count(int part) const {
+        std::int32_t* counts = counts_of(part);
+        for (int e = 0; e < choices_; ++e) counts[e] = 0;
+        for_each_pair(part, [&](index_t, std::int32_t e) {
+            if (e >= 0) ++counts[e];
+        });
+    }
+    /// Gives them their rows, once all parts have counted.
+    void operator()(int part) const {
+        std::int32_t* next = counts_of(parts_ + part);
+        std::int32_t running = 0;
+        for (int e = 0; e < choices_; ++e) {
+            if (part == 0) out_.offsets[e] = running;
+            for (int other = 0; other < parts_; ++other) {
+                if (other == part) next[e] = running;
+                running += counts_of(other)[e];
+            }
+        }
+        if (part == 0) out_.offsets[choices_] = running;
+        for_each_pair(part, [&](index_t pair, std::int32_t e) {
+            const std::int32_t row = e < 0 ? -1 : next[e]++;
+            out_.place[pair] = row;
+            if (row >= 0) out_.rows[row] = static_cast<std::int32_t>(pair);
+        });
+    }
+
+private:
+    std::int32_t* counts_of(int part) const { return counts_ + index_t{part} * choices_; }
+    template <class Body>
+    void for_each_pair(int part, const Body& body) const {
+        const range tokens = part_of(out_.tokens, part, parts_);
+        for (index_t pair = tokens.begin * out_.slots; pair < tokens.end * out_.slots; ++pair)
+            body(pair, kept_ && !kept_[pair] ? -1 : ids_[pair]);
+    }
+
+    int parts_, choices_;
+    const std::int32_t* ids_;
+    const std::uint8_t* kept_;
+    plan_view<cpu> out_;
+    std::int32_t* counts_;  ///< [parts, choices], and behind it the next row of each
 };
 
-template <class W>
-inline constexpr bool is_packed = false;
-template <layer_type L, backend B, class Element>
-inline constexpr bool is_packed<packed<L, B, Element>> = true;
+/// The plan in a region of its own; see plan_builder.
+inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept, int choices,
+                       const plan_view<cpu>& out, std::byte* scratch) {
+    const index_t most = ceil_div(out.tokens * out.slots, pairs_per_part);
+    const int parts = most < ctx.threads() ? static_cast<int>(most < 1 ? 1 : most) : ctx.threads();
+    const plan_builder plan(parts, ids, kept, choices, out, scratch);
+    const auto count = [&](int part) { plan.count(part); };
+    phase_list phases;
+    phases.add(parts, count);
+    phases.add(parts, plan);
+    ctx.parallel(phases);
+}
 
-}  // namespace gatefold::inline v0
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/router/assign.hpp ----
+// Routers on the CPU that look at all tokens of a batch before they give one its experts.
+//
+//     expert_choice   cpu/router/choice.hpp
+//     sinkhorn        exp(logits) ── rows and columns scaled in turn until they are balanced ──> keys ──> top-k
+//     balanced        logits ── auction ──> one expert per token, ceil(T/N) tokens per expert at most
+//
+// None of them is causal. The last two act in training; at inference a token is routed by its own logits.
+
+// ---- gatefold/cpu/router/choice.hpp ----
+// Expert choice on the CPU: each expert takes its best tokens.
+//
+//     scores[T,N] ── per expert: the C-th largest, by halving the range of keys ──> taken[T,N] ──> ids in ascending
+//     expert
+//
+// Experts lie across the lanes, so that a pass over the tokens reads rows as they are.
+
+// ---- gatefold/cpu/router/capacity.hpp ----
+// Capacity on the CPU: who keeps a place when more pairs arrive at an expert than it takes.
+//
+//     ids, weights[T,S] ── per group of tokens: C, order of arrival ──> kept[T*S], weights 0 where dropped
+//
+// One pass over the pairs in order of arrival, by one thread: the order is what capacity is about.
+
+// ---- gatefold/cpu/router/logits.hpp ----
+// The logits of all tokens on the CPU.
+//
+//     x or router_x ── jitter, norm ──> u ── projection ──> raw ── + bias ── transform, noise ──> logits[T,N]
+//
+// A logit is one chain of fused multiply-adds in ascending h from +0: a function of H alone, whatever the batch.
+// Routers that only project read x as it lies; the others work on a few hundred tokens at a time.
+
+// ---- gatefold/cpu/router/row.hpp ----
+// One row of logits on vectors: the sums and keys of moe/router_math.hpp and moe/router_token.hpp, with their bits.
+//
+//     z[N] ── largest, Σ e^(z - m) in the order of a warp ──> scores            z[N] ── score, bias ──> keys[N]
+//
+// A warp's 32 lanes are a few registers here. Behind the end of a row stands a NaN, which counts as a logit of -inf and
+// adds +0 to a sum.
+
+// ---- gatefold/cpu/simd/row.hpp ----
+// What rows of numbers ask of registers: which lanes stand out, what stands behind the end, rounding in between.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Bit i says whether a[i] > b[i]; not where one of them is a NaN.
+template <class A>
+GATEFOLD_INLINE std::uint32_t lanes_above(vec<A> a, vec<A> b) {
+#if GATEFOLD_AVX512
+    if constexpr (std::is_same_v<A, float>)
+        return _mm512_cmp_ps_mask(a.raw, b.raw, _CMP_GT_OQ);
+    else
+        return _mm512_cmp_pd_mask(a.raw, b.raw, _CMP_GT_OQ);
+#elif GATEFOLD_AVX2
+    if constexpr (std::is_same_v<A, float>)
+        return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a.raw, b.raw, _CMP_GT_OQ)));
+    else
+        return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(a.raw, b.raw, _CMP_GT_OQ)));
+#else
+    std::uint32_t bits = 0;
+    for (int i = 0; i < lanes<A>; ++i) bits |= (a[i] > b[i] ? 1u : 0u) << i;
+    return bits;
+#endif
+}
+
+/// The first `count` numbers and `other` behind them; nothing beyond them is read.
+template <class A>
+GATEFOLD_INLINE vec<A> load_or(const A* p, index_t count, A other) {
+    if (count >= lanes<A>) return load<A>(p);
+#if GATEFOLD_AVX512
+    const auto there = (1u << count) - 1u;
+    if constexpr (std::is_same_v<A, float>)
+        return {_mm512_mask_loadu_ps(broadcast<A>(other).raw, static_cast<__mmask16>(there), p)};
+    else
+        return {_mm512_mask_loadu_pd(broadcast<A>(other).raw, static_cast<__mmask8>(there), p)};
+#else
+    A part[std::size_t{lanes<A>}];
+    for (int i = 0; i < lanes<A>; ++i) part[i] = i < count ? p[i] : other;
+    return load<A>(part);
+#endif
+}
+
+/// Rounds to T and back, as storing does.
+template <class T, class A>
+GATEFOLD_INLINE vec<A> rounded_to(vec<A> v) {
+    if constexpr (std::is_same_v<T, A>)
+        return v;
+    else {
+        T stored[std::size_t{lanes<A>}];
+        store(stored, v);
+        return load<A>(static_cast<const T*>(stored));
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/router_token.hpp ----
+// One token through the router: what a logit is as a key and as a score, and scores to weights.
+//
+//     z[N] ── key_of_logit ──> the best ──> ids[S] ── score_of_logit ──> v[S] ── weigh_token ──> weights[S]
+//
+// Plain loops over the slots of a token; each wing spreads rows of N over its lanes, with the arithmetic of
+// router_math.hpp.
+
+namespace gatefold::inline v0::detail {
+
+/// What a layer's router configuration means for its code.
+template <layer_type L>
+struct router_traits {
+    static constexpr router_config r = L::c.router;
+    static constexpr int N = L::choices, S = L::slots;
+    /// Softmax of which only ratios among the chosen are asked: no sum over all experts is needed.
+    static constexpr bool ratios_only = r.from == score::softmax && r.renorm == renormalise::sum &&
+                                        r.scores_in == precision::accumulate && r.second == second_expert::always &&
+                                        !L::c.capacity.renormalise_kept;
+    static constexpr bool over_chosen = r.from == score::softmax_selected || ratios_only;
+    static constexpr bool whole_softmax = r.from == score::softmax && !ratios_only;
+    static constexpr bool softmax_keys = r.from == score::softmax && !selects_by_logit(L::c);
+    static constexpr bool unbounded_score =
+        r.from == score::sqrt_softplus || r.from == score::identity || r.from == score::relu;
+    /// Whether ids depend on all tokens of the batch.
+    static constexpr bool by_batch =
+        r.select == selection::sinkhorn || r.select == selection::balanced || r.select == selection::expert_choice;
+    /// Whether a token's second expert may be turned away after its weight is known.
+    static constexpr bool judges_second = r.second == second_expert::threshold || r.second == second_expert::random ||
+                                          r.second == second_expert::random_score;
+    /// Choices from here on return nothing, whatever their weight: it is zero.
+    static constexpr int first_zero = L::experts + L::c.free.constant + L::c.free.copy;
+};
+
+}  // namespace gatefold::inline v0::detail
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
-/// Throws unless these are the matrices of one expert, rows without gaps.
-template <class View>
-void check_matrices(const char* function, const View& gate_up, const View& down, int rows, int width, int ffn) {
-    check_view(function, "gate_up", gate_up, rows);
-    check_view(function, "down", down, width);
-    require(gate_up.extent(1) == width, function, "gate_up", width, gate_up.extent(1));
-    require(down.extent(1) == ffn, function, "down", ffn, down.extent(1));
-    require(gate_up.is_contiguous() && down.is_contiguous(), function, "matrices", "rows without gaps", "gaps");
+/// A weight times its scales: the constant one where it acts on weights, and the expert's own; null: none.
+template <layer_type L, class Scales>
+GATEFOLD_HD GATEFOLD_INLINE auto scale_weight(typename L::accumulate_type w, double scale, const Scales* expert_scale,
+                                              std::int32_t e) {
+    using A = typename L::accumulate_type;
+    if constexpr (L::c.router.scaled == scale_at::weights) w = mul(w, static_cast<A>(scale));
+    if constexpr (L::c.router.expert_scale)
+        if (expert_scale) w = mul(w, to_accumulate(expert_scale[e]));
+    return w;
+}
+
+/// The indices of the k largest words, largest first, equal ones by index; a word of 0 is never taken. Unused ids are
+/// -1.
+GATEFOLD_ANY_CALLABLE
+template <class Word, class WordOf>
+GATEFOLD_HD GATEFOLD_INLINE int best_of(int n, int k, WordOf word_of, Word* best, std::int32_t* ids) {
+    int count = 0;
+    for (int i = 0; i < n; ++i) {
+        const Word word = word_of(i);
+        if (word == 0 || (count == k && word <= best[k - 1])) continue;
+        int at = count < k ? count++ : k - 1;
+        for (; at > 0 && best[at - 1] < word; --at) {
+            best[at] = best[at - 1];
+            ids[at] = ids[at - 1];
+        }
+        best[at] = word;
+        ids[at] = i;
+    }
+    for (int s = count; s < k; ++s) ids[s] = -1;
+    return count;
+}
+
+/// The selection key of expert i with the logit z; m and total are those of a softmax, where keys are one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A key_of_logit(A z, A m, A total, const A* selection_bias, int i) {
+    using traits = router_traits<L>;
+    constexpr router_config r = L::c.router;
+    A key = z;
+    if constexpr (traits::softmax_keys)
+        key = softmax_term(z, m) / total;
+    else if constexpr (!selects_by_logit(L::c))
+        key = score_of<r.from>(z);
+    if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
+        key = to_accumulate(from_accumulate<typename L::value_type>(key));
+    if constexpr (r.selection_bias != key_bias::none) key += selection_bias[i];
+    return is_nan(z) ? -real_format<A>::infinity : key;
+}
+
+/// The score of a chosen expert with the logit z, before scores are divided by their sum; m and total are those of the
+/// softmax, where there is one.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE A score_of_logit(A z, A m, A total) {
+    using traits = router_traits<L>;
+    A score = 0;
+    if constexpr (traits::ratios_only)
+        score = softmax_term(z, m);
+    else if constexpr (traits::over_chosen || traits::whole_softmax)
+        score = share_of(softmax_term(z, m), total);
+    else
+        score = score_of<L::c.router.from>(z);
+    if constexpr (L::c.router.scores_in == precision::storage)
+        score = to_accumulate(from_accumulate<typename L::value_type>(score));
+    return score;
+}
+
+/// Whether the second expert of a token stays: w its weight, v its score.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE bool second_stays(A w, A v, A threshold, bool training, const counter_rng& draw,
+                                              index_t token) {
+    constexpr second_expert second = L::c.router.second;
+    // Weights that are divided after the choice are judged by the score.
+    const A judged = second == second_expert::random_score || L::c.capacity.renormalise_kept ? v : w;
+    if constexpr (second == second_expert::threshold) return judged > threshold;
+    if (!training) return true;
+    return draw.template uniform_from_zero<A>(purpose::second_expert, token, 0) < judged / threshold;
+}
+
+/// The weights of the chosen. Slots with `counts(s)` false get weight zero and stay out of the sum.
+GATEFOLD_ANY_CALLABLE
+template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE void weigh_token(const A* v, const std::int32_t* ids, double scale, float epsilon,
+                                             const Scales* expert_scale, Counts counts, A* weights) {
+    constexpr renormalise how = L::c.router.renorm;
+    A divisor = 1;
+    constexpr A power = static_cast<A>(L::c.router.power);
+    if constexpr (how != renormalise::none)
+        divisor =
+            divisor_of<how>(lane_sum<A>(L::slots, [&](int s) { return counts(s) ? sum_term<how>(v[s], power) : A(0); }),
+                            static_cast<A>(epsilon));
+    if constexpr (how == renormalise::norm) divisor = root_of(divisor, power);
+    for (int s = 0; s < L::slots; ++s) {
+        A w = 0;
+        if (ids[s] >= 0 && counts(s))
+            w = scale_weight<L>(how == renormalise::none ? v[s] : share_of(v[s], divisor), scale, expert_scale, ids[s]);
+        weights[s] = w;
+    }
+}
+
+/// The weights of a token without a logit above -inf: equal, and constant for the gradient.
+template <layer_type L, class Scales, class A = typename L::accumulate_type>
+GATEFOLD_HD GATEFOLD_INLINE void weigh_undecided(const std::int32_t* ids, double scale, const Scales* expert_scale,
+                                                 A* weights) {
+    constexpr int first_zero = router_traits<L>::first_zero;
+    int count = 0;
+    for (int s = 0; s < L::slots; ++s) count += ids[s] >= 0 ? 1 : 0;
+    for (int s = 0; s < L::slots; ++s)
+        weights[s] = ids[s] < 0 || (L::choices > first_zero && ids[s] >= first_zero)
+                         ? A(0)
+                         : scale_weight<L>(A(1) / static_cast<A>(count), scale, expert_scale, ids[s]);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// A register of logits from `at` on, of n in the row.
+template <class A>
+GATEFOLD_INLINE vec<A> load_logits(const A* z, int at, int n) {
+    return load_or<A>(z + at, n - at, real_format<A>::not_a_number);
+}
+
+/// The largest of n logits; -inf where there is none above.
+template <class A>
+GATEFOLD_NOINLINE A row_largest(const A* z, int n) {
+    constexpr int W = lanes<A>;
+    vec<A> m = broadcast<A>(minus_infinity<A>);
+    for (int i = 0; i < n; i += W) m = number<vec<A>>::greater(load_logits(z, i, n), m);
+    A lane[std::size_t{W}];
+    store(lane, m);
+    for (int half = W / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
+    return lane[0];
+}
+
+/// Whether no logit of the row is above -inf: then the lowest experts share.
+template <class A>
+GATEFOLD_INLINE bool row_undecided(const A* z, int n) {
+    return !(row_largest(z, n) > minus_infinity<A>);
+}
+
+/// term(i), the numbers of the register that begins at i, for every register of the row, added up in the order of
+/// lane_sum.
+template <class A, class Term>
+GATEFOLD_INLINE A row_sum(int n, Term term) {
+    constexpr int W = lanes<A>, registers = 32 / W;
+    vec<A> sums[std::size_t{registers}];
+    for (int j = 0; j < registers; ++j) sums[j] = zeros<A>();
+    for (int first = 0; first < n; first += 32)
+        for (int j = 0; j < registers; ++j)
+            if (first + j * W < n) sums[j] = add(sums[j], term(first + j * W));
+    alignas(64) A lane[32];
+    for (int j = 0; j < registers; ++j) store(lane + j * W, sums[j]);
+    // Absent lanes hold +0.
+    for (int half = n > 16 ? 16 : n > 8 ? 8 : n > 4 ? 4 : n > 2 ? 2 : 1; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+    return lane[0];
+}
+
+/// softmax_term of every lane.
+template <class A>
+GATEFOLD_INLINE vec<A> softmax_terms(vec<A> z, vec<A> m) {
+    using N = number<vec<A>>;
+    const vec<A> terms = N::select(z == m, broadcast<A>(1), gatefold::exp(z - m));
+    return N::select(z == z, terms, zeros<A>());
+}
+
+/// The largest logit of a row and the sum of its exponentials.
+template <class A>
+struct row_softmax {
+    A m, total;
+
+    GATEFOLD_NOINLINE row_softmax(const A* z, int n) : m(row_largest(z, n)) {
+        total = row_sum<A>(n, [&](int i) { return softmax_terms(load_logits(z, i, n), broadcast<A>(m)); });
+    }
+};
+
+/// score_of of every lane.
+template <score From, class A>
+GATEFOLD_INLINE vec<A> scores_of(vec<A> z) {
+    using N = number<vec<A>>;
+    vec<A> s = z;
+    if constexpr (From == score::sigmoid) s = gatefold::sigmoid(z);
+    if constexpr (From == score::sqrt_softplus) s = gatefold::sqrt(gatefold::softplus(z));
+    if constexpr (From == score::relu) s = N::greater(z, zeros<A>());
+    return N::select(z == z, s, zeros<A>());
+}
+
+/// The selection keys of one token: key_of_logit of every expert.
+template <layer_type L, class A = typename L::accumulate_type>
+void row_keys(const A* z, const A* selection_bias, A* keys) {
+    using traits = router_traits<L>;
+    using number_of = number<vec<A>>;
+    constexpr router_config r = L::c.router;
+    constexpr int n = L::choices, W = lanes<A>;
+    vec<A> m = zeros<A>(), total = m;
+    if constexpr (traits::softmax_keys) {
+        const row_softmax<A> sum(z, n);
+        m = broadcast<A>(sum.m);
+        total = broadcast<A>(sum.total);
+    }
+    for (int i = 0; i < n; i += W) {
+        const vec<A> logits = load_logits(z, i, n);
+        vec<A> key = logits;
+        if constexpr (traits::softmax_keys)
+            key = softmax_terms(logits, m) / total;
+        else if constexpr (!selects_by_logit(L::c))
+            key = scores_of<r.from>(logits);
+        if constexpr (!selects_by_logit(L::c) && r.scores_in == precision::storage)
+            key = rounded_to<typename L::value_type>(key);
+        if constexpr (r.selection_bias != key_bias::none) key = add(key, load_first<A>(selection_bias + i, n - i));
+        store_first(keys + i, number_of::select(logits == logits, key, broadcast<A>(minus_infinity<A>)), n - i);
+    }
+}
+
+/// The unbiased scores of the chosen, before they are divided by their sum; zero in empty slots and for experts that
+/// return nothing. Where only ratios are asked these are exponentials.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_NOINLINE void chosen_scores(const A* z, const std::int32_t* ids, A* v) {
+    using traits = router_traits<L>;
+    constexpr router_config r = L::c.router;
+    constexpr int S = L::slots;
+    A m = minus_infinity<A>, total = 1;
+    if constexpr (traits::over_chosen) {
+        for (int s = 0; s < S; ++s)
+            if (ids[s] >= 0 && z[ids[s]] > m) m = z[ids[s]];
+        if constexpr (!traits::ratios_only)
+            total = lane_sum<A>(S, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m); });
+    } else if constexpr (traits::whole_softmax) {
+        const row_softmax<A> sum(z, L::choices);
+        m = sum.m;
+        total = sum.total;
+    }
+    for (int s = 0; s < S; ++s) {
+        const std::int32_t e = ids[s];
+        const bool returns = e >= 0 && (L::choices == traits::first_zero || e < traits::first_zero);
+        v[s] = returns ? score_of_logit<L>(z[e], m, total) : A(0);
+    }
+    // Infinite scores share equally once they are divided by their sum.
+    if constexpr (traits::unbounded_score && r.renorm != renormalise::none) {
+        bool infinite = false;
+        for (int s = 0; s < S; ++s) infinite = infinite || v[s] == real_format<A>::infinity;
+        for (int s = 0; infinite && s < S; ++s) v[s] = v[s] == real_format<A>::infinity ? A(1) : A(0);
+    }
+}
+
+/// Counts what is unusual in the logits of one token; whether they leave it undecided.
+template <class A, class Report>
+GATEFOLD_INLINE bool count_unusual(const A* z, int choices, Report& report) {
+    constexpr int W = lanes<A>;
+    const vec<A> infinity = broadcast<A>(real_format<A>::infinity), least = broadcast<A>(minus_infinity<A>);
+    std::uint32_t decides = 0;
+    for (int i = 0; i < choices; i += W) {
+        const vec<A> logits = load_logits(z, i, choices);
+        const int left = choices - i < W ? choices - i : W;
+        decides |= lanes_above(logits, least);
+        if (lanes_above(infinity, magnitude(logits)) == (1u << left) - 1u) continue;
+        for (int e = i; e < i + left; ++e) {
+            report.nan_logits += is_nan(z[e]) ? 1 : 0;
+            report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
+        }
+    }
+    report.undecided += decides == 0 ? 1 : 0;
+    return decides == 0;
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/router_noise.hpp ----
+// Noise on what a router reads, in training: one element, by the counter generator. Both wings draw it here.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// v, element h of `hidden` of a token, with noise of the given kind and size. `Rounds`: to T after every step, as
+/// experts that see the noise too read it.
+template <input_noise Kind, bool Rounds, class T, class A>
+GATEFOLD_HD GATEFOLD_INLINE A disturbed_by(A v, A size, const counter_rng& draw, index_t token, int h, int hidden) {
+    if constexpr (Kind == input_noise::dropout) {
+        return draw.template uniform_from_zero<A>(purpose::dropout, token, h) < size ? A(0) : v / (A(1) - size);
+    } else {
+        v = mul(v, draw.template jitter<A>(token, h, size));
+        if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
+        if constexpr (Kind == input_noise::shared_jitter_twice) {
+            v = mul(v, draw.template jitter<A>(token, hidden + h, size));
+            if constexpr (Rounds) v = to_accumulate(from_accumulate<T>(v));
+        }
+        return v;
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Parts for work on whole tokens: few tokens are not worth a second thread.
+inline int token_parts(const context<cpu>& ctx, index_t tokens) {
+    const index_t most = ceil_div<index_t>(tokens, 16);
+    return most < ctx.threads() ? static_cast<int>(most < 1 ? 1 : most) : ctx.threads();
+}
+
+/// Calls body(t) for every token.
+template <class Body>
+void for_each_token(context<cpu>& ctx, index_t tokens, Body body) {
+    const int parts = token_parts(ctx, tokens);
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(tokens, part, parts);
+        for (index_t t = mine.begin; t < mine.end; ++t) body(t);
+    });
+}
+
+/// The draws of a call.
+template <layer_type L>
+counter_rng draws_of(const options<L>& o) {
+    return {o.seed, o.step, static_cast<int>(o.layer)};
+}
+
+/// What a layer's logits need between the input and the last step.
+template <layer_type L>
+struct logits_traits {
+    static constexpr router_config r = L::c.router;
+    static constexpr int H = L::hidden, N = L::choices, P = r.projection_width;
+    static constexpr bool jitter = has_jitter(L::c);
+    static constexpr bool moves_input = r.logits != projection::none && (r.input != router_input::tokens || jitter);
+    static constexpr bool two_layer = r.logits == projection::two_layer, cosine = r.logits == projection::cosine,
+                          deep = two_layer || cosine;
+    static constexpr bool noisy = r.transform == logit_transform::noisy_top_k,
+                          normalised = r.transform == logit_transform::normalised;
+    static constexpr bool in_chunks = moves_input || deep || noisy || normalised;
+    static constexpr bool rounds =
+        r.logits_in == precision::storage && !std::is_same_v<typename L::value_type, typename L::accumulate_type>;
+    /// Whether anything follows the projection.
+    static constexpr bool finishes = r.logits == projection::none || cosine || r.bias || rounds;
+
+    static constexpr index_t chunk(index_t tokens) { return in_chunks && tokens > 256 ? 256 : tokens; }
+};
+
+/// Workspace of logits: arrays for one chunk of tokens.
+template <layer_type L>
+struct logits_memory {
+    using A = typename L::accumulate_type;
+    using traits = logits_traits<L>;
+    std::byte* products;
+    A* input;       ///< [chunk, H] what is projected
+    A* features;    ///< [chunk, P] what the second layer, or the cosine, reads
+    A* norms;       ///< [chunk] lengths of the features before they were brought to length 1
+    A* directions;  ///< [N, P] rows of the head, brought to length 1
+    A* head_norms;  ///< [N]
+    A* deviations;  ///< [chunk, N] x W_n
+
+    constexpr logits_memory(carver& memory, index_t tokens, int threads)
+        : products(memory.take<std::byte>(static_cast<index_t>(product_scratch_bytes(threads)))),
+          input(memory.take<A>(traits::moves_input ? traits::chunk(tokens) * traits::H : 0)),
+          features(memory.take<A>(traits::deep ? traits::chunk(tokens) * traits::P : 0)),
+          norms(memory.take<A>(traits::cosine ? traits::chunk(tokens) : 0)),
+          directions(memory.take<A>(traits::cosine ? index_t{traits::N} * traits::P : 0)),
+          head_norms(memory.take<A>(traits::cosine ? traits::N : 0)),
+          deviations(memory.take<A>(traits::noisy ? traits::chunk(tokens) * traits::N : 0)) {}
+};
+
+/// ||x||, not below the least length.
+template <class A, class T>
+A length_of(const T* x, index_t n) {
+    return length_floor(gatefold::sqrt(dot<A>(x, x, n)));
+}
+
+/// Root of the mean square of one row, as the Gemma norm takes it.
+template <class A, class T>
+A root_mean_square(const T* x, index_t n) {
+    return gatefold::sqrt(dot<A>(x, x, n) / static_cast<A>(n) + static_cast<A>(1e-6));
+}
+
+template <class W, class A = typename W::layer_type::accumulate_type>
+A temperature_of(const W& w) {
+    return temperature_floor<A>(w.router_temperature.data()[0]);
+}
+
+/// What the router reads, from token `first` on.
+template <layer_type L>
+rows_of<typename L::value_type> router_rows(const batch<L>& in, index_t first) {
+    const auto& x = in.router_x.data() ? in.router_x : in.x;
+    return {x.data() + first * x.row_stride(), x.row_stride()};
+}
+
+/// Whether noise disturbs the input in this call.
+template <layer_type L>
+GATEFOLD_INLINE bool is_disturbed(const options<L>& o) {
+    return has_jitter(L::c) && o.training && o.noise > 0;
+}
+
+/// v times the noise of one element of the input; unchanged at inference. What experts see too is rounded as they see
+/// it.
+template <layer_type L, bool Rounds = shares_jitter(L::c), class A = typename L::accumulate_type>
+GATEFOLD_INLINE A disturbed(A v, const options<L>& o, const counter_rng& draw, index_t token, int h) {
+    if (!is_disturbed<L>(o)) return v;
+    return disturbed_by<L::c.router.noise_on, Rounds, typename L::value_type>(v, static_cast<A>(o.noise), draw, token,
+                                                                              h, L::hidden);
+}
+
+/// The same for a row: to[h] = disturbed(from[h]); `to` may be `from`.
+template <layer_type L, bool Rounds = shares_jitter(L::c), class From, class To>
+GATEFOLD_NOINLINE void disturb_row(const From* from, const options<L>& o, const counter_rng& draw, index_t token,
+                                   To* to) {
+    using A = typename L::accumulate_type;
+    using N = number<vec<A>>;
+    using rounded = std::conditional_t<Rounds, typename L::value_type, A>;
+    constexpr int H = L::hidden;
+    constexpr input_noise kind = L::c.router.noise_on;
+    if (!is_disturbed<L>(o))
+        return map<A>(
+            H, [](vec<A> v) { return v; }, to, from);
+    const auto size = static_cast<A>(o.noise);
+    token_draws<A> draws(draw, kind == input_noise::dropout ? purpose::dropout : purpose::input_jitter, token);
+    [[maybe_unused]] token_draws<A> again(draw, purpose::input_jitter, token);
+    for (int h = 0; h < H; h += lanes<A>) {
+        vec<A> v = load_first<A>(from + h, H - h);
+        if constexpr (kind == input_noise::dropout) {
+            v = N::select(draws.uniform_from_zero(h) < broadcast<A>(size), zeros<A>(),
+                          N::divide(v, broadcast<A>(A(1) - size)));
+        } else {
+            v = rounded_to<rounded>(mul(v, draws.jitter(h, size)));
+            if constexpr (kind == input_noise::shared_jitter_twice)
+                v = rounded_to<rounded>(mul(v, again.jitter(H + h, size)));
+        }
+        store_first(to + h, v, H - h);
+    }
+}
+
+/// Moves the tokens as noise that experts see does: to[t,h], rounded to the storage type.
+template <layer_type L>
+void disturb_rows(context<cpu>& ctx, const batch<L>& in, const options<L>& o, typename L::value_type* to) {
+    const counter_rng draw = draws_of(o);
+    for_each_token(ctx, in.x.extent(0),
+                   [&](index_t t) { disturb_row<L>(in.x.row(t), o, draw, in.first_token + t, to + t * L::hidden); });
+}
+
+/// Fills memory.input for a chunk of tokens.
+template <class W, layer_type L = typename W::layer_type>
+void move_input(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, index_t first, index_t count,
+                const logits_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    using traits = logits_traits<L>;
+    constexpr int H = L::hidden;
+    const rows_of<typename L::value_type> x = router_rows(in, first);
+    const counter_rng draw = draws_of(o);
+    for_each_token(ctx, count, [&](index_t t) {
+        A* u = memory.input + t * H;
+        if constexpr (traits::jitter)
+            disturb_row<L>(x.row(t), o, draw, in.first_token + first + t, u);
+        else
+            map<A>(
+                H, [](vec<A> v) { return v; }, u, x.row(t));
+        if constexpr (traits::r.input == router_input::unit_length) {
+            const vec<A> length = broadcast<A>(length_of<A>(u, H));
+            map<A>(
+                H, [&](vec<A> v) { return v / length; }, u, u);
+        } else if constexpr (traits::r.input == router_input::rms_norm) {
+            const vec<A> root = broadcast<A>(gatefold::sqrt(static_cast<A>(H)));
+            const vec<A> rms = broadcast<A>(root_mean_square<A>(u, H));
+            const auto scaled = [&](vec<A> v, vec<A> scale) { return mul(v / rms, scale) / root; };
+            map<A>(H, scaled, u, u, w.router_scale.data());
+        }
+    });
+}
+
+/// The rows that are projected: those of the batch, or memory.input after move_input.
+template <class W, layer_type L = typename W::layer_type>
+auto projected_rows(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, index_t first,
+                    index_t count, const logits_memory<L>& memory) {
+    if constexpr (logits_traits<L>::moves_input) {
+        move_input(ctx, w, in, o, first, count, memory);
+        return rows_of<typename L::accumulate_type>{memory.input, L::hidden};
+    } else {
+        return router_rows(in, first);
+    }
+}
+
+/// Brings the rows of the head to length 1; once per call.
+template <class W, layer_type L = typename W::layer_type>
+void prepare_directions(const W& w, const logits_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    constexpr int P = L::c.router.projection_width;
+    for (int e = 0; e < L::choices; ++e) {
+        const auto* head = w.router_head.data() + index_t{e} * P;
+        memory.head_norms[e] = length_of<A>(head, P);
+        const vec<A> length = broadcast<A>(memory.head_norms[e]);
+        map<A>(
+            P, [&](vec<A> v) { return v / length; }, memory.directions + index_t{e} * P, head);
+    }
+}
+
+/// What the second layer, or the cosine, reads: tanh of the first layer, or its direction.
+template <class W, class Rows, layer_type L = typename W::layer_type>
+void compute_features(context<cpu>& ctx, const W& w, const Rows& u, index_t count, const logits_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    constexpr int H = L::hidden, P = logits_traits<L>::P;
+    product_nt(ctx, memory.products, {1, nullptr, count}, u,
+               weights_of<typename L::router_type>{w.router_projection.data(), H}, P, H, matrix<A>{memory.features, P});
+    for_each_token(ctx, count, [&](index_t t) {
+        A* f = memory.features + t * P;
+        if constexpr (logits_traits<L>::cosine) {
+            memory.norms[t] = length_of<A>(f, P);
+            const vec<A> length = broadcast<A>(memory.norms[t]);
+            map<A>(
+                P, [&](vec<A> v) { return v / length; }, f, f);
+        } else {
+            map<A>(
+                P, [](vec<A> v) { return gatefold::tanh(v); }, f, f);
+        }
+    });
+}
+
+/// What follows the projection of one token: temperature, bias, rounding where the configuration says so.
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+GATEFOLD_INLINE void finish_logits(const W& w, A* z) {
+    using traits = logits_traits<L>;
+    constexpr int n = L::choices;
+    for (int e = 0; traits::finishes && e < n; e += lanes<A>) {
+        vec<A> v = traits::r.logits == projection::none ? zeros<A>() : load_first<A>(z + e, n - e);
+        if constexpr (traits::cosine) v = v / broadcast<A>(temperature_of(w));
+        if constexpr (traits::r.bias) v = add(v, load_first<A>(w.router_bias.data() + e, n - e));
+        if constexpr (traits::rounds) v = rounded_to<typename L::value_type>(v);
+        store_first(z + e, v, n - e);
+    }
+}
+
+/// The projection of a router that is one product, for phases of a region.
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+GATEFOLD_INLINE auto product_of_logits(const context<cpu>& ctx, const W& w, const rows_of<typename L::value_type>& x,
+                                       const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory) {
+    using R = typename L::router_type;
+    return narrow_product<typename L::value_type, R, A>(ctx.threads(), memory.products, logits.extent(0), x,
+                                                        weights_of<R>{w.router.data(), L::hidden}, L::choices,
+                                                        L::hidden, matrix<A>{logits.data(), logits.row_stride()});
+}
+
+/// Raw logits of a chunk: projection and bias, rounded where the configuration says so.
+template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void project(context<cpu>& ctx, const W& w, const Rows& u, index_t count, A* logits, index_t stride,
+             const logits_memory<L>& memory) {
+    using R = typename L::router_type;
+    using traits = logits_traits<L>;
+    constexpr int H = L::hidden, N = L::choices, P = traits::P;
+    const matrix<A> to{logits, stride};
+    if constexpr (traits::deep) compute_features(ctx, w, u, count, memory);
+    if constexpr (traits::r.logits == projection::linear)
+        product_nt_narrow(ctx, memory.products, count, u, weights_of<R>{w.router.data(), H}, N, H, to);
+    if constexpr (traits::two_layer)
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<R>{w.router_head.data(), P}, N, P, to);
+    if constexpr (traits::cosine)
+        product_nt_narrow(ctx, memory.products, count, rows_of<A>{memory.features, P},
+                          weights_of<A>{memory.directions, P}, N, P, to);
+    if constexpr (traits::finishes)
+        for_each_token(ctx, count, [&](index_t t) { finish_logits(w, logits + t * stride); });
+}
+
+/// Mean and standard deviation of one row of logits.
+template <class A>
+struct row_moments {
+    A mean, deviation;
+    row_moments(const A* z, int n) {
+        mean = row_sum<A>(n, [&](int i) { return load_first<A>(z + i, n - i); }) / static_cast<A>(n);
+        // Behind the end stands the mean, which deviates by zero.
+        const A square = row_sum<A>(n, [&](int i) {
+            const vec<A> d = load_or<A>(z + i, n - i, mean) - broadcast<A>(mean);
+            return mul(d, d);
+        });
+        deviation = gatefold::sqrt(square / static_cast<A>(n));
+    }
+};
+
+/// The last step: normalisation, and noise in training.
+template <class W, class Rows, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void transform_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const Rows& u,
+                      index_t first, index_t count, A* logits, index_t stride, const logits_memory<L>& memory,
+                      A* deviations) {
+    using traits = logits_traits<L>;
+    constexpr logit_transform transform = L::c.router.transform;
+    constexpr int N = L::choices;
+    if constexpr (transform == logit_transform::none) return;
+    if constexpr (transform == logit_transform::residual) {
+        if (!in.previous_logits.data()) return;
+        product_nt(ctx, memory.products, {1, nullptr, count},
+                   rows_of<A>{in.previous_logits.row(first), in.previous_logits.row_stride()},
+                   weights_of<typename L::router_type>{w.router_residual.data(), N}, N, N, matrix<A>{logits, stride},
+                   true);
+        return;
+    }
+    if (transform != logit_transform::normalised && !o.training) return;
+    if constexpr (traits::noisy)
+        product_nt(ctx, memory.products, {1, nullptr, count}, u,
+                   weights_of<typename L::router_type>{w.router_noise.data(), L::hidden}, N, L::hidden,
+                   matrix<A>{memory.deviations, N});
+    const counter_rng draw = draws_of(o);
+    const A size = static_cast<A>(o.noise);
+    for_each_token(ctx, count, [&](index_t t) {
+        A* z = logits + t * stride;
+        const index_t token = in.first_token + first + t;
+        if constexpr (traits::normalised) {
+            const row_moments<A> m(z, N);
+            const vec<A> mean = broadcast<A>(m.mean), deviation = broadcast<A>(m.deviation);
+            const auto normal = [&](vec<A> v) {
+                return mul(m.deviation == A(0) ? zeros<A>() : (v - mean) / deviation, broadcast<A>(size));
+            };
+            map<A>(N, normal, z, z);
+        } else {
+            token_draws<A> draws(draw, transform == logit_transform::gumbel ? purpose::gumbel : purpose::gaussian,
+                                 token);
+            for (int e = 0; e < N; e += lanes<A>) {
+                vec<A> drawn, factor = broadcast<A>(size);
+                if constexpr (transform == logit_transform::gumbel)
+                    drawn = draws.gumbel(e);
+                else
+                    drawn = draws.normal(e);
+                if constexpr (traits::noisy) {
+                    factor = noise_deviation(load_first<A>(memory.deviations + t * N + e, N - e));
+                    if (deviations) store_first(deviations + (first + t) * N + e, factor, N - e);
+                }
+                if constexpr (transform == logit_transform::gaussian) factor = broadcast<A>(size / static_cast<A>(N));
+                store_first(z + e, number<vec<A>>::fma(drawn, factor, load_first<A>(z + e, N - e)), N - e);
+            }
+        }
+    });
+}
+
+/// Writes the logits as scores and selection see them, and where asked the deviations of learned noise [T, N].
+template <class W, layer_type L = typename W::layer_type, class A = typename L::accumulate_type>
+void compute_logits(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o,
+                    const view<A, dyn, L::choices>& logits, const logits_memory<L>& memory, A* deviations) {
+    using traits = logits_traits<L>;
+    const index_t tokens = in.x.extent(0), chunk = traits::chunk(tokens);
+    if constexpr (traits::cosine) prepare_directions(w, memory);
+    for (index_t first = 0; first < tokens; first += chunk) {
+        const index_t count = first + chunk < tokens ? chunk : tokens - first;
+        const auto u = projected_rows(ctx, w, in, o, first, count, memory);
+        project(ctx, w, u, count, logits.row(first), logits.row_stride(), memory);
+        transform_logits(ctx, w, in, o, u, first, count, logits.row(first), logits.row_stride(), memory, deviations);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/capacity.hpp ----
+// How many rows an expert takes, and the stage that applies it.
+//
+//     routing ── apply_capacity ──> kept[T*S]; weights of dropped pairs are zero ── make_plan leaves them out
+
+// ---- gatefold/moe/router.hpp ----
+// Routing as a stage of its own: tokens to chosen experts and their weights.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The router on backend B:
+///     route(ctx, w, in, options, out)     routes the tokens with workspace of the context
+///     apply_capacity(ctx, in, options, routing, kept)
+template <backend B>
+struct routing_impl;
+
+/// Numbers of the call that the configuration has no use for.
+template <layer_type L>
+void check_options(const char* function, const options<L>& o) {
+    constexpr router_config r = L::c.router;
+    constexpr bool uses_noise = has_jitter(L::c) || r.select == selection::sampled ||
+                                r.select == selection::sparse_mixer || r.transform == logit_transform::gaussian ||
+                                r.transform == logit_transform::gumbel || r.transform == logit_transform::normalised;
+    constexpr bool uses_threshold = r.threshold > 0;
+    require(o.noise >= 0 && (uses_noise || o.noise == 0), function, "options.noise",
+            uses_noise ? "zero or more" : "zero, since the configuration has no .router.noise", o.noise);
+    require(uses_threshold ? o.threshold > 0 : o.threshold == 0, function, "options.threshold",
+            uses_threshold ? "a number above zero" : "zero, since the configuration has no .router.threshold",
+            o.threshold);
+    if constexpr (r.noise_on == input_noise::dropout)
+        require(o.noise < 1, function, "options.noise", "a probability below 1", o.noise);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::inline GATEFOLD_TIER {
 
-/// A packed layer with room for every expert and none in it yet; its other parameters are zero.
-template <layer_type L, backend B>
-packed<L, B> make_packed(context<B>& ctx) {
-    packed<L, B> p;
-    detail::allocate_slots(p, ctx);
-    const std::size_t bytes = detail::impl<B>::template packed_bytes<L>();
-    p.matrices = make_tensor<std::byte, dyn>(ctx, static_cast<index_t>(bytes));
-    return p;
-}
-
-/// Packs the matrices of expert e, after which their source is not needed any more.
+/// Routes the tokens of `in`: fills ids in key order (-1 in an empty slot), their weights, and the logits behind them.
 ///
-/// Shapes:  gate_up [2F or F, W], down [W, F], rows without gaps.
-/// Throws:  argument_error for an e that the layer does not hold or views that do not fit; p is untouched then.
-template <layer_type L, backend B>
-void pack_expert(context<B>& ctx, packed<L, B>& p, int e,
-                 std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
-                 std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
-    require(e >= 0 && e < L::local_experts, "pack_expert", "e", "an index below the number of experts", e);
-    detail::check_matrices("pack_expert", gate_up, down, L::gate_up_rows, L::width, L::ffn);
-    require(p.matrices.data() != nullptr, "pack_expert", "p", "a layer from make_packed", "an empty one");
-    detail::impl<B>::template pack_expert<L>(ctx, p, e, gate_up.data(), down.data());
+/// Shapes:  in.x [T, H], out.ids and out.weights [T, S], out.logits [T, N]; T may be 0, which writes nothing.
+/// Throws:  argument_error for views that do not fit, are null or misaligned; nothing is written then.
+/// Capacity is not applied: that is apply_capacity.
+template <layer_weights W>
+void route(context<typename W::backend>& ctx, const W& w,
+           const std::type_identity_t<batch<typename W::layer_type, typename W::backend>>& in,
+           const std::type_identity_t<routing_view<typename W::layer_type, typename W::backend>>& out,
+           const options<typename W::layer_type>& o = {}) {
+    using L = typename W::layer_type;
+    static_assert(!L::is_dense, "gatefold::route: a dense layer has no router; run it with gatefold::forward");
+    const index_t tokens = in.x.extent(0);
+    detail::check_batch("route", ctx, in, true);
+    if (in.previous_logits.data()) detail::check_view("route", "previous_logits", in.previous_logits, tokens);
+    detail::check_view("route", "ids", out.ids, tokens);
+    detail::check_view("route", "weights", out.weights, tokens);
+    detail::check_view("route", "logits", out.logits, tokens);
+    detail::check_disjoint("route", "ids", out.ids, "weights", out.weights);
+    detail::check_disjoint("route", "ids", out.ids, "logits", out.logits);
+    detail::check_disjoint("route", "weights", out.weights, "logits", out.logits);
+    detail::check_disjoint("route", "logits", out.logits, "x", in.x);
+    detail::check_weights("route", w);
+    detail::check_options("route", o);
+    if (tokens == 0) return;
+    detail::routing_impl<typename W::backend>::route(ctx, w, in, o, out);
 }
 
-/// Packs the matrices of the shared expert, after which their source is not needed any more.
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0 {
+
+namespace detail {
+
+/// The shortest decimal number that a float factor can have been written as: 1.1f is 1.1, not 1.10000002, or rounding
+/// up takes one row more.
+constexpr double decimal_of(float factor) {
+    const double exact = static_cast<double>(factor);
+    if (exact > -1e6 && exact < 1e6)
+        for (double power = 1; power <= 1e9; power *= 10) {
+            const double digits =
+                static_cast<double>(static_cast<std::int64_t>(exact * power + (exact < 0 ? -0.5 : 0.5)));
+            if (static_cast<float>(digits / power) == factor) return digits / power;
+        }
+    return exact;
+}
+GATEFOLD_HD constexpr index_t floor_of(double x) {
+    const auto whole = static_cast<index_t>(x);
+    return static_cast<double>(whole) > x ? whole - 1 : whole;
+}
+GATEFOLD_HD constexpr index_t ceil_of(double x) { return -floor_of(-x); }
+GATEFOLD_HD constexpr index_t round_half_even(double x) {
+    const index_t down = floor_of(x);
+    const double rest = x - static_cast<double>(down);
+    return rest > 0.5 || (rest == 0.5 && down % 2 != 0) ? down + 1 : down;
+}
+
+/// capacity_of for a factor as a decimal: no step of it rounds differently on a device.
+GATEFOLD_HD constexpr index_t capacity_of_decimal(const capacity_config& c, double f, index_t tokens, int experts,
+                                                  int k, bool training, index_t largest_load) {
+    const double t = static_cast<double>(tokens), e = experts;
+    const index_t each = ceil_div<index_t>(tokens, experts);
+    const auto at_least = [](index_t n, index_t least) { return n < least ? least : n; };
+    switch (c.rule) {
+        case capacity_rule::none:
+            return tokens * k;
+        case capacity_rule::mesh: {
+            const index_t n = floor_of(t * f / e);
+            return at_least(n < tokens ? n : tokens, 4);
+        }
+        case capacity_rule::flaxformer:
+            return at_least(round_half_even(f * t / e), 4);
+        case capacity_rule::megatron:
+            return at_least(ceil_of(t * k / e * f), c.minimum);
+        case capacity_rule::deepspeed: {
+            index_t n = f > 0 ? k * floor_of(f * static_cast<double>(each)) : largest_load;
+            if (f < 0) {
+                const index_t most = k * floor_of(-f * static_cast<double>(each));
+                n = n < most ? n : most;
+            }
+            return round_up<index_t>(n, c.alignment);
+        }
+        case capacity_rule::nllb:
+            return !training && f > 0 ? ceil_of(f * t) : 2 * each;
+        case capacity_rule::hunyuan:
+            return at_least(k * tokens / experts, k);
+        case capacity_rule::fixed:
+            return c.rows;
+        case capacity_rule::share:
+            return floor_of(t * f / e);
+    }
+    return 0;
+}
+
+}  // namespace detail
+
+/// Rows that each of `experts` experts takes from a group of `tokens` tokens with `k` choices each.
 ///
-/// Shapes:  gate_up [2F or F, H], down [H, F] for the shared expert's F, rows without gaps.
-/// Throws:  argument_error for views that do not fit; p is untouched then.
-template <layer_type L, backend B>
-    requires(L::shared_ffn > 0)
-void pack_shared_expert(context<B>& ctx, packed<L, B>& p,
-                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> gate_up,
-                        std::type_identity_t<basic_view<B, const typename L::value_type, dyn, dyn>> down) {
-    detail::check_matrices("pack_shared_expert", gate_up, down, L::shared_gate_up_rows, L::hidden, L::shared_ffn);
-    require(p.matrices.data() != nullptr, "pack_shared_expert", "p", "a layer from make_packed", "an empty one");
-    detail::impl<B>::template pack_shared_expert<L>(ctx, p, gate_up.data(), down.data());
+/// `factor` is the capacity factor (for the nllb rule the fraction at inference); `largest_load` is the number of pairs
+/// of the busiest expert, which only the deepspeed rule asks for, when factor is not positive.
+constexpr index_t capacity_of(const capacity_config& c, float factor, index_t tokens, int experts, int k, bool training,
+                              index_t largest_load) {
+    return detail::capacity_of_decimal(c, detail::decimal_of(factor), tokens, experts, k, training, largest_load);
 }
 
-/// Packs a whole layer. Memory while packing: the weights and their packed form.
-template <layer_weights W, backend B, layer_type L = typename W::layer_type>
-packed<L, B> pack(context<B>& ctx, const W& w) {
-    detail::check_weights("pack", w);
-    packed<L, B> p = make_packed<L>(ctx);
-    const auto copy = [&](const char*, auto& to, const auto& from) { detail::impl<B>::copy(ctx, to, from); };
-    for_each_parameter(copy, p, w);
-    for_each_buffer(copy, p, w);
-    detail::impl<B>::template pack_all<L>(ctx, p, w);
-    return p;
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Drops the (token, slot) pairs that exceed their expert's capacity: kept is 0 for them and for empty slots, 1 for all
+/// others, and their weights become zero. With capacity.renormalise_kept the weights of the survivors are divided anew.
+///
+/// Shapes:  routing as route filled it, kept [T * S].
+/// Throws:  argument_error for views that do not fit, are null or misaligned; nothing is written then.
+/// The number of dropped pairs is added to ctx.report().
+template <layer_type L, backend B>
+void apply_capacity(context<B>& ctx, const batch<L, B>& in, const std::type_identity_t<routing_view<L, B>>& routing,
+                    std::type_identity_t<basic_view<B, std::uint8_t, dyn>> kept, const options<L>& o = {}) {
+    static_assert(drops(L::c), "gatefold::apply_capacity: the layer has no capacity; set .capacity.rule");
+    const index_t tokens = in.x.extent(0);
+    detail::check_batch("apply_capacity", ctx, in, true);
+    detail::check_view("apply_capacity", "ids", routing.ids, tokens);
+    detail::check_view("apply_capacity", "weights", routing.weights, tokens);
+    detail::check_view("apply_capacity", "logits", routing.logits, tokens);
+    detail::check_view("apply_capacity", "kept", kept, tokens * L::slots);
+    if (tokens == 0) return;
+    detail::routing_impl<B>::apply_capacity(ctx, in, o, routing, kept);
 }
 
 }  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
+/// Workspace of apply_capacity.
 template <layer_type L>
-using routed_expert = expert<L::width, L::ffn, L::c.act, typename L::value_type, L::c.bias>;
-// A layer without a shared expert never instantiates its stage; the width only has to be a legal one.
-template <layer_type L>
-using shared_expert = expert<L::hidden, (L::shared_ffn > 0 ? L::shared_ffn : 1), L::c.shared.act,
-                             typename L::value_type, L::c.shared.bias>;
+struct capacity_memory {
+    using word = order_word<typename L::accumulate_type>;
+    static constexpr bool limited = drops(L::c);
+    static constexpr bool sorts_pairs = L::c.capacity.keeps == priority::probability,
+                          sorts_tokens = L::c.capacity.keeps == priority::importance ||
+                                         L::c.capacity.keeps == priority::importance_sum;
+    index_t *taken, *arrived, *accepted;  ///< per expert
+    word* keys;                           ///< what is sorted: one per token or per pair
+    std::int32_t *order, *other;
 
-template <layer_type L>
-constexpr std::size_t packed_layer_bytes() {
-    std::size_t bytes = static_cast<std::size_t>(L::local_experts) * packed_bytes<routed_expert<L>>();
-    if constexpr (L::shared_ffn > 0) bytes += packed_bytes<shared_expert<L>>();
-    return bytes;
-}
-/// Whether a layer is packed past the caches: where they would not keep its weights, its packed form and as much again
-/// of what the program does meanwhile (bench pack_touched).
-template <layer_type L>
-inline constexpr bool packed_around = packed_layer_bytes<L>() > kept_in_caches / 4;
-template <layer_type L>
-std::byte* packed_at(std::byte* matrices, int e) {
-    return matrices + static_cast<std::size_t>(e) * packed_bytes<routed_expert<L>>();
-}
+    constexpr capacity_memory(carver& memory, index_t tokens)
+        : taken(memory.take<index_t>(limited ? L::choices : 0)),
+          arrived(memory.take<index_t>(limited ? L::choices : 0)),
+          accepted(memory.take<index_t>(limited ? L::choices : 0)),
+          keys(memory.take<word>(sorted(tokens))),
+          order(memory.take<std::int32_t>(sorted(tokens))),
+          other(memory.take<std::int32_t>(sorted(tokens))) {}
 
-template <class W>
-auto* gate_up_of(const W& w) {
-    if constexpr (W::layer_type::is_gated)
-        return w.gate_up.data();
-    else
-        return w.up.data();
-}
-
-/// Threads share the experts, the shared one last.
-template <layer_type L, class W>
-void pack_layer(context<cpu>& ctx, packed<L>& p, const W& w) {
-    const index_t up = index_t{L::gate_up_rows} * L::width, down = index_t{L::width} * L::ffn;
-    ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
-        if (e < L::local_experts)
-            pack_expert<routed_expert<L>, packed_around<L>>(gate_up_of(w) + e * up, w.down.data() + e * down,
-                                                            packed_at<L>(p.matrices.data(), e));
-        else if constexpr (L::shared_ffn > 0)
-            pack_expert<shared_expert<L>, packed_around<L>>(w.shared_gate_up.data(), w.shared_down.data(),
-                                                            packed_at<L>(p.matrices.data(), e));
-    });
-}
-
-/// Weights whose matrices have a form of their own say here how the stage reads them.
-template <class W>
-struct own_form {
-    static constexpr bool exists = false;
+private:
+    static constexpr index_t sorted(index_t tokens) {
+        return !limited ? 0 : sorts_pairs ? tokens * L::slots : sorts_tokens ? tokens : 0;
+    }
 };
 
-/// The routed experts' weights as the stage reads them, whatever holds them.
-template <class W, layer_type L = typename W::layer_type>
-auto routed_weights(const W& w) {
-    using T = typename L::value_type;
-    const T *up_bias = nullptr, *down_bias = nullptr;
-    if constexpr (L::c.bias) up_bias = w.gate_up_bias.data(), down_bias = w.down_bias.data();
-    if constexpr (own_form<W>::exists)
-        return own_form<W>::weights(w, 0, up_bias, down_bias);
-    else if constexpr (is_packed<W>)
-        return packed_weights<T>{w.matrices.data(), up_bias, down_bias};
-    else
-        return hub_weights<T>{gate_up_of(w), w.down.data(), up_bias, down_bias};
-}
-
-/// The same of the shared expert.
-template <class W, layer_type L = typename W::layer_type>
-auto shared_weights(const W& w) {
-    using T = typename L::value_type;
-    const T *up_bias = nullptr, *down_bias = nullptr;
-    if constexpr (L::c.shared.bias) up_bias = w.shared_gate_up_bias.data(), down_bias = w.shared_down_bias.data();
-    if constexpr (own_form<W>::exists)
-        return own_form<W>::weights(w, L::local_experts, up_bias, down_bias);
-    else if constexpr (is_packed<W>)
-        return packed_weights<T>{packed_at<L>(w.matrices.data(), L::local_experts), up_bias, down_bias};
-    else
-        return hub_weights<T>{w.shared_gate_up.data(), w.shared_down.data(), up_bias, down_bias};
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/router.hpp ----
-// The router on the CPU: logits of all tokens, then every token by itself.
-//
-//     x ── logits ──> z[T,N] ── choose ──> ids[T,S] ── scores of the chosen ──> weights[T,S]
-//     d weights ── route_backward ──> dz, added to that of losses ── route_parameters_backward ──> d router, dx
-
-// ---- gatefold/cpu/router_assign.hpp ----
-// Routers on the CPU that look at all tokens of a batch before they give one its experts.
-//
-//     expert_choice   scores[T,N] ── per expert, its best C tokens ──> ids in ascending expert
-//     sinkhorn        exp(logits) ── rows and columns scaled in turn until they are balanced ──> keys ──> top-k
-//     balanced        logits ── auction ──> one expert per token, ceil(T/N) tokens per expert at most
-//
-// None of them is causal. The last two act in training; at inference a token is routed by its own logits.
-
-// ---- gatefold/cpu/router_choose.hpp ----
-// The choice of one token's experts on the CPU, from its logits.
-//
-//     z[N] ── keys (+ bias, noise) ── groups ──> the k best ──> ids[S] in key order, -1 in empty slots
-//
-// Routers that look at the whole batch are in router_assign.hpp.
-
-// ---- gatefold/moe/router_mixer.hpp ----
-// SparseMixer-v2 (Phi-3.5-MoE): two picks in a row, each among the logits near the largest one that is left.
-//
-//     z[N] ── mask by distance to the largest ──> softmax q ── argmax, or a draw in training ──> choice, weight
-//     q[choice]
-//
-// Backward lets through the gradient of q[choice] as it is; the factor of forward is left out, as its authors do.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// The masked softmax of one pick over n logits; `excluded` is the earlier choice or -1.
-template <class A>
-struct mixer_pick {
-    const A* z;
-    int n;
-    std::int32_t excluded;
-    A tolerance;
-    A m = 0, total = 0;
-
-    GATEFOLD_HD GATEFOLD_INLINE mixer_pick(const A* logits, int count, std::int32_t without, A noise)
-        : z(logits), n(count), excluded(without), tolerance(noise + noise) {
-        m = -real_format<A>::infinity;
-        for (int i = 0; i < n; ++i)
-            if (i != excluded && z[i] > m) m = z[i];
-        total = lane_sum<A>(n, [&](int i) { return is_kept(i) ? softmax_term(z[i], m) : A(0); });
-    }
-    /// Whether expert i is near enough to the largest; none is where nothing above -inf is left.
-    GATEFOLD_HD GATEFOLD_INLINE bool is_kept(int i) const {
-        if (i == excluded || !(z[i] > -real_format<A>::infinity)) return false;
-        const A size = z[i] < A(0) ? -z[i] : z[i];
-        return z[i] == m || (m - z[i]) / (size > m ? size : m) <= tolerance;
-    }
-    GATEFOLD_HD GATEFOLD_INLINE A probability(int i) const { return is_kept(i) ? softmax_term(z[i], m) / total : A(0); }
-    /// The largest of z + noise(i) among the kept; the lowest of the others where none is kept.
-    GATEFOLD_ANY_CALLABLE
-    template <class Noise>
-    GATEFOLD_HD GATEFOLD_INLINE std::int32_t choice(Noise noise) const {
-        std::int32_t best = -1;
-        order_word<A> word = 0;
-        for (int i = 0; i < n; ++i) {
-            if (i == excluded) continue;
-            const order_word<A> candidate = order_key(is_kept(i) ? z[i] + noise(i) : -real_format<A>::infinity);
-            if (best < 0 || candidate > word) {
-                best = i;
-                word = candidate;
-            }
+/// order = 0 .. n-1 by descending word, equal keys by index: merges runs of doubling length.
+template <class Word>
+std::int32_t* sort_descending(const Word* keys, index_t n, std::int32_t* order, std::int32_t* other) {
+    for (index_t i = 0; i < n; ++i) order[i] = static_cast<std::int32_t>(i);
+    for (index_t run = 1; run < n; run *= 2) {
+        for (index_t first = 0; first < n; first += 2 * run) {
+            const index_t middle = first + run < n ? first + run : n, end = middle + run < n ? middle + run : n;
+            index_t a = first, b = middle;
+            for (index_t to = first; to < end; ++to)
+                other[to] = b == end || (a < middle && keys[order[a]] >= keys[order[b]]) ? order[a++] : order[b++];
         }
-        return best;
+        std::int32_t* sorted = other;
+        other = order;
+        order = sorted;
     }
-};
-
-/// Two picks for one token: ids and the probabilities v of the choices; factor[s] multiplies the weight in forward.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE void mixer_choose(const A* z, int n, A noise, bool training, const counter_rng& draw,
-                                              index_t token, bool choices_given, std::int32_t* ids, A* v, A* factor) {
-    for (int s = 0; s < 2; ++s) {
-        const mixer_pick<A> pick(z, n, s == 0 ? -1 : ids[0], noise);
-        const std::int32_t best = pick.choice([](int) { return A(0); });
-        factor[s] = A(1);
-        if (!choices_given)
-            ids[s] = !training ? best : pick.choice([&](int i) {
-                return draw.template gumbel<A>(purpose::gumbel, token, index_t{s} * n + i);
-            });
-        if (training && ids[s] != best && !(draw.template uniform_from_zero<A>(purpose::sampling, token, s) > A(0.75)))
-            factor[s] = A(0.3333);
-        v[s] = ids[s] < 0 ? A(0) : pick.probability(ids[s]);
-    }
+    return order;
 }
 
-/// Adds to dz the gradient for d[s], the gradients of the probabilities of the two choices.
-template <class A>
-GATEFOLD_HD GATEFOLD_INLINE void mixer_backward(const A* z, int n, A noise, const std::int32_t* ids, const A* d,
-                                                A* dz) {
-    for (int s = 0; s < 2; ++s) {
-        if (ids[s] < 0) continue;
-        const mixer_pick<A> pick(z, n, s == 0 ? -1 : ids[0], noise);
-        const A along = mul(d[s], pick.probability(ids[s]));
-        for (int i = 0; i < n; ++i) dz[i] -= mul(pick.probability(i), along);
-        dz[ids[s]] += along;
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// The smallest number of experts, best first, whose probabilities add up to `threshold`; at most S.
+/// How important a token is: its best score, or the sum of the scores of its choices.
 template <layer_type L, class A = typename L::accumulate_type>
-void choose_top_p(const A* z, A threshold, order_word<A>* best, std::int32_t* ids) {
-    best_of(
-        L::choices, L::slots, [&](int i) { return order_key(z[i]); }, best, ids);
-    const A m = largest(z, L::choices);
-    const A total = lane_sum<A>(L::choices, [&](int i) { return softmax_term(z[i], m); });
-    A sum = 0;
-    for (int s = 0; s < L::slots; ++s) {
-        if (!(sum < threshold))
-            ids[s] = -1;
-        else
-            sum += softmax_term(z[ids[s]], m) / total;
-    }
-}
-
-/// Chooses the experts of one token whose logits are not all NaN or -inf. `keys` is room for N numbers.
-template <layer_type L, class A = typename L::accumulate_type>
-void choose_token(const A* z, const A* selection_bias, const options<L>& o, index_t token, A* keys, std::int32_t* ids) {
-    constexpr router_config r = L::c.router;
-    using word = order_word<A>;
-    word best[std::size_t{L::slots}];
-    const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
-    if constexpr (r.select == selection::top_k) {
-        token_keys<L>(z, selection_bias, keys);
-        if constexpr (r.groups > 1)
-            choose_in_groups<L>(keys, best, ids);
-        else
-            best_of(
-                L::choices, L::slots, [&](int i) { return order_key(keys[i]); }, best, ids);
-        if constexpr (r.second == second_expert::sampled)
-            if (o.training) {
-                const auto noisy = [&](int i) {
-                    return i == ids[0] ? word(0)
-                                       : order_key(keys[i] + draw.template gumbel<A>(purpose::gumbel, token, i));
-                };
-                best_of(L::choices, 1, noisy, best, ids + 1);
-            }
-    } else if constexpr (r.select == selection::sampled) {
-        const auto noisy = [&](int i) {
-            A key = z[i];
-            if (o.training)
-                key = gatefold::fma(draw.template gumbel<A>(purpose::sampling, token, i), static_cast<A>(o.noise), key);
-            return order_key(key);
-        };
-        best_of(L::choices, L::slots, noisy, best, ids);
-    } else if constexpr (r.select == selection::uniform) {
-        // Words above 0, because 0 cannot be chosen.
-        best_of(
-            L::choices, L::slots,
-            [&](int i) { return static_cast<word>((draw.bits(purpose::sampling, token, i) >> 1) + 1u); }, best, ids);
-    } else if constexpr (r.select == selection::top_p) {
-        choose_top_p<L>(z, static_cast<A>(o.threshold), best, ids);
-    } else if constexpr (r.select == selection::positive) {
-        best_of(
-            L::choices, L::slots, [&](int i) { return z[i] > A(0) ? order_key(z[i]) : word(0); }, best, ids);
+A importance_of(const A* z, const std::int32_t* ids) {
+    constexpr score from = L::c.router.from;
+    constexpr bool sum = L::c.capacity.keeps == priority::importance_sum;
+    if (row_undecided(z, L::choices)) return A(0);
+    if constexpr (from == score::softmax || from == score::softmax_selected) {
+        const auto [m, total] = row_softmax<A>(z, L::choices);
+        if constexpr (!sum) return A(1) / total;
+        return lane_sum<A>(L::slots, [&, m = m, total = total](int s) {
+            return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m) / total;
+        });
     } else {
-        best_of(
-            L::choices, L::slots, [&](int i) { return order_key(z[i]); }, best, ids);
+        if constexpr (!sum) return score_of<from>(row_largest(z, L::choices));
+        return lane_sum<A>(L::slots, [&](int s) { return ids[s] < 0 ? A(0) : score_of<from>(z[ids[s]]); });
     }
+}
+
+/// Lets the pairs of tokens [first, first + count) in by the rule of the configuration.
+template <layer_type L>
+void fill_group(const options<L>& o, const routing_view<L>& routing, index_t first, index_t count, std::uint8_t* kept,
+                const capacity_memory<L>& memory) {
+    using A = typename L::accumulate_type;
+    constexpr capacity_config c = L::c.capacity;
+    constexpr int S = L::slots;
+    const auto id_of = [&](index_t t, int s) { return routing.ids(first + t, s); };
+    std::uint8_t* keeps = kept + first * S;
+
+    for (int e = 0; e < L::choices; ++e) memory.taken[e] = memory.arrived[e] = 0;
+    index_t largest_load = 0;
+    for (index_t t = 0; t < count; ++t)
+        for (int s = 0; s < S; ++s)
+            if (const std::int32_t e = id_of(t, s); e >= 0 && ++memory.arrived[e] > largest_load)
+                largest_load = memory.arrived[e];
+    const index_t most = capacity_of(c, o.capacity_factor, count, L::choices, L::top_k, o.training, largest_load);
+
+    const auto arrive = [&](index_t pair) {
+        const std::int32_t e = id_of(pair / S, static_cast<int>(pair % S));
+        keeps[pair] = e >= 0 && memory.taken[e] < most ? 1 : 0;
+        if (e >= 0) ++memory.taken[e];
+    };
+    if constexpr (c.keeps == priority::position) {
+        for (index_t pair = 0; pair < count * S; ++pair) arrive(pair);
+    } else if constexpr (c.keeps == priority::probability) {
+        for (index_t t = 0; t < count; ++t) {
+            A v[std::size_t{S}];
+            if constexpr (c.renormalise_kept) {
+                const A* z = routing.logits.row(first + t);
+                chosen_scores<L>(z, routing.ids.row(first + t), v);
+                // Weights of a token without a logit above -inf are not divided anew: they are equal shares.
+                for (int s = 0; row_undecided(z, L::choices) && s < S; ++s) v[s] = A(1) / A(S);
+            }
+            for (int s = 0; s < S; ++s)
+                memory.keys[t * S + s] = order_key(c.renormalise_kept ? v[s] : routing.weights(first + t, s));
+        }
+        const std::int32_t* order = sort_descending(memory.keys, count * S, memory.order, memory.other);
+        for (index_t i = 0; i < count * S; ++i) arrive(order[i]);
+    } else {
+        const std::int32_t* order = nullptr;
+        if constexpr (capacity_memory<L>::sorts_tokens) {
+            for (index_t t = 0; t < count; ++t)
+                memory.keys[t] = order_key(importance_of<L>(routing.logits.row(first + t), routing.ids.row(first + t)));
+            order = sort_descending(memory.keys, count, memory.order, memory.other);
+        }
+        // `taken` is where a slot's positions start: behind all choices of earlier slots, or behind those that were
+        // kept.
+        for (int s = 0; s < S; ++s) {
+            for (int e = 0; e < L::choices; ++e) memory.arrived[e] = memory.accepted[e] = 0;
+            for (index_t i = 0; i < count; ++i) {
+                const index_t t = order ? order[i] : i;
+                const std::int32_t e = id_of(t, s);
+                const bool fits = e >= 0 && memory.taken[e] + memory.arrived[e] < most;
+                keeps[t * S + s] = fits ? 1 : 0;
+                if (e >= 0) ++memory.arrived[e];
+                if (fits) ++memory.accepted[e];
+            }
+            for (int e = 0; e < L::choices; ++e)
+                memory.taken[e] += c.behind == offset_by::kept ? memory.accepted[e] : memory.arrived[e];
+        }
+    }
+}
+
+/// Bytes that apply_capacity needs.
+template <layer_type L>
+constexpr std::size_t capacity_scratch_bytes(index_t tokens) {
+    carver count(nullptr);
+    const capacity_memory<L> memory(count, tokens);
+    return count.used();
+}
+
+/// Writes `kept` [T * S] and zeroes the weights of dropped pairs.
+template <layer_type L>
+void apply_capacity(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& routing,
+                    const view<std::uint8_t, dyn>& kept, std::byte* scratch) {
+    using A = typename L::accumulate_type;
+    constexpr capacity_config c = L::c.capacity;
+    const index_t tokens = routing.ids.extent(0);
+    carver arrays(scratch);
+    const capacity_memory<L> memory(arrays, tokens);
+    const auto fill = [&](index_t first, index_t end) {
+        if (end > first) fill_group(o, routing, first, end - first, kept.data(), memory);
+    };
+    if constexpr (c.shared_by == capacity_group::batch) {
+        fill(0, tokens);
+    } else if constexpr (c.shared_by == capacity_group::fixed) {
+        for (index_t first = 0; first < tokens; first += c.group_size)
+            fill(first, first + c.group_size < tokens ? first + c.group_size : tokens);
+    } else {
+        const index_t n = in.sequence_starts.extent(0);
+        for (index_t i = 0; i < n; ++i) fill(in.sequence_starts[i], i + 1 < n ? in.sequence_starts[i + 1] : tokens);
+    }
+
+    index_t dropped = 0;
+    for (index_t t = 0; t < tokens; ++t) {
+        const std::int32_t* ids = routing.ids.row(t);
+        const std::uint8_t* keeps = kept.data() + t * L::slots;
+        A* weights = routing.weights.row(t);
+        for (int s = 0; s < L::slots; ++s)
+            if (ids[s] >= 0 && keeps[s] == 0) {
+                ++dropped;
+                weights[s] = 0;
+            }
+        if constexpr (c.renormalise_kept) {
+            const A* z = routing.logits.row(t);
+            if (row_undecided(z, L::choices)) continue;
+            A v[std::size_t{L::slots}];
+            chosen_scores<L>(z, ids, v);
+            weigh_token<L>(
+                v, ids, o.scale, o.epsilon, static_cast<const A*>(nullptr), [&](int s) { return keeps[s] != 0; },
+                weights);
+        }
+    }
+    ctx.report().dropped += dropped;
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/router_columns.hpp ----
+// ---- gatefold/cpu/router/columns.hpp ----
 // Softmax over tokens on the CPU: the score of experts that choose tokens in Mesh TensorFlow.
 //
 //     z[T,N] ── per group of tokens and expert: softmax down the column ──> p[T,N] ── chosen ──> p / experts of the
@@ -8924,6 +9805,429 @@ void columns_backward(context<cpu>& ctx, const batch<L>& in, const options<L>& o
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
+/// The numbers whose order_key is `order`, from that of -inf to that of +inf.
+template <class A>
+GATEFOLD_INLINE vec<A> keys_of(typename number<vec<A>>::bits_type order) {
+    using word = order_word<A>;
+    constexpr word sign = ~(~word{0} >> 1);
+    const auto positive = (order & sign) != 0;
+    return number<vec<A>>::from_bits(positive ? order ^ sign : ~order);
+}
+
+/// What a register of experts takes of `count` tokens: taken[t] = 1 for the `limit` best of each, equal ones by index.
+/// Rows of scores and marks are N long; `left` of the experts exist.
+template <int N, class A>
+GATEFOLD_NOINLINE void take_best(const A* scores, index_t count, index_t limit, index_t left, std::uint8_t* taken) {
+    using word_row = typename number<vec<A>>::bits_type;
+    using word = order_word<A>;
+    constexpr int W = lanes<A>;
+    const auto row = [&](index_t t) { return load_first<A>(scores + t * N, left).raw; };
+    const word_row none{}, wanted = none + static_cast<word>(limit);
+
+    // The largest key that `limit` tokens reach. All of them reach `low`, since NaN counts as -inf; none reaches
+    // `high`.
+    word_row low = none + order_key(minus_infinity<A>), high = none + (order_key(real_format<A>::infinity) + 1u);
+    for (std::size_t bit = 0; bit < 8 * sizeof(word); ++bit) {
+        const word_row middle = low + ((high - low) >> 1);
+        const auto key = keys_of<A>(middle).raw;
+        word_row reach = none;
+        for (index_t t = 0; t < count; ++t) reach -= reinterpret_cast<word_row>(row(t) >= key);
+        const auto enough = reach >= wanted;
+        low = enough ? middle : low;
+        high = enough ? high : middle;
+    }
+
+    const auto bound = keys_of<A>(low).raw, least = broadcast<A>(minus_infinity<A>).raw;
+    word_row places = wanted;  // for keys that are the bound
+    for (index_t t = 0; t < count; ++t) places += reinterpret_cast<word_row>(row(t) > bound);
+    for (index_t t = 0; t < count; ++t) {
+        const auto key = row(t);
+        const auto equal = ((key == bound) | ((key != key) & (bound == least))) & (places != none);
+        places += reinterpret_cast<word_row>(equal);
+        const auto marks = __builtin_convertvector((key > bound) | equal, unsigned_vec<std::uint8_t, W>) & 1;
+        std::memcpy(taken + t * N, &marks, static_cast<std::size_t>(left < W ? left : W));
+    }
+}
+
+/// Each expert takes its best tokens among [first, end): marks of memory.taken from memory.matrix.
+template <layer_type L, class Memory>
+void take_best_tokens(context<cpu>& ctx, const options<L>& o, index_t first, index_t end, const Memory& memory) {
+    using A = typename L::accumulate_type;
+    constexpr int N = L::choices, W = lanes<A>;
+    constexpr capacity_config c = L::c.capacity;
+    const index_t count = end - first;
+    const index_t share = c.rule == capacity_rule::share
+                              ? capacity_of(c, o.capacity_factor, count, N, L::top_k, o.training, 0)
+                              : count * L::top_k / N;
+    const index_t limit = share < count ? share : count;
+    constexpr int blocks = ceil_div(N, W);
+    const int parts = blocks < ctx.threads() ? blocks : ctx.threads();
+    ctx.parallel(parts, [&](int part) {
+        const range mine = part_of(blocks, part, parts);
+        for (index_t block = mine.begin; block < mine.end; ++block) {
+            const index_t at = first * N + block * W;
+            take_best<N>(memory.matrix + at, count, limit, N - block * W, memory.taken + at);
+        }
+    });
+}
+
+/// The experts that took a token, ascending; -1 behind them.
+template <int N>
+void takers_of(const std::uint8_t* taken, std::int32_t* ids) {
+    int used = 0;
+    for (int first = 0; first < N; first += 8) {
+        std::uint64_t marks = 0;
+        std::memcpy(&marks, taken + first, static_cast<std::size_t>(N - first < 8 ? N - first : 8));
+        for (int e = first; marks != 0; ++e, marks >>= 8)
+            if ((marks & 1) != 0) ids[used++] = e;
+    }
+    for (; used < N; ++used) ids[used] = -1;
+}
+
+template <layer_type L, class Memory>
+void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
+                          const Memory& memory) {
+    using A = typename L::accumulate_type;
+    constexpr score from = L::c.router.from;
+    constexpr int N = L::choices;
+    const index_t tokens = out.ids.extent(0);
+    // Softmax over tokens is there already: score_columns.
+    if constexpr (from != score::softmax_tokens)
+        for_each_token(ctx, tokens, [&](index_t t) {
+            const A* z = out.logits.row(t);
+            A* scores = memory.matrix + t * N;
+            if constexpr (from == score::softmax || from == score::softmax_selected) {
+                const row_softmax<A> sum(z, N);
+                const vec<A> m = broadcast<A>(sum.m), total = broadcast<A>(sum.total);
+                const auto share = [&](vec<A> v) {
+                    return sum.total == A(0) ? zeros<A>() : softmax_terms(v, m) / total;
+                };
+                map<A>(N, share, scores, z);
+            } else {
+                map<A>(
+                    N, [](vec<A> v) { return scores_of<L::c.router.from>(v); }, scores, z);
+            }
+        });
+    for_each_choice_group(in, tokens,
+                          [&](index_t first, index_t end) { take_best_tokens(ctx, o, first, end, memory); });
+    for_each_token(ctx, tokens, [&](index_t t) { takers_of<N>(memory.taken + t * N, out.ids.row(t)); });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/router/choose.hpp ----
+// The choice of one token's experts on the CPU, from its logits.
+//
+//     z[N] ── keys (+ bias, noise) ── groups ──> the k best ──> ids[S] in key order, -1 in empty slots
+//
+// Routers that look at the whole batch are in cpu/router/assign.hpp.
+
+// ---- gatefold/cpu/router/groups.hpp ----
+// Selection limited to groups of experts on the CPU.
+//
+//     keys[N] ── per group: its largest, or the sum of its best ──> group keys ── the best groups ──> top-k of their
+//     keys
+
+// ---- gatefold/cpu/router/top_keys.hpp ----
+// The k largest of a row of keys, largest first, equal ones by index: best_of of their order_key, a register at a time.
+//
+// Once k are known, a register without a key above the least of them is passed over as a whole. NaN counts as -inf, and
+// the comparison of floats passes over exactly what that of words would.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The best of the keys that were offered so far; words and ids have room for `wanted`.
+template <class A>
+struct top_keys {
+    using word = order_word<A>;
+    word* best;
+    std::int32_t* ids;
+    int wanted, count = 0;
+    A least = minus_infinity<A>;  ///< the last of the best, where all places are taken
+
+    GATEFOLD_INLINE top_keys(word* best_words, std::int32_t* indices, int k)
+        : best(best_words), ids(indices), wanted(k) {}
+
+    /// Offers keys[begin, end); indices of successive calls must ascend.
+    GATEFOLD_NOINLINE void offer(const A* keys, int begin, int end) {
+        constexpr int W = lanes<A>;
+        // Copies, which no store through the pointers can change.
+        word* const sorted = best;
+        std::int32_t* const at = ids;
+        const int last = wanted - 1;
+        int found = count;
+        A bound = least;
+        for (int i = begin; i < end; i += W) {
+            const int left = end - i < W ? end - i : W;
+            std::uint32_t open = (1u << left) - 1u;
+            if (found > last) open &= lanes_above(load_or<A>(keys + i, left, A(0)), broadcast<A>(bound));
+            for (; open != 0; open &= open - 1) {
+                const int index = i + __builtin_ctz(open);
+                const word key = order_key(keys[index]);
+                if (found > last && key <= sorted[last]) continue;
+                int place = found > last ? last : found++;
+                for (; place > 0 && sorted[place - 1] < key; --place) {
+                    sorted[place] = sorted[place - 1];
+                    at[place] = at[place - 1];
+                }
+                sorted[place] = key;
+                at[place] = index;
+                if (found > last) bound = is_nan(keys[at[last]]) ? minus_infinity<A> : keys[at[last]];
+            }
+        }
+        count = found;
+        least = bound;
+    }
+    /// Empties the places that nothing was found for.
+    GATEFOLD_INLINE void finish() {
+        for (int s = count; s < wanted; ++s) ids[s] = -1;
+    }
+};
+
+/// Writes the ids of the k largest of n keys; -1 behind them where n is less.
+template <class A>
+GATEFOLD_INLINE void best_keys(const A* keys, int n, int k, order_word<A>* best, std::int32_t* ids) {
+    // A few keys are compared before a register of them is full.
+    if (n <= lanes<A> / 2) {
+        best_of(
+            n, k, [&](int i) { return order_key(keys[i]); }, best, ids);
+        return;
+    }
+    top_keys<A> top(best, ids, k);
+    top.offer(keys, 0, n);
+    top.finish();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The two largest of n keys, NaN left out; -inf where there are less.
+template <class A>
+struct two_largest {
+    A first, second;
+
+    GATEFOLD_INLINE two_largest(const A* keys, int n) {
+        using N = number<vec<A>>;
+        constexpr int W = lanes<A>;
+        vec<A> one = broadcast<A>(minus_infinity<A>), two = one;
+        for (int i = 0; i < n; i += W) {
+            const vec<A> key = load_or<A>(keys + i, n - i, minus_infinity<A>);
+            two = N::greater(N::lesser(one, key), two);
+            one = N::greater(key, one);
+        }
+        A high[std::size_t{W}], low[std::size_t{W}];
+        store(high, one);
+        store(low, two);
+        for (int half = W / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l) {
+                const A a = high[l], b = high[l + half], larger = low[l + half] > low[l] ? low[l + half] : low[l];
+                const A lesser = b > a ? a : b;
+                low[l] = lesser > larger ? lesser : larger;
+                high[l] = b > a ? b : a;
+            }
+        first = high[0];
+        second = low[0];
+    }
+};
+
+/// What a group is judged by, from its keys.
+template <layer_type L, class A = typename L::accumulate_type>
+GATEFOLD_INLINE A key_of_group(const A* keys) {
+    constexpr router_config r = L::c.router;
+    constexpr int n = L::choices / r.groups;
+    if constexpr (r.group_by == group_key::share_sum) {
+        order_word<A> best[std::size_t{group_terms(L::c)}];
+        std::int32_t members[std::size_t{group_terms(L::c)}];
+        top_keys<A> top(best, members, group_terms(L::c));
+        top.offer(keys, 0, n);
+        A sum = 0;
+        for (int j = 0; j < top.count; ++j) {
+            const A key = keys[members[j]];
+            sum += is_nan(key) ? minus_infinity<A> : key;
+        }
+        return sum;
+    } else {
+        const two_largest<A> top(keys, n);
+        return r.group_by == group_key::top2_sum ? top.first + top.second : top.first;
+    }
+}
+
+/// The k largest keys of the groups that are kept; where others count as zero, their keys are overwritten with it.
+template <layer_type L, class A = typename L::accumulate_type>
+void choose_in_groups(A* keys, order_word<A>* best, std::int32_t* ids) {
+    constexpr router_config r = L::c.router;
+    constexpr int n = L::choices / r.groups;
+    A group_keys[std::size_t{r.groups}];
+    for (int q = 0; q < r.groups; ++q) group_keys[q] = key_of_group<L>(keys + q * n);
+    order_word<A> group_best[std::size_t{r.kept_groups}];
+    std::int32_t kept[std::size_t{r.kept_groups}];
+    best_keys(group_keys, r.groups, r.kept_groups, group_best, kept);
+    bool is_kept[std::size_t{r.groups}] = {};
+    for (int j = 0; j < r.kept_groups; ++j) is_kept[kept[j]] = true;
+    top_keys<A> top(best, ids, L::top_k);
+    for (int q = 0; q < r.groups; ++q) {
+        if (!is_kept[q]) {
+            if constexpr (r.masked == group_mask::minus_infinity) continue;
+            for (int i = q * n; i < (q + 1) * n; ++i) keys[i] = 0;
+        }
+        top.offer(keys, q * n, (q + 1) * n);
+    }
+    top.finish();
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/moe/router_mixer.hpp ----
+// SparseMixer-v2 (Phi-3.5-MoE): two picks in a row, each among the logits near the largest one that is left.
+//
+//     z[N] ── mask by distance to the largest ──> softmax q ── argmax, or a draw in training ──> choice, weight
+//     q[choice]
+//
+// Backward lets through the gradient of q[choice] as it is; the factor of forward is left out, as its authors do.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// The masked softmax of one pick over n logits; `excluded` is the earlier choice or -1.
+template <class A>
+struct mixer_pick {
+    const A* z;
+    int n;
+    std::int32_t excluded;
+    A tolerance;
+    A m = 0, total = 0;
+
+    GATEFOLD_HD GATEFOLD_INLINE mixer_pick(const A* logits, int count, std::int32_t without, A noise)
+        : z(logits), n(count), excluded(without), tolerance(noise + noise) {
+        m = -real_format<A>::infinity;
+        for (int i = 0; i < n; ++i)
+            if (i != excluded && z[i] > m) m = z[i];
+        total = lane_sum<A>(n, [&](int i) { return is_kept(i) ? softmax_term(z[i], m) : A(0); });
+    }
+    /// Whether expert i is near enough to the largest; none is where nothing above -inf is left.
+    GATEFOLD_HD GATEFOLD_INLINE bool is_kept(int i) const {
+        if (i == excluded || !(z[i] > -real_format<A>::infinity)) return false;
+        const A size = z[i] < A(0) ? -z[i] : z[i];
+        return z[i] == m || (m - z[i]) / (size > m ? size : m) <= tolerance;
+    }
+    GATEFOLD_HD GATEFOLD_INLINE A probability(int i) const { return is_kept(i) ? softmax_term(z[i], m) / total : A(0); }
+    /// The largest of z + noise(i) among the kept; the lowest of the others where none is kept.
+    GATEFOLD_ANY_CALLABLE
+    template <class Noise>
+    GATEFOLD_HD GATEFOLD_INLINE std::int32_t choice(Noise noise) const {
+        std::int32_t best = -1;
+        order_word<A> word = 0;
+        for (int i = 0; i < n; ++i) {
+            if (i == excluded) continue;
+            const order_word<A> candidate = order_key(is_kept(i) ? z[i] + noise(i) : -real_format<A>::infinity);
+            if (best < 0 || candidate > word) {
+                best = i;
+                word = candidate;
+            }
+        }
+        return best;
+    }
+};
+
+/// Two picks for one token: ids and the probabilities v of the choices; factor[s] multiplies the weight in forward.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE void mixer_choose(const A* z, int n, A noise, bool training, const counter_rng& draw,
+                                              index_t token, bool choices_given, std::int32_t* ids, A* v, A* factor) {
+    for (int s = 0; s < 2; ++s) {
+        const mixer_pick<A> pick(z, n, s == 0 ? -1 : ids[0], noise);
+        const std::int32_t best = pick.choice([](int) { return A(0); });
+        factor[s] = A(1);
+        if (!choices_given)
+            ids[s] = !training ? best : pick.choice([&](int i) {
+                return draw.template gumbel<A>(purpose::gumbel, token, index_t{s} * n + i);
+            });
+        if (training && ids[s] != best && !(draw.template uniform_from_zero<A>(purpose::sampling, token, s) > A(0.75)))
+            factor[s] = A(0.3333);
+        v[s] = ids[s] < 0 ? A(0) : pick.probability(ids[s]);
+    }
+}
+
+/// Adds to dz the gradient for d[s], the gradients of the probabilities of the two choices.
+template <class A>
+GATEFOLD_HD GATEFOLD_INLINE void mixer_backward(const A* z, int n, A noise, const std::int32_t* ids, const A* d,
+                                                A* dz) {
+    for (int s = 0; s < 2; ++s) {
+        if (ids[s] < 0) continue;
+        const mixer_pick<A> pick(z, n, s == 0 ? -1 : ids[0], noise);
+        const A along = mul(d[s], pick.probability(ids[s]));
+        for (int i = 0; i < n; ++i) dz[i] -= mul(pick.probability(i), along);
+        dz[ids[s]] += along;
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// The smallest number of experts, best first, whose probabilities add up to `threshold`; at most S.
+template <layer_type L, class A = typename L::accumulate_type>
+void choose_top_p(const A* z, A threshold, order_word<A>* best, std::int32_t* ids) {
+    best_keys(z, L::choices, L::slots, best, ids);
+    const auto [m, total] = row_softmax<A>(z, L::choices);
+    A sum = 0;
+    for (int s = 0; s < L::slots; ++s) {
+        if (!(sum < threshold))
+            ids[s] = -1;
+        else
+            sum += softmax_term(z[ids[s]], m) / total;
+    }
+}
+
+/// Chooses the experts of one token whose logits are not all NaN or -inf. `keys` is room for N numbers.
+template <layer_type L, class A = typename L::accumulate_type>
+void choose_token(const A* z, const A* selection_bias, const options<L>& o, index_t token, A* keys, std::int32_t* ids) {
+    constexpr router_config r = L::c.router;
+    using word = order_word<A>;
+    constexpr int N = L::choices;
+    word best[std::size_t{L::slots}];
+    const counter_rng draw{o.seed, o.step, static_cast<int>(o.layer)};
+    if constexpr (r.select == selection::top_k) {
+        constexpr bool by_logit = r.groups == 1 && selects_by_logit(L::c) && r.selection_bias == key_bias::none;
+        if constexpr (!by_logit) row_keys<L>(z, selection_bias, keys);
+        const A* compared = by_logit ? z : keys;
+        if constexpr (r.groups > 1)
+            choose_in_groups<L>(keys, best, ids);
+        else
+            best_keys(compared, N, L::slots, best, ids);
+        if constexpr (r.second == second_expert::sampled)
+            if (o.training) {
+                token_draws<A> draws(draw, purpose::gumbel, token);
+                for (int i = 0; i < N; i += lanes<A>)
+                    store_first(keys + i, load_first<A>(compared + i, N - i) + draws.gumbel(i), N - i);
+                top_keys<A> second(best, ids + 1, 1);
+                second.offer(keys, 0, ids[0]);
+                second.offer(keys, ids[0] + 1, N);
+                second.finish();
+            }
+    } else if constexpr (r.select == selection::sampled) {
+        if (!o.training) return best_keys(z, N, L::slots, best, ids);
+        token_draws<A> draws(draw, purpose::sampling, token);
+        const vec<A> size = broadcast<A>(static_cast<A>(o.noise));
+        for (int i = 0; i < N; i += lanes<A>)
+            store_first(keys + i, number<vec<A>>::fma(draws.gumbel(i), size, load_first<A>(z + i, N - i)), N - i);
+        best_keys(keys, N, L::slots, best, ids);
+    } else if constexpr (r.select == selection::uniform) {
+        // Words above 0, because 0 cannot be chosen.
+        best_of(
+            N, L::slots, [&](int i) { return static_cast<word>((draw.bits(purpose::sampling, token, i) >> 1) + 1u); },
+            best, ids);
+    } else if constexpr (r.select == selection::top_p) {
+        choose_top_p<L>(z, static_cast<A>(o.threshold), best, ids);
+    } else if constexpr (r.select == selection::positive) {
+        best_of(
+            N, L::slots, [&](int i) { return z[i] > A(0) ? order_key(z[i]) : word(0); }, best, ids);
+    } else {
+        best_keys(z, N, L::slots, best, ids);
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
 /// Workspace of an assignment over the batch.
 template <layer_type L>
 struct assign_memory {
@@ -8931,19 +10235,14 @@ struct assign_memory {
     static constexpr selection select = L::c.router.select;
     static constexpr bool choice = select == selection::expert_choice, sinkhorn = select == selection::sinkhorn,
                           auction = select == selection::balanced;
-    A* matrix;                    ///< [T, N] scores, or exp(logits), or affinities
-    std::uint8_t* taken;          ///< [T, N] expert_choice: whether the expert takes the token
-    order_word<A>* column;        ///< expert_choice: [threads, T] the keys of one expert
-    std::int32_t *order, *other;  ///< [threads, T]
-    A *rows, *columns;            ///< sinkhorn: [T] and [N]; auction: prices of the places, [N, ceil(T / N)]
+    A* matrix;            ///< [T, N] scores, or exp(logits), or affinities
+    std::uint8_t* taken;  ///< [T, N] expert_choice: whether the expert takes the token
+    A *rows, *columns;    ///< sinkhorn: [T] and [N]; auction: prices of the places, [N, ceil(T / N)]
     std::int32_t *owners, *sold, *waiting;
 
-    constexpr assign_memory(carver& memory, index_t tokens, int threads)
+    constexpr assign_memory(carver& memory, index_t tokens)
         : matrix(memory.take<A>(choice || sinkhorn || auction ? tokens * L::choices : 0)),
           taken(memory.take<std::uint8_t>(choice ? tokens * L::choices : 0)),
-          column(memory.take<order_word<A>>(choice ? tokens * threads : 0)),
-          order(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
-          other(memory.take<std::int32_t>(choice ? tokens * threads : 0)),
           rows(memory.take<A>(sinkhorn  ? tokens
                               : auction ? places(tokens)
                                         : 0)),
@@ -8955,59 +10254,25 @@ struct assign_memory {
     static constexpr index_t places(index_t tokens) { return ceil_div<index_t>(tokens, L::choices) * L::choices; }
 };
 
-/// Each expert takes its best tokens among [first, end).
-template <layer_type L>
-void take_best_tokens(context<cpu>& ctx, const options<L>& o, index_t first, index_t end,
-                      const assign_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr int N = L::choices;
-    const index_t count = end - first, tokens_per_thread = count;
-    constexpr capacity_config c = L::c.capacity;
-    const index_t share = c.rule == capacity_rule::share
-                              ? capacity_of(c, o.capacity_factor, count, N, L::top_k, o.training, 0)
-                              : count * L::top_k / N;
-    const index_t limit = share < count ? share : count;
-    const int parts = N < ctx.threads() ? N : ctx.threads();
-    ctx.parallel(parts, [&](int part) {
-        order_word<A>* column = memory.column + part * tokens_per_thread;
-        const range mine = part_of(N, part, parts);
-        for (index_t e = mine.begin; e < mine.end; ++e) {
-            for (index_t t = 0; t < count; ++t) column[t] = order_key(memory.matrix[(first + t) * N + e]);
-            const std::int32_t* best = sort_descending(column, count, memory.order + part * tokens_per_thread,
-                                                       memory.other + part * tokens_per_thread);
-            for (index_t i = 0; i < count; ++i) memory.taken[(first + best[i]) * N + e] = i < limit ? 1 : 0;
+/// next[e] = 1 / (N Σ_t k[t, e] d0[t]) for columns [begin, end), the sums upwards.
+template <int N, class A>
+GATEFOLD_NOINLINE void balance_columns(const A* k, const A* d0, index_t tokens, index_t begin, index_t end, A tiny,
+                                       A* next) {
+    // As many chains side by side as hide their latency.
+    constexpr int W = lanes<A>, together = 4;
+    for (index_t e = begin; e < end; e += together * W) {
+        vec<A> sums[std::size_t{together}];
+        for (int j = 0; j < together; ++j) sums[j] = zeros<A>();
+        for (index_t t = 0; t < tokens; ++t)
+            for (int j = 0; j < together; ++j)
+                sums[j] = number<vec<A>>::fma(load_first<A>(k + t * N + e + j * W, N - e - j * W), broadcast<A>(d0[t]),
+                                              sums[j]);
+        for (int j = 0; j < together; ++j) {
+            const vec<A> column = mul(broadcast<A>(static_cast<A>(N)), sums[j] + broadcast<A>(tiny));
+            const index_t at = e + j * W, left = (end < N ? end : N) - at;
+            store_first(next + at, broadcast<A>(1) / column, left);
         }
-    });
-}
-
-template <layer_type L>
-void assign_expert_choice(context<cpu>& ctx, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-                          const assign_memory<L>& memory) {
-    using A = typename L::accumulate_type;
-    constexpr score from = L::c.router.from;
-    constexpr int N = L::choices;
-    const index_t tokens = out.ids.extent(0);
-    // Softmax over tokens is there already: score_columns.
-    if constexpr (from != score::softmax_tokens)
-        for_each_token(ctx, tokens, [&](index_t t) {
-            const A* z = out.logits.row(t);
-            A* scores = memory.matrix + t * N;
-            if constexpr (from == score::softmax || from == score::softmax_selected) {
-                const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-                for (int e = 0; e < N; ++e) scores[e] = share_of(softmax_term(z[e], m), total);
-            } else {
-                for (int e = 0; e < N; ++e) scores[e] = score_of<from>(z[e]);
-            }
-        });
-    for_each_choice_group(in, tokens,
-                          [&](index_t first, index_t end) { take_best_tokens(ctx, o, first, end, memory); });
-    for_each_token(ctx, tokens, [&](index_t t) {
-        std::int32_t* ids = out.ids.row(t);
-        int used = 0;
-        for (int e = 0; e < N; ++e)
-            if (memory.taken[t * N + e] != 0) ids[used++] = e;
-        for (; used < L::slots; ++used) ids[used] = -1;
-    });
+    }
 }
 
 /// The k largest entries per row of diag(d0) exp(z) diag(d1), balanced by Sinkhorn's iteration.
@@ -9020,40 +10285,44 @@ void assign_sinkhorn(context<cpu>& ctx, const routing_view<L>& out, const assign
     const index_t tokens = out.ids.extent(0);
     A *d0 = memory.rows, *d1 = memory.columns, *next = memory.columns + N;
     for_each_token(ctx, tokens, [&](index_t t) {
-        for (int e = 0; e < N; ++e) {
-            const A z = out.logits(t, e);
-            memory.matrix[t * N + e] = is_nan(z) ? A(0) : gatefold::exp(z < highest ? z : highest);
-        }
+        const auto power = [&](vec<A> z) {
+            using number_of = number<vec<A>>;
+            const vec<A> raised = gatefold::exp(number_of::lesser(z, broadcast<A>(highest)));
+            return number_of::select(z == z, raised, zeros<A>());
+        };
+        map<A>(N, power, memory.matrix + t * N, out.logits.row(t));
     });
     for (int e = 0; e < N; ++e) d1[e] = 1;
-    const int parts = N < ctx.threads() ? N : ctx.threads();
+    constexpr int blocks = ceil_div(N, lanes<A>);
+    const int parts = blocks < ctx.threads() ? blocks : ctx.threads();
     const A one = 1;
     // Float sums may keep the last digits moving: the iteration is cut off where they no longer matter.
     for (int iteration = 0; iteration < 1000; ++iteration) {
         for_each_token(ctx, tokens, [&](index_t t) {
             const A* k = memory.matrix + t * N;
-            const A sum = lane_sum<A>(N, [&](int e) { return gatefold::mul(k[e], d1[e]); });
+            const A sum =
+                row_sum<A>(N, [&](int e) { return mul(load_first<A>(k + e, N - e), load_first<A>(d1 + e, N - e)); });
             d0[t] = one / gatefold::mul(static_cast<A>(tokens), sum + tiny);
         });
         ctx.parallel(parts, [&](int part) {
-            const range mine = part_of(N, part, parts);
-            for (index_t e = mine.begin; e < mine.end; ++e) {
-                A sum = 0;
-                for (index_t t = 0; t < tokens; ++t) sum = gatefold::fma(memory.matrix[t * N + e], d0[t], sum);
-                next[e] = one / gatefold::mul(static_cast<A>(N), sum + tiny);
-            }
+            const range mine = part_of(blocks, part, parts);
+            balance_columns<N>(memory.matrix, d0, tokens, mine.begin * lanes<A>, mine.end * lanes<A>, tiny, next);
         });
-        const A change = lane_sum<A>(N, [&](int e) { return next[e] > d1[e] ? next[e] - d1[e] : d1[e] - next[e]; }) /
-                         static_cast<A>(N);
+        const auto moved = [&](int e) {
+            const vec<A> to = load_first<A>(next + e, N - e), from = load_first<A>(d1 + e, N - e);
+            return number<vec<A>>::select(from < to, to - from, from - to);
+        };
+        const A change = row_sum<A>(N, moved) / static_cast<A>(N);
         for (int e = 0; e < N; ++e) d1[e] = next[e];
         if (!(change > close)) break;
     }
     for_each_token(ctx, tokens, [&](index_t t) {
         order_word<A> best[std::size_t{L::slots}];
-        const A* k = memory.matrix + t * N;
-        best_of(
-            N, L::slots, [&](int e) { return order_key(gatefold::mul(gatefold::mul(k[e], d1[e]), d0[t])); }, best,
-            out.ids.row(t));
+        A* k = memory.matrix + t * N;
+        const vec<A> row = broadcast<A>(d0[t]);
+        map<A>(
+            N, [&](vec<A> v, vec<A> column) { return mul(mul(v, column), row); }, k, k, d1);
+        best_keys(k, N, L::slots, best, out.ids.row(t));
     });
 }
 
@@ -9153,8 +10422,9 @@ bool assign_batch(context<cpu>& ctx, const batch<L>& in, const options<L>& o, co
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/router_backward.hpp ----
-// From the gradient of the logits to the router's parameters and its input, on the CPU: router_logits.hpp in reverse.
+// ---- gatefold/cpu/router/backward.hpp ----
+// From the gradient of the logits to the router's parameters and its input, on the CPU: cpu/router/logits.hpp in
+// reverse.
 //
 //     dz[T,N] ── transform ──> d raw ── projection ──> d router, d bias, du ── norm, jitter ──> dx
 //
@@ -9218,7 +10488,9 @@ void input_row_backward(const W& w, const options<L>& o, const counter_rng& draw
         return total;
     };
     if constexpr (traits::r.input == router_input::tokens) {
-        for (int h = 0; h < H; ++h) add(h, du[h]);
+        if constexpr (traits::jitter) disturb_row<L, false>(du, o, draw, token, du);
+        map<A>(
+            H, [](vec<A> a, vec<A> b) { return a + b; }, dx, dx, du);
     } else if constexpr (traits::r.input == router_input::unit_length) {
         A length = gatefold::sqrt(sum(jittered));
         const bool clamped = !(length > static_cast<A>(least_length));
@@ -9408,6 +10680,78 @@ void logits_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const op
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/router/row_backward.hpp ----
+// From the gradient of one token's weights to that of its logits, on the CPU: cpu/router/row.hpp in reverse.
+//
+//     d weights[S] ── divisor ──> d scores[S] ── scores ──> dz[N]
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// Adds to dz the gradient of the logits for the gradient dw of the weights; `counts` as in weigh_token, `v` from
+/// chosen_scores.
+template <layer_type L, class Scales, class Counts, class A = typename L::accumulate_type>
+GATEFOLD_NOINLINE void token_backward(const A* z, const A* v, const std::int32_t* ids, const A* dw, double scale,
+                                      float epsilon, const Scales* expert_scale, Counts counts, A* dz) {
+    using traits = router_traits<L>;
+    constexpr router_config r = L::c.router;
+    constexpr int S = L::slots;
+    A d[std::size_t{S}];  // by the scores of the chosen
+    for (int s = 0; s < S; ++s)
+        d[s] = ids[s] >= 0 && counts(s) ? scale_weight<L>(dw[s], scale, expert_scale, ids[s]) : A(0);
+    A divisor = 1;
+    if constexpr (r.renorm != renormalise::none) {
+        constexpr A power = static_cast<A>(r.power);
+        const A total = lane_sum<A>(S, [&](int s) { return counts(s) ? sum_term<r.renorm>(v[s], power) : A(0); });
+        divisor = divisor_of<r.renorm>(total, static_cast<A>(epsilon));
+        if constexpr (r.renorm == renormalise::norm) divisor = root_of(total, power);
+        const A along = lane_sum<A>(S, [&](int s) { return gatefold::mul(d[s], share_of(v[s], divisor)); });
+        const bool moves = divisor_moves<r.renorm>(total, static_cast<A>(epsilon));
+        for (int s = 0; s < S; ++s) {
+            A through = moves ? d[s] - along : d[s];
+            if constexpr (r.renorm == renormalise::norm)
+                through = d[s] - gatefold::mul(along, norm_slope(v[s], divisor, power));
+            d[s] = ids[s] >= 0 && counts(s) ? share_of(through, divisor) : A(0);
+        }
+    }
+    const auto returns_nothing = [&](std::int32_t e) {
+        return L::choices > traits::first_zero && e >= traits::first_zero;
+    };
+    if constexpr (traits::ratios_only) {
+        // v is an exponential: its derivative is itself.
+        for (int s = 0; s < S; ++s)
+            if (ids[s] >= 0 && !returns_nothing(ids[s])) dz[ids[s]] += gatefold::mul(v[s], d[s]);
+    } else if constexpr (traits::over_chosen || traits::whole_softmax) {
+        // What an expert that returns nothing takes of the softmax is a weight nobody uses.
+        const A along = lane_sum<A>(S, [&](int s) { return gatefold::mul(v[s], d[s]); });
+        if constexpr (traits::over_chosen) {
+            A m = -real_format<A>::infinity;
+            for (int s = 0; s < S; ++s)
+                if (ids[s] >= 0 && z[ids[s]] > m) m = z[ids[s]];
+            const A total = lane_sum<A>(S, [&](int s) { return ids[s] < 0 ? A(0) : softmax_term(z[ids[s]], m); });
+            for (int s = 0; s < S; ++s) {
+                if (ids[s] < 0) continue;
+                const A p = share_of(softmax_term(z[ids[s]], m), total);
+                dz[ids[s]] += gatefold::mul(p, returns_nothing(ids[s]) ? -along : d[s] - along);
+            }
+        } else {
+            const auto [m, total] = row_softmax<A>(z, L::choices);
+            const vec<A> largest_one = broadcast<A>(m), sum = broadcast<A>(total), taken = broadcast<A>(along);
+            const auto less = [&](vec<A> to, vec<A> logits) {
+                return to - mul(softmax_terms(logits, largest_one) / sum, taken);
+            };
+            map<A>(L::choices, less, dz, dz, z);
+            for (int s = 0; s < S; ++s)
+                if (ids[s] >= 0 && !returns_nothing(ids[s]))
+                    dz[ids[s]] += gatefold::mul(softmax_term(z[ids[s]], m) / total, d[s]);
+        }
+    } else {
+        for (int s = 0; s < S; ++s)
+            if (ids[s] >= 0 && !returns_nothing(ids[s]))
+                dz[ids[s]] += gatefold::mul(d[s], score_slope<r.from>(z[ids[s]]));
+    }
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -9415,18 +10759,6 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 struct alignas(64) part_report {
     index_t nan_logits = 0, infinite_logits = 0, undecided = 0;
 };
-
-/// Counts what is unusual in the logits of one token; whether they leave it undecided.
-template <class A, class Report>
-GATEFOLD_INLINE bool count_unusual(const A* z, int choices, Report& report) {
-    for (int e = 0; e < choices; ++e) {
-        report.nan_logits += is_nan(z[e]) ? 1 : 0;
-        report.infinite_logits += is_infinite(z[e]) ? 1 : 0;
-    }
-    const bool undecided = is_undecided(z, choices);
-    report.undecided += undecided ? 1 : 0;
-    return undecided;
-}
 
 /// Workspace of one routing call.
 template <layer_type L>
@@ -9439,7 +10771,7 @@ struct route_memory {
 
     constexpr route_memory(carver& memory, index_t tokens, int threads)
         : logits(memory, tokens, threads),
-          assign(memory, tokens, threads),
+          assign(memory, tokens),
           reports(memory.take<part_report>(threads)),
           keys(memory.take<A>(threads * key_row)) {}
     static constexpr index_t key_row = round_up(L::choices, 16);
@@ -9527,50 +10859,87 @@ void route_token(const A* z, bool undecided, bool has_ids, const A* selection_bi
     weigh<L>(z, undecided, o, expert_scale, token, ids, weights);
 }
 
-/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
-/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
-template <class W, layer_type L = typename W::layer_type>
-void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
-           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
-    using A = typename L::accumulate_type;
-    check_options("route", o);
-    const index_t tokens = in.x.extent(0);
-    carver arrays(scratch);
-    const route_memory<L> memory(arrays, tokens, ctx.threads());
-    compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
-    constexpr bool by_columns = L::c.router.from == score::softmax_tokens;
-    if constexpr (by_columns) score_columns(ctx, in, out, memory.assign);
+/// Whether a router is one product over the rows as they lie, and everything behind it is done token by token: phases
+/// that need no region of their own.
+template <layer_type L>
+constexpr bool routes_by_token() {
+    constexpr router_config r = L::c.router;
+    return r.logits == projection::linear && !logits_traits<L>::moves_input && r.transform == logit_transform::none &&
+           r.from != score::softmax_tokens && !router_traits<L>::by_batch;
+}
 
-    const bool given = in.chosen.data() != nullptr;
-    const bool has_ids = given || assign_batch(ctx, in, o, out, memory.assign);
-    const int parts = token_parts(ctx, tokens);
-    const auto* expert_scale = expert_scale_of(w);
-    const A* selection_bias = selection_bias_of(w);
-    ctx.parallel(parts, [&](int part) {
-        const range mine = part_of(tokens, part, parts);
+/// Everything behind the logits, as a phase of `parts` parts, and where there is a plan its counts; `has_ids`: out.ids
+/// are chosen already.
+template <class W, layer_type L = typename W::layer_type>
+struct token_routing {
+    using A = typename L::accumulate_type;
+    const W& w;
+    const batch<L>& in;
+    const options<L>& o;
+    routing_view<L> out;
+    route_memory<L> memory;
+    bool has_ids;
+    int parts;
+    const plan_builder* plan = nullptr;
+
+    void operator()(int part) const {
+        const bool given = in.chosen.data() != nullptr;
+        const auto* expert_scale = expert_scale_of(w);
+        const A* selection_bias = selection_bias_of(w);
+        const range mine = part_of(out.ids.extent(0), part, parts);
         A* keys = memory.keys + part * route_memory<L>::key_row;
         part_report found;
         for (index_t t = mine.begin; t < mine.end; ++t) {
-            const A* z = out.logits.row(t);
+            A* z = out.logits.row(t);
             std::int32_t* ids = out.ids.row(t);
+            if constexpr (routes_by_token<L>()) finish_logits(w, z);
             const bool undecided = count_unusual(z, L::choices, found);
             for (int s = 0; given && s < L::slots; ++s) ids[s] = in.chosen(t, s);
-            if constexpr (by_columns)
+            if constexpr (L::c.router.from == score::softmax_tokens)
                 weigh_by_column<L>(memory.assign.matrix + t * L::choices, ids, o, out.weights.row(t));
             else
                 route_token<L>(z, undecided, has_ids, selection_bias, expert_scale, o, in.first_token + t, keys, ids,
                                out.weights.row(t));
         }
         memory.reports[part] = found;
-    });
-
-    routing_report& report = ctx.report();
-    report.tokens += tokens;
-    for (int part = 0; part < parts; ++part) {
-        report.nan_logits += memory.reports[part].nan_logits;
-        report.infinite_logits += memory.reports[part].infinite_logits;
-        report.undecided += memory.reports[part].undecided;
+        if (plan) plan->count(part);
     }
+
+    /// Adds what was found unusual; once all parts are done.
+    GATEFOLD_INLINE void add_to(routing_report& report) const {
+        report.tokens += out.ids.extent(0);
+        for (int part = 0; part < parts; ++part) {
+            report.nan_logits += memory.reports[part].nan_logits;
+            report.infinite_logits += memory.reports[part].infinite_logits;
+            report.undecided += memory.reports[part].undecided;
+        }
+    }
+};
+
+/// Routes the tokens of `in`: ids in key order, -1 in empty slots, weights, and the logits they come from. Ids given
+/// from outside are taken as they are, whatever the configuration would choose. `deviations` as in compute_logits.
+template <class W, layer_type L = typename W::layer_type>
+void route(context<cpu>& ctx, const W& w, const batch<L>& in, const options<L>& o, const routing_view<L>& out,
+           std::byte* scratch, typename L::accumulate_type* deviations = nullptr) {
+    check_options("route", o);
+    const index_t tokens = in.x.extent(0);
+    carver arrays(scratch);
+    const route_memory<L> memory(arrays, tokens, ctx.threads());
+    token_routing<W> routing{w, in, o, out, memory, in.chosen.data() != nullptr, token_parts(ctx, tokens)};
+    phase_list phases;
+    if constexpr (routes_by_token<L>()) {
+        const auto logits = product_of_logits(ctx, w, router_rows(in, 0), out.logits, memory.logits);
+        phases.add(logits.parts(), logits);
+        phases.add(routing.parts, routing);
+        ctx.parallel(phases);
+    } else {
+        compute_logits(ctx, w, in, o, out.logits, memory.logits, deviations);
+        if constexpr (L::c.router.from == score::softmax_tokens) score_columns(ctx, in, out, memory.assign);
+        if (!routing.has_ids) routing.has_ids = assign_batch(ctx, in, o, out, memory.assign);
+        phases.add(routing.parts, routing);
+        ctx.parallel(phases);
+    }
+    routing.add_to(ctx.report());
 }
 
 /// The ids over which a token's weights were divided: those of the routing, and a second expert that was turned away.
@@ -9603,7 +10972,7 @@ void route_backward(context<cpu>& ctx, const W& w, const batch<L>& in, const opt
         const A* selection_bias = selection_bias_of(w);
         for_each_token(ctx, routing.ids.extent(0), [&](index_t t) {
             const A* z = routing.logits.row(t);
-            if (is_undecided(z, L::choices)) return;
+            if (row_undecided(z, L::choices)) return;
             if constexpr (L::c.router.select == selection::sparse_mixer) {
                 A d[2];
                 for (int s = 0; s < 2; ++s)
@@ -9651,7 +11020,7 @@ void expert_scale_backward(context<cpu>& ctx, const W& w, const batch<L>& in, co
             // The weight without its expert's scale, which may be zero.
             A plain[std::size_t{L::slots}];
             const A* z = routing.logits.row(t);
-            if (is_undecided(z, N)) {
+            if (row_undecided(z, N)) {
                 weigh_undecided<L>(ids, o.scale, unscaled, plain);
             } else {
                 std::int32_t again[std::size_t{L::slots}];
@@ -9883,68 +11252,6 @@ template <class W>
 inline constexpr bool has_short_calls<W> = true;
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-// ---- gatefold/cpu/plan.hpp ----
-// The plan on the CPU: a counting sort of (token, slot) pairs by expert.
-//
-//     ids[T*S] ──> counts[part][N] ──> starts (expert-major, parts in order) ──> rows, place
-//
-// Stable, because parts are consecutive runs of pairs and their starts follow in that order; the number of parts
-// changes who counts, never the result. Two passes over the ids, one over N counts per part.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Below this many pairs a second thread costs more than it counts.
-inline constexpr index_t pairs_per_part = 8192;
-
-inline constexpr std::size_t plan_scratch_bytes(int choices, int threads) {
-    return static_cast<std::size_t>(threads) * static_cast<std::size_t>(choices) * sizeof(std::int32_t);
-}
-
-/// Builds the plan for `ids`; a pair with id -1, or with kept[pair] == 0 where `kept` is given, goes to no expert.
-///
-/// Ids must lie in [-1, choices). Rows past offsets[choices] are not written.
-inline void build_plan(context<cpu>& ctx, const std::int32_t* ids, const std::uint8_t* kept, int choices,
-                       const plan_view<cpu>& out, std::byte* scratch) {
-    const index_t pairs = out.tokens * out.slots;
-    const index_t most_parts = ceil_div(pairs, pairs_per_part);
-    const int parts = most_parts < ctx.threads() ? static_cast<int>(most_parts < 1 ? 1 : most_parts) : ctx.threads();
-    auto* starts = reinterpret_cast<std::int32_t*>(scratch);
-    const auto first_pair = [&](int part) { return pairs * part / parts; };
-    const auto expert_of = [&](index_t pair) { return kept && !kept[pair] ? -1 : ids[pair]; };
-
-    ctx.parallel(parts, [&](int part) {
-        std::int32_t* counts = starts + index_t{part} * choices;
-        for (int e = 0; e < choices; ++e) counts[e] = 0;
-        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
-            const std::int32_t e = expert_of(pair);
-            if (e >= 0) ++counts[e];
-        }
-    });
-
-    std::int32_t running = 0;
-    for (int e = 0; e < choices; ++e) {
-        out.offsets[e] = running;
-        for (int part = 0; part < parts; ++part) {
-            std::int32_t& slot = starts[index_t{part} * choices + e];
-            const std::int32_t count = slot;
-            slot = running;
-            running += count;
-        }
-    }
-    out.offsets[choices] = running;
-
-    ctx.parallel(parts, [&](int part) {
-        std::int32_t* next = starts + index_t{part} * choices;
-        for (index_t pair = first_pair(part); pair < first_pair(part + 1); ++pair) {
-            const std::int32_t e = expert_of(pair);
-            const std::int32_t row = e < 0 ? -1 : next[e]++;
-            out.place[pair] = row;
-            if (row >= 0) out.rows[row] = static_cast<std::int32_t>(pair);
-        }
-    });
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -10018,11 +11325,11 @@ template <layer_type L, class Memory>
 batch<L> routed_batch(context<cpu>& ctx, const batch<L>& in, const Memory& memory) {
     batch<L> out = in;
     if constexpr (L::c.router.input_times_k) {
-        using T = typename L::value_type;
+        using A = typename L::accumulate_type;
+        const vec<A> k = broadcast<A>(static_cast<A>(L::top_k));
         for_each_token(ctx, in.x.extent(0), [&](index_t t) {
-            for (int h = 0; h < L::hidden; ++h)
-                memory.multiplied_x[t * L::hidden + h] = from_accumulate<T>(
-                    gatefold::mul(to_accumulate(in.x.row(t)[h]), static_cast<typename L::accumulate_type>(L::top_k)));
+            map<A>(
+                L::hidden, [&](vec<A> x) { return mul(x, k); }, memory.multiplied_x + t * L::hidden, in.x.row(t));
         });
         out.x = {memory.multiplied_x, {in.x.extent(0), L::hidden}};
     }
@@ -10060,6 +11367,14 @@ void add_shared(context<cpu>& ctx, const W& w, const batch<L>& in, typename L::a
     const expert_input<T> input{{1, nullptr, tokens}, {in.x.data(), in.x.row_stride()}};
     run_experts<shared_expert<L>>(ctx, memory.experts, input, shared_weights(w), static_cast<A>(o.shared_limit),
                                   ctx.sums(), keep, target, no_dropout{}, result);
+}
+
+/// Whether routing and plan are phases of the region in which the routed experts run. Sparse weights choose their
+/// kernels by the plan, and capacities are a matter of the whole batch.
+template <class W, layer_type L = typename W::layer_type>
+constexpr bool routes_in_stage() {
+    return routes_by_token<L>() && !drops(L::c) &&
+           !brings_stage<std::remove_cvref_t<decltype(routed_weights(std::declval<const W&>()))>>;
 }
 
 /// Routes the tokens and builds their plan, on the tape or in the workspace.
@@ -10106,11 +11421,12 @@ void finish_routed(context<cpu>& ctx, const W& w, const batch<L>& given, const b
     if constexpr (L::c.router.acts_on == weight_at::blend)
         blend_forward(ctx, given, plan, routing, routed, routed_stride);
     if constexpr (L::c.router.scaled == scale_at::output) {
-        for (index_t t = 0; t < tokens; ++t)
-            for (index_t h = 0; h < L::width; ++h) {
-                A& sum = routed[t * routed_stride + h];
-                sum = gatefold::mul(sum, static_cast<A>(o.scale));
-            }
+        const vec<A> scale = broadcast<A>(static_cast<A>(o.scale));
+        for_each_token(ctx, tokens, [&](index_t t) {
+            A* sums_of_token = routed + t * routed_stride;
+            map<A>(
+                L::width, [&](vec<A> sum) { return mul(sum, scale); }, sums_of_token, sums_of_token);
+        });
     }
     if constexpr (L::c.latent > 0) {
         latent_normalised(ctx, w, routed, tokens, memory.latent_normal);
@@ -10139,9 +11455,9 @@ constexpr bool ends_with_routed() {
 /// Adds the routed experts' weighted outputs to sums that it sets to zero before; `given` is what experts_batch made of
 /// `in`. Rounds the sums to `result` where nothing else is added to them.
 template <class W, layer_type L = typename W::layer_type>
-void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
-                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
-                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
+GATEFOLD_INLINE void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L>& given,
+                                typename L::accumulate_type* sums, index_t stride, tape<L>* saved, const options<L>& o,
+                                const forward_memory<L>& memory, const round_into<typename L::value_type>& result) {
     using T = typename L::value_type;
     using A = typename L::accumulate_type;
     constexpr bool on_input = L::c.router.acts_on == weight_at::input;
@@ -10156,7 +11472,10 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
                                                        {memory.place, {pairs}},
                                                        tokens,
                                                        L::slots};
-    route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
+    if constexpr (routes_in_stage<W>())
+        check_options("route", o);
+    else
+        route_and_plan(ctx, w, in, o, routing, plan, memory, saved ? saved->deviations().data() : nullptr);
     if (saved) {
         for (index_t i = 0; i < tokens * L::choices; ++i) saved->logit_gradients().data()[i] = 0;
         for (index_t i = 0; i < saved->deviations().size(); ++i) saved->deviation_gradients().data()[i] = 0;
@@ -10171,12 +11490,32 @@ void add_routed(context<cpu>& ctx, const W& w, const batch<L>& in, const batch<L
         routed = saved ? saved->latent_sums().data() : memory.latent_sums;
         routed_stride = L::width;
     }
-    const expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
+    expert_input<T> input{{L::experts, plan.offsets.data(), 0}, routed_rows(ctx, w, read, plan, weights, memory)};
     const combine_into<A> target{routed,           routed_stride, tokens, on_input ? nullptr : weights,
                                  plan.rows.data(), L::slots,      true};
-    run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
-                  dropout_of(o, in.first_token, plan.rows.data(), L::slots),
-                  ends_with_routed<L>() ? result : round_into<T>{});
+    const auto run = [&] {
+        run_routed<L>(ctx, memory.experts, input, w, o, keep, target,
+                      dropout_of(o, in.first_token, plan.rows.data(), L::slots),
+                      ends_with_routed<L>() ? result : round_into<T>{});
+    };
+    if constexpr (routes_in_stage<W>()) {
+        carver arrays(memory.route);
+        const route_memory<L> own(arrays, tokens, ctx.threads());
+        const auto logits = product_of_logits(ctx, w, router_rows(in, 0), routing.logits, own.logits);
+        const int parts = token_parts(ctx, tokens);
+        const plan_builder places(parts, routing.ids.data(), nullptr, L::choices, plan, memory.plan);
+        const token_routing<W> choice{w, in, o, routing, own, in.chosen.data() != nullptr, parts, &places};
+        phase_list before;
+        before.add(logits.parts(), logits);
+        before.add(parts, choice);
+        before.add(parts, places);
+        input.before = &before;
+        input.most_rows = pairs;
+        run();
+        choice.add_to(ctx.report());
+    } else {
+        run();
+    }
     finish_routed(ctx, w, given, read, plan, routing, routed, routed_stride, sums, stride, o, memory);
 }
 
@@ -10260,9 +11599,13 @@ void other_scores_backward(const A* z, const A* d, A* dz) {
     constexpr score from = L::c.router.from;
     constexpr int N = L::choices;
     if constexpr (from == score::softmax) {
-        const A m = largest(z, N), total = lane_sum<A>(N, [&](int i) { return softmax_term(z[i], m); });
-        const A along = lane_sum<A>(N, [&](int i) { return gatefold::mul(softmax_term(z[i], m) / total, d[i]); });
-        for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(softmax_term(z[i], m) / total, d[i] - along);
+        const row_softmax<A> softmax(z, N);
+        const vec<A> m = broadcast<A>(softmax.m), total = broadcast<A>(softmax.total);
+        const auto share = [&](vec<A> logits) { return softmax_terms(logits, m) / total; };
+        const vec<A> along = broadcast<A>(
+            row_sum<A>(N, [&](int i) { return mul(share(load_logits(z, i, N)), load_first<A>(d + i, N - i)); }));
+        map<A>(
+            N, [&](vec<A> to, vec<A> logits, vec<A> v) { return to + mul(share(logits), v - along); }, dz, dz, z, d);
     } else {
         for (int i = 0; i < N; ++i) dz[i] += gatefold::mul(d[i], score_slope<from>(z[i]));
     }
@@ -10275,7 +11618,7 @@ void others_backward(const routing_view<L>& routing, index_t t, const typename L
                      A* d_logits, Output output) {
     const std::int32_t* ids = routing.ids.row(t);
     const A* z = routing.logits.row(t);
-    if (is_undecided(z, L::choices)) return;
+    if (row_undecided(z, L::choices)) return;
     for (int e = 0; e < L::experts; ++e) {
         bool chosen = false;
         for (int s = 0; s < L::slots; ++s) chosen = chosen || ids[s] == e;
@@ -10324,7 +11667,7 @@ void default_vectors_backward(context<cpu>& ctx, const W& w, const routing_view<
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/ffn_backward.hpp ----
+// ---- gatefold/cpu/backward/ffn.hpp ----
 // Backward of one kind of FFN over its rows: the routed experts, the shared expert, or the dense layer.
 //
 //     dy ── · down ──> da' ──┬── <da', a> + <dy, b2> ──> d weight of the pair
@@ -10645,8 +11988,9 @@ void routed_backward(context<cpu>& ctx, const W& w, const batch<L>& given, tape<
     if constexpr (L::c.latent > 0)
         latent_inputs_backward(ctx, memory.products, w, in, memory.d_latent_x, g, o.accumulate, memory.dx);
     if constexpr (L::c.router.input_times_k)
-        for (index_t i = 0; i < tokens * L::hidden; ++i)
-            memory.dx[i] = gatefold::mul(memory.dx[i], static_cast<A>(L::top_k));
+        map<A>(
+            tokens * L::hidden, [](vec<A> d) { return mul(d, broadcast<A>(static_cast<A>(L::top_k))); }, memory.dx,
+            memory.dx);
     if constexpr (L::c.router.acts_on == weight_at::blend)
         blend_backward(ctx, given, plan, routing, dy, memory.d_weights, memory.dx);
 }
@@ -10698,7 +12042,7 @@ void layer_backward(context<cpu>& ctx, const W& w, const batch<L>& in, tape<L>& 
             const counter_rng draw = draws_of(o);
             for_each_token(ctx, tokens, [&](index_t t) {
                 A* to = memory.dx + t * L::hidden;
-                for (int h = 0; h < L::hidden; ++h) to[h] = disturbed<L, false>(to[h], o, draw, in.first_token + t, h);
+                disturb_row<L, false>(to, o, draw, in.first_token + t, to);
             });
         }
         const view<A, dyn, L::slots> d_weights{memory.d_weights, {tokens, L::slots}};
@@ -10877,7 +12221,7 @@ void update(context<cpu>& ctx, const quantile_bias& controller, view<A, N> bias,
             std::type_identity_t<view<const A, dyn, N>> logits) {
     const index_t tokens = logits.extent(0), n = bias.extent(0), k = controller.top_k;
     require(bias.data() && logits.extent(1) == n, "update", "logits", n, logits.extent(1));
-    require(k >= 1 && k < n, "update", "top_k", "1 to " + std::to_string(n - 1), k);
+    require(k >= 1 && k < n, "update", "top_k", detail::counted("1 to ", n - 1), k);
     require(tokens * k % n == 0, "update", "logits", "tokens of which each expert can have as many", tokens);
     if (tokens == 0) return;
     A* thresholds = reinterpret_cast<A*>(ctx.workspace(static_cast<std::size_t>(tokens) * sizeof(A)));
@@ -10991,14 +12335,14 @@ void update_default_vectors(context<cpu>& ctx, const output_average& controller,
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/losses.hpp ----
+// ---- gatefold/cpu/losses/losses.hpp ----
 // Balancing losses on the CPU: counts and means of a group of tokens, gradients of logits.
 //
 //     logits[T,N] ──> p[T,N] ──> mean P[N], counts f[N] ──> value = Σ c f P ──> dp = c f / T ──> dz, added to the tape
 //
 // Everything is double: sums over many tokens in single precision would lose the digits that balance is about.
 
-// ---- gatefold/cpu/losses_probabilities.hpp ----
+// ---- gatefold/cpu/losses/probabilities.hpp ----
 // The tokens on a stack of tapes as losses see them: which count, their probabilities, groups of them.
 
 // ---- gatefold/moe/losses.hpp ----
@@ -11011,7 +12355,7 @@ void update_default_vectors(context<cpu>& ctx, const output_average& controller,
 // p is what a loss sees of a token: the softmax of its logits, or for other scores the score divided by the sum. P is
 // the mean of p over the tokens; the fraction f of them that chose an expert has no gradient. Tokens that the mask
 // calls padding count nowhere. Sums over tokens go upwards in double precision, so values and gradients are the same
-// for any number of threads. Losses of other forms are in losses_regularisers.hpp.
+// for any number of threads. Losses of other forms are in cpu/losses/regularisers.hpp.
 
 // ---- gatefold/moe/losses_regularisers.hpp ----
 // Losses of a router that are not sums of f P: on logits, on the spread of importance and load, on the router's
@@ -11265,15 +12609,14 @@ void check_loss(const Loss& loss) {
                   "that call last");
     if constexpr (has_devices<Loss>)
         if (!(loss.devices >= 1 && L::choices % loss.devices == 0)) [[unlikely]]
-            detail::reject("add_loss", "devices", "a divisor of " + std::to_string(L::choices) + " experts",
-                           loss.devices);
+            detail::reject("add_loss", "devices", counted("a divisor of ", L::choices, " experts"), loss.devices);
     if constexpr (has_group<Loss>) require(loss.group >= 0, "add_loss", "group", "zero or more tokens", loss.group);
     if constexpr (requires { loss.most_devices; })
         if (!(loss.most_devices >= 1 && loss.most_devices <= loss.devices)) [[unlikely]]
-            detail::reject("add_loss", "most_devices", "1 to " + std::to_string(loss.devices), loss.most_devices);
+            detail::reject("add_loss", "most_devices", counted("1 to ", loss.devices), loss.most_devices);
     if constexpr (requires { loss.chosen; }) {
         if (!(loss.chosen.data() && loss.chosen.extent(0) == L::choices)) [[unlikely]]
-            detail::reject("add_loss", "chosen", std::to_string(L::choices) + " counts", loss.chosen.extent(0));
+            detail::reject("add_loss", "chosen", counted("", L::choices, " counts"), loss.chosen.extent(0));
         for (const index_t count : loss.chosen)
             require(count >= 0, "add_loss", "chosen", "counts of zero or more", count);
     }
@@ -11444,7 +12787,7 @@ double mean_over_groups(const stacked_tokens<L>& tokens, index_t size, F&& f) {
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/losses_regularisers.hpp ----
+// ---- gatefold/cpu/losses/regularisers.hpp ----
 // Losses of other forms than Σ f P on the CPU: each walks the tokens once for its value and once for its gradient.
 //
 // Everything is double, sums over tokens go upwards.
@@ -11667,7 +13010,7 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
         if (!tokens.counts(t)) continue;
         A v[std::size_t{L::slots}], w[std::size_t{L::slots}];
         const std::int32_t* ids = tokens.ids(t);
-        if (is_undecided(tokens.logits(t), n))
+        if (row_undecided(tokens.logits(t), n))
             weigh_undecided<L>(ids, scale, static_cast<const A*>(nullptr), w);
         else {
             chosen_scores<L>(tokens.logits(t), ids, v);
@@ -11678,7 +13021,7 @@ double add_to(context<cpu>&, const losses::gate_importance& loss, const stacked_
     }
     const double value = squared_variation(sum, n, loss.coefficient, loss.kind);
     for (index_t t = 0; t < tokens.all; ++t) {
-        if (!tokens.counts(t) || is_undecided(tokens.logits(t), n)) continue;
+        if (!tokens.counts(t) || row_undecided(tokens.logits(t), n)) continue;
         A v[std::size_t{L::slots}], dw[std::size_t{L::slots}];
         const std::int32_t* ids = tokens.ids(t);
         chosen_scores<L>(tokens.logits(t), ids, v);
@@ -11734,7 +13077,7 @@ double add_to(context<cpu>&, const load_of_call<L>& load, const stacked_tokens<L
     if (valid == 0) return 0;
     bool noisy = false;
     if constexpr (L::top_k < n) noisy = load.call.training && (learned || load.call.noise > 0);
-    const auto counts = [&](index_t t) { return tokens.counts(t) && !is_undecided(tokens.logits(t), n); };
+    const auto counts = [&](index_t t) { return tokens.counts(t) && !row_undecided(tokens.logits(t), n); };
     double sum[std::size_t{n}] = {};
     for (index_t t = 0; t < tokens.all; ++t) {
         if (!counts(t)) continue;
@@ -12014,9 +13357,9 @@ void check_stage(const char* function, const context<B>& ctx, const batch<L, B>&
     const index_t tokens = in.x.extent(0);
     check_batch(function, ctx, in, true);
     if (!(plan.tokens == tokens)) [[unlikely]]
-        reject(function, "plan", "a plan of " + std::to_string(tokens) + " tokens", plan.tokens);
+        reject(function, "plan", counted("a plan of ", tokens, " tokens"), plan.tokens);
     if (!(plan.slots == L::slots)) [[unlikely]]
-        reject(function, "plan", "a plan of " + std::to_string(L::slots) + " slots", plan.slots);
+        reject(function, "plan", counted("a plan of ", L::slots, " slots"), plan.slots);
     check_view(function, "offsets", plan.offsets, L::choices + 1);
     check_view(function, "rows", plan.rows, tokens * L::slots);
     check_view(function, "place", plan.place, tokens * L::slots);
@@ -12028,14 +13371,13 @@ void check_stage(const char* function, const context<B>& ctx, const batch<L, B>&
         const index_t pairs = tokens * L::slots;
         for (int e = 0; e <= L::choices; ++e)
             if (!(plan.offsets[e] >= (e == 0 ? 0 : plan.offsets[e - 1]) && plan.offsets[e] <= pairs)) [[unlikely]]
-                reject(function, "offsets", "ascending rows up to " + std::to_string(pairs), plan.offsets[e]);
+                reject(function, "offsets", counted("ascending rows up to ", pairs), plan.offsets[e]);
         for (index_t r = 0; r < plan.offsets[L::choices]; ++r)
             if (!(plan.rows[r] >= 0 && plan.rows[r] < pairs)) [[unlikely]]
-                reject(function, "rows", "pairs below " + std::to_string(pairs), plan.rows[r]);
+                reject(function, "rows", counted("pairs below ", pairs), plan.rows[r]);
         for (index_t p = 0; p < pairs; ++p)
             if (!(plan.place[p] >= -1 && plan.place[p] < plan.offsets[L::choices])) [[unlikely]]
-                reject(function, "place", "rows below " + std::to_string(plan.offsets[L::choices]) + " or -1",
-                       plan.place[p]);
+                reject(function, "place", counted("rows below ", plan.offsets[L::choices], " or -1"), plan.place[p]);
     }
 }
 
@@ -12165,7 +13507,7 @@ struct impl<cpu> {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-// ---- gatefold/cuda/layout.hpp ----
+// ---- gatefold/cuda/experts/layout.hpp ----
 // The numbers behind the CUDA kernels that need no device: which tile size a call takes, how long its tile list can be,
 // where the packed weights stand. Constant expressions, tested on the host.
 
@@ -12301,7 +13643,7 @@ void backward(context<typename W::backend>& ctx, const W& w,
     detail::check_weights("backward", g);
     detail::check_dropout("backward", o);
     if (!(saved.tokens() == tokens)) [[unlikely]]
-        detail::reject("backward", "tape", "a tape of the same " + std::to_string(tokens) + " tokens", saved.tokens());
+        detail::reject("backward", "tape", detail::counted("a tape of the same ", tokens, " tokens"), saved.tokens());
     detail::impl<typename W::backend>::backward(ctx, w, in, saved, dy, dx, g, o);
 }
 
@@ -12447,7 +13789,7 @@ void forward(context<typename W::backend>& ctx, const W& w, input_of<W> x, outpu
 template <layer_type L, backend B>
 void reserve_for(context<B>& ctx, std::type_identity<L>, index_t most_tokens, bool training) {
     require(most_tokens >= 0 && most_tokens <= gatefold::most_tokens(L::c), "context::reserve", "most_tokens",
-            "at most " + std::to_string(gatefold::most_tokens(L::c)) + " tokens", most_tokens);
+            detail::counted("at most ", gatefold::most_tokens(L::c), " tokens"), most_tokens);
     ctx.reserve_bytes(training ? training_workspace_bytes<L, B>(most_tokens, ctx.threads())
                                : forward_workspace_bytes<L, B>(most_tokens, ctx.threads()));
 }
@@ -12464,12 +13806,12 @@ void check_plan_call(const basic_view<B, const std::int32_t, dyn, L::slots>& ids
     const index_t tokens = ids.extent(0), pairs = tokens * L::slots;
     check_view("make_plan", "ids", ids, tokens);
     if (!(tokens <= most_tokens(L::c))) [[unlikely]]
-        reject("make_plan", "ids", "at most " + std::to_string(most_tokens(L::c)) + " rows", tokens);
+        reject("make_plan", "ids", counted("at most ", most_tokens(L::c), " rows"), tokens);
     require(ids.is_contiguous() || tokens <= 1, "make_plan", "ids", "rows without gaps", ids.row_stride());
     if (!(out.tokens == tokens)) [[unlikely]]
-        reject("make_plan", "plan", "a plan of " + std::to_string(tokens) + " tokens", out.tokens);
+        reject("make_plan", "plan", counted("a plan of ", tokens, " tokens"), out.tokens);
     if (!(out.slots == L::slots)) [[unlikely]]
-        reject("make_plan", "plan", "a plan of " + std::to_string(L::slots) + " slots", out.slots);
+        reject("make_plan", "plan", counted("a plan of ", L::slots, " slots"), out.slots);
     check_view("make_plan", "offsets", out.offsets, L::choices + 1);
     check_view("make_plan", "rows", out.rows, pairs);
     check_view("make_plan", "place", out.place, pairs);
@@ -12479,7 +13821,7 @@ void check_plan_call(const basic_view<B, const std::int32_t, dyn, L::slots>& ids
     if constexpr (__is_same(B, cpu)) {
         for (index_t p = 0; p < pairs; ++p)
             if (!(ids.data()[p] >= -1 && ids.data()[p] < L::choices)) [[unlikely]]
-                reject("make_plan", "ids", "experts from -1 to " + std::to_string(L::choices - 1), ids.data()[p]);
+                reject("make_plan", "ids", counted("experts from -1 to ", L::choices - 1), ids.data()[p]);
     }
 }
 
@@ -12831,139 +14173,6 @@ void check_same_or_apart(const V& out, const W& in, const char* function, const 
 //
 // Each element is computed in float (double for double) and rounded once. An output may be one of the inputs; it may
 // not overlap one in part.
-
-// ---- gatefold/ops/rows.hpp ----
-// Loops over rows in vectors: what the tensor operations are made of.
-//
-//     map    y[i] = f(x[i]…)                             element by element
-//     fold   step(…step(step(start, x[0]), x[1])…)       in 16 lanes: lane l takes elements l, l + 16, l + 32, …;
-//                                                        then lanes l and l + 8, l + 4, l + 2, l + 1 are joined
-//
-// The order of a fold is the same on every target and for every number of threads: threads share rows or columns, never
-// a sum.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// Runs body(first, last) on parts of [0, count); a part costs `each` operations per item, small work stays on one
-/// thread.
-template <class Body>
-GATEFOLD_INLINE void share_out(context<cpu>& ctx, index_t count, index_t each, Body body) {
-    constexpr index_t least = 32768;  // below this, waking a thread costs more than it saves
-    const index_t most = count < ctx.threads() ? count : ctx.threads();
-    const index_t worth = each > 0 ? 1 + count / (1 + least / each) : 1;
-    const int parts = static_cast<int>(worth < most ? worth : most);
-    ctx.parallel(parts, [&](int p) { body(count * p / parts, count * (p + 1) / parts); });
-}
-
-/// y[i] = f(x[i]…) for i in [0, n).
-template <class A, class F, class Out, class... T>
-GATEFOLD_INLINE void map(index_t n, F f, Out* y, const T*... x) {
-    constexpr int width = lanes<A>;
-    index_t i = 0;
-    for (; i + width <= n; i += width) store(y + i, f(load<A>(x + i)...));
-    if (i < n) store_first(y + i, f(load_first<A>(x + i, n - i)...), n - i);
-}
-
-/// The same with two results: f gives (a, b) for y[i] and z[i].
-template <class A, class F, class Y, class Z, class... T>
-GATEFOLD_INLINE void map_two(index_t n, F f, Y* y, Z* z, const T*... x) {
-    constexpr int width = lanes<A>;
-    for (index_t i = 0; i < n; i += width) {
-        const auto [a, b] = f(load_first<A>(x + i, n - i)...);
-        store_first(y + i, a, n - i);
-        store_first(z + i, b, n - i);
-    }
-}
-
-/// y = f(x…), element by element, for views of one shape; long rows are shared among threads as well.
-template <class A, class F, class Out, class... X>
-GATEFOLD_INLINE void map_views(context<cpu>& ctx, F f, const Out& y, const X&... x) {
-    constexpr index_t block = 4096;
-    const index_t total = y.size(), columns = y.extent(Out::rank - 1);
-    if (total == 0) return;
-    if (y.is_contiguous() && (x.is_contiguous() && ...))
-        share_out(ctx, ceil_div(total, block), block, [&](index_t first, index_t last) {
-            const index_t end = last * block < total ? last * block : total;
-            map<A>(end - first * block, f, y.data() + first * block, x.data() + first * block...);
-        });
-    else
-        share_out(ctx, y.rows(), columns, [&](index_t first, index_t last) {
-            for (index_t r = first; r < last; ++r) map<A>(columns, f, y.row(r), x.row(r)...);
-        });
-}
-
-/// Folds n elements of the rows x in the order given above; join(a, b) is applied to lanes and must make `start`
-/// neutral.
-template <class A, class Step, class Join, class... T>
-GATEFOLD_INLINE A fold(index_t n, A start, Step step, Join join, const T*... x) {
-    constexpr int width = lanes<A>, parts = 16 / width;
-    vec<A> sums[std::size_t{parts}];
-    GATEFOLD_UNROLL
-    for (int p = 0; p < parts; ++p) sums[p] = broadcast<A>(start);
-    index_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        GATEFOLD_UNROLL
-        for (int p = 0; p < parts; ++p) sums[p] = step(sums[p], load<A>(x + i + p * width)...);
-    }
-    A lane[16];
-    for (int p = 0; p < parts; ++p) {
-        const index_t left = n - i - p * width;
-        store(lane + p * width, sums[p]);
-        if (left <= 0) continue;
-        const vec<A> last = step(sums[p], load_first<A>(x + i + p * width, left)...);
-        for (int l = 0; l < width && l < left; ++l) lane[p * width + l] = last[l];
-    }
-    for (int half = 8; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) lane[l] = join(lane[l], lane[l + half]);
-    return lane[0];
-}
-
-/// Σ of what step adds to a lane.
-template <class A, class Step, class... T>
-GATEFOLD_INLINE A sum_of_row(index_t n, Step step, const T*... x) {
-    return fold<A>(
-        n, A{0}, step, [](A a, A b) { return a + b; }, x...);
-}
-
-/// The largest element; a NaN counts as -inf, and so does an empty row.
-template <class A, class T>
-GATEFOLD_INLINE A max_of_row(index_t n, const T* x) {
-    return fold<A>(
-        n, -real_format<A>::infinity, [](vec<A> a, vec<A> b) { return vec<A>{b.raw > a.raw ? b.raw : a.raw}; },
-        [](A a, A b) { return b > a ? b : a; }, x);
-}
-
-/// For every column of [first, last): the chain over rows 0, 1, … of step(sum, r, x[r]… from the column on), starting
-/// from +0 or from what `y` holds.
-template <class A, class Step, class Out, class... Row>
-GATEFOLD_INLINE void fold_columns(index_t first, index_t last, index_t rows, bool accumulate, Step step, Out* y,
-                                  Row... row) {
-    constexpr int width = lanes<A>, parts = 64 / width;
-    for (index_t c = first; c < last; c += 64) {
-        vec<A> sums[std::size_t{parts}];
-        for (int p = 0; p < parts; ++p) {
-            const index_t at = c + p * width;
-            sums[p] = accumulate && at < last ? load_first<A>(y + at, last - at) : zeros<A>();
-        }
-        if (c + 64 <= last)
-            for (index_t r = 0; r < rows; ++r) {
-                GATEFOLD_UNROLL
-                for (int p = 0; p < parts; ++p) sums[p] = step(sums[p], r, load<A>(row(r) + c + p * width)...);
-            }
-        else
-            for (index_t r = 0; r < rows; ++r)
-                for (int p = 0; p < parts && c + p * width < last; ++p) {
-                    const index_t at = c + p * width;
-                    sums[p] = step(sums[p], r, load_first<A>(row(r) + at, last - at)...);
-                }
-        for (int p = 0; p < parts; ++p) {
-            const index_t at = c + p * width;
-            if (at < last) store_first(y + at, sums[p], last - at);
-        }
-    }
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
@@ -13857,18 +15066,6 @@ GATEFOLD_INLINE A inverse_root_mean_square(index_t n, const T* x, A epsilon) {
     return gatefold::rsqrt(squares / static_cast<A>(n) + epsilon);
 }
 
-/// Rounds to T and back, as storing does.
-template <class T, class A>
-GATEFOLD_INLINE vec<A> rounded_to(vec<A> v) {
-    if constexpr (std::is_same_v<T, A>)
-        return v;
-    else {
-        T stored[lanes<A>];
-        store(stored, v);
-        return load<A>(static_cast<const T*>(stored));
-    }
-}
-
 /// The factor by which the normalised row is multiplied.
 template <norm_weight Form, class A>
 GATEFOLD_INLINE vec<A> norm_factor(vec<A> w) {
@@ -14751,15 +15948,15 @@ inline constexpr int version_patch = GATEFOLD_VERSION_PATCH;
 // Grids depend on the number of tokens alone, never on the routing, so a call can be captured in a graph. Nothing is
 // allocated once the workspace is there.
 
-// ---- gatefold/cuda/arguments.cuh ----
+// ---- gatefold/cuda/device/arguments.cuh ----
 // What every call asks of its arguments before it enqueues anything: memory is where the types say it is.
 
-// ---- gatefold/cuda/pointer.cuh ----
+// ---- gatefold/cuda/device/pointer.cuh ----
 // Where the memory behind a pointer is: what a caller passes as device memory, as pinned or as host memory, is asked.
 
 #include <cuda_runtime_api.h>
 
-// ---- gatefold/cuda/status.cuh ----
+// ---- gatefold/cuda/device/status.cuh ----
 // What CUDA answers, as exceptions; and the device that a call works on.
 
 #include <cuda_runtime_api.h>
@@ -14907,6 +16104,426 @@ void check_pack(const char* function, const packed<L, cuda>& p, const typename L
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/device/support.cuh ----
+// What a configuration may say and the CUDA wing does not do, as sentences that stop the build.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <layer_type L>
+struct supported {
+    static_assert(L::c.dropout == 0,
+                  "gatefold: dropout inside experts is drawn on the CPU only; set .dropout to 0 for a layer on CUDA");
+    static constexpr bool value = true;
+};
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/device/tensor.cuh ----
+// Tensors in device memory, and copies between the two memories.
+//
+//     tensor (host) ── copy(ctx, to, from) ──> device_tensor ── forward, … ──> device_tensor ── copy ──> tensor
+//     make_pinned   ── copy_async: enqueued, and the host goes on ──>
+
+// ---- gatefold/cuda/device/context.cuh ----
+// What a call on CUDA needs besides its arguments: a stream, device memory for its intermediate results, counters.
+//
+//     context<cuda> ctx(stream);  ctx.reserve<L>(4096, false);  forward(ctx, w, x, y);   no allocation from here on
+//
+// One context serves one stream: the workspace of a call is that of the next one, in stream order.
+
+#include <cuda_runtime_api.h>
+
+namespace gatefold::inline v0 {
+namespace detail {
+
+/// The device of an allocator that names one in its state, else -1: the current device.
+inline int device_of(const void* self) { return static_cast<int>(reinterpret_cast<std::intptr_t>(self)) - 1; }
+
+inline void* device_allocate(void* self, std::size_t bytes, std::size_t) {
+    const int device = device_of(self);
+    int before = device;
+    if (device >= 0 && cudaGetDevice(&before) == cudaSuccess && before != device) cudaSetDevice(device);
+    void* memory = nullptr;
+    const bool done = cudaMalloc(&memory, bytes) == cudaSuccess;
+    if (!done) cudaGetLastError();
+    if (before != device) cudaSetDevice(before);
+    return done ? memory : nullptr;
+}
+inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
+inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
+    void* memory = nullptr;
+    if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+inline void pinned_release(void*, void* memory, std::size_t) { cudaFreeHost(memory); }
+
+/// What kernels leave for the host and for the next kernel, at the front of the workspace; all zero between calls but
+/// for the report.
+struct device_control {
+    /// Groups of tokens whose blocks count their arrivals in one launch.
+    static constexpr int groups = 16384;
+    unsigned long long nan_logits, infinite_logits, undecided, dropped, tokens, unused[3];
+    unsigned arrived_groups, unused_words[15];
+    unsigned arrived[groups];
+};
+static_assert(sizeof(device_control) % memory_alignment == 0);
+
+}  // namespace detail
+
+/// Device memory from cudaMalloc: of the current device, or of that of the context it is given to.
+inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
+/// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
+inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
+
+/// When a call says that a kernel of its own went wrong on the device (what cannot be launched throws at once always).
+enum class kernel_errors {
+    deferred,  ///< whatever notices it first throws: synchronize, report, a copy, a later call; calls return at once
+    immediate  ///< the call waits for its kernels and throws itself, to find the culprit; not while a graph is captured
+};
+
+/// How a context on CUDA is made.
+struct cuda_context_options {
+    cudaStream_t stream = nullptr;                   ///< where everything runs; nullptr: the legacy default stream
+    int device = -1;                                 ///< -1: the current one
+    allocator memory = device_allocator;             ///< where workspace and tensors come from: device memory
+    kernel_errors errors = kernel_errors::deferred;  ///< who reports what kernels do wrong
+};
+
+/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows. Move-only; a context
+/// that was moved from refuses every call.
+template <>
+class context<cuda> {
+public:
+    /// Throws: cuda_error where there is no such device, argument_error where stream or memory belong elsewhere,
+    ///         std::bad_alloc.
+    GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
+        if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
+        if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
+            options_.memory.self = reinterpret_cast<void*>(static_cast<std::intptr_t>(options_.device) + 1);
+        const detail::device_scope scope(options_.device);
+        detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
+                      "context<cuda>");
+        int major = 0;
+        detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
+                      "context<cuda>");
+        detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
+                      "context<cuda>");
+        require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
+        int stream_device = options_.device;
+        if (options_.stream)
+            detail::check(cudaStreamGetDevice(options_.stream, &stream_device), "context<cuda>: stream");
+        require(stream_device == options_.device, "context<cuda>", "stream",
+                "a stream of device " + std::to_string(options_.device), stream_device);
+        grow(sizeof(detail::device_control));
+    }
+    GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
+
+    GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
+    GATEFOLD_INLINE int device() const { return options_.device; }
+    GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
+    /// Shared memory that a block can be given.
+    GATEFOLD_INLINE int shared_bytes() const { return shared_bytes_; }
+    GATEFOLD_INLINE int threads() const { return 1; }
+    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
+
+    /// Whether what is enqueued goes into a graph.
+    GATEFOLD_INLINE bool is_captured() const { return is_captured("is_captured"); }
+
+    /// Waits until everything in the stream is done.
+    ///
+    /// Throws: cuda_error for what went wrong in it, argument_error while the stream is captured (the capture goes on).
+    GATEFOLD_INLINE void synchronize() const {
+        const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
+        wait("synchronize");
+    }
+    /// What every call ends with: with kernel_errors::immediate it waits, outside a capture.
+    GATEFOLD_INLINE void end_call(const char* function) const {
+        if (options_.errors == kernel_errors::immediate && !is_captured(function)) wait(function);
+    }
+
+    /// Counts of unusual input; waits for the stream.
+    ///
+    /// Throws: as synchronize does.
+    GATEFOLD_INLINE routing_report report() const {
+        const detail::device_scope scope(options_.device);
+        require_memory("report");
+        require_free_stream("report");
+        detail::device_control found;
+        constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
+        detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
+                      "report");
+        wait("report");
+        return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
+                static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
+                static_cast<index_t>(found.dropped)};
+    }
+    /// Sets the counts to zero in the order of the stream; captured in a graph, at each launch of it.
+    GATEFOLD_INLINE void clear_report() {
+        const detail::device_scope scope(options_.device);
+        require_memory("clear_report");
+        detail::check(
+            cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
+            "clear_report");
+    }
+
+    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
+    ///
+    /// Throws: argument_error where the workspace is fixed or the stream is being captured.
+    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
+        require_memory("context::workspace");
+        if (bytes <= workspace_bytes()) return;
+        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
+        require(!is_captured("context::workspace"), "context::workspace", "bytes",
+                "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
+        grow(sizeof(detail::device_control) + bytes);
+    }
+    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
+    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
+    GATEFOLD_INLINE std::size_t workspace_bytes() const {
+        return workspace_.data() ? workspace_.bytes() - sizeof(detail::device_control) : 0;
+    }
+
+    /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
+    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
+        reserve_bytes(bytes);
+        return workspace_.data() + sizeof(detail::device_control);
+    }
+    GATEFOLD_INLINE detail::device_control* control() const {
+        return reinterpret_cast<detail::device_control*>(workspace_.data());
+    }
+
+    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
+    template <class L>
+    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = false) {
+        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
+        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
+    }
+    /// The number of tokens that was reserved for; 0: no promise was asked for.
+    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
+
+private:
+    GATEFOLD_INLINE bool is_captured(const char* function) const {
+        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+        detail::check(cudaStreamIsCapturing(options_.stream, &capture), function);
+        return capture != cudaStreamCaptureStatusNone;
+    }
+    GATEFOLD_INLINE void require_memory(const char* function) const {
+        require(workspace_.data() != nullptr, function, "ctx", "a context", "one that was moved from");
+    }
+    // CUDA would not only refuse to wait, it would also end the capture.
+    GATEFOLD_INLINE void require_free_stream(const char* function) const {
+        require(!is_captured(function), function, "stream", "a stream that is not being captured", "one that is");
+    }
+    GATEFOLD_INLINE void wait(const char* function) const {
+        require_free_stream(function);
+        detail::check(cudaStreamSynchronize(options_.stream), function);
+    }
+    // The stream may still use the old block; cudaFree waits for it.
+    GATEFOLD_INLINE void grow(std::size_t bytes) {
+        const detail::device_scope scope(options_.device);
+        buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
+        detail::on_cuda::check_device_pointer("context<cuda>", "memory", larger.data(), options_.device);
+        if (workspace_.data())
+            detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
+                                          cudaMemcpyDeviceToDevice, options_.stream),
+                          "context::workspace");
+        else
+            detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
+                          "context::workspace");
+        wait("context::workspace");
+        workspace_ = std::move(larger);
+    }
+
+    cuda_context_options options_;
+    buffer<std::byte> workspace_;
+    index_t reserved_tokens_ = 0;
+    int multiprocessors_ = 0, shared_bytes_ = 0;
+    bool fixed_ = false;
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// An error that nobody asked for yet would be taken for that of the next launch.
+inline void check_nothing_failed(const char* function) {
+    if (const cudaError_t status = cudaPeekAtLastError(); status != cudaSuccess) [[unlikely]]
+        check(status, (std::string(function) + ": an earlier CUDA call failed").c_str());
+}
+
+/// One call of a context: its device is the current one, and earlier errors have been thrown.
+class call_scope {
+public:
+    call_scope(const context<cuda>& ctx, const char* function) : device_(ctx.device()) {
+        check_nothing_failed(function);
+    }
+    call_scope(const call_scope&) = delete;
+    call_scope& operator=(const call_scope&) = delete;
+
+private:
+    device_scope device_;
+};
+
+/// Throws what the last launch was refused for.
+inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+
+namespace gatefold::inline v0 {
+
+/// Elements in device memory, contiguous, row-major, 256-byte aligned, not initialised; move-only.
+template <class T, int... E>
+class basic_tensor<cuda, T, E...> : public detail::owned_elements<cuda, T, E...> {
+public:
+    basic_tensor() = default;
+    /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
+    ///         std::bad_alloc.
+    GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = device_allocator)
+        : detail::owned_elements<cuda, T, E...>(extents, from) {}
+
+    /// Sets every byte to zero, in the order of `stream`.
+    GATEFOLD_INLINE void set_zero(cudaStream_t stream) {
+        const auto bytes = static_cast<std::size_t>(this->size()) * sizeof(T);
+        if (bytes > 0) detail::check(cudaMemsetAsync(this->data(), 0, bytes, stream), "set_zero");
+    }
+};
+
+}  // namespace gatefold::inline v0
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+template <class T, int... E>
+struct static_tensor<basic_tensor<cuda, T, E...>> {
+    static basic_tensor<cuda, T, E...> make(context<cuda>& ctx) {
+        static_assert(dynamic_extents<E...> == 0);
+        basic_tensor<cuda, T, E...> t({E...}, ctx.memory());
+        const device_scope scope(ctx.device());
+        t.set_zero(ctx.stream());
+        return t;
+    }
+};
+
+/// One side of a copy: memory that is where its type says. `stays`: host memory is read or written after the call.
+template <backend B, class T, int... E>
+void check_copy_side(const char* function, const char* argument, const basic_view<B, T, E...>& v, bool stays) {
+    if (v.size() == 0) return;
+    require(v.data() != nullptr, function, argument, "memory", "null");
+    if constexpr (std::is_same_v<B, cuda>)
+        on_cuda::check_any_device_pointer(function, argument, v.data());
+    else if (stays)
+        on_cuda::check_pinned_pointer(function, argument, v.data());
+    else
+        on_cuda::check_host_pointer(function, argument, v.data());
+}
+
+/// Enqueues the copy of all elements, row by row where there are gaps.
+template <backend B, backend C, class T, int... D, int... E>
+void enqueue_copy(const context<cuda>& ctx, const char* function, const basic_view<B, T, D...>& to,
+                  const basic_view<C, const T, E...>& from, bool stays) {
+    static_assert(sizeof...(D) == sizeof...(E), "gatefold::copy: both sides need the same number of dimensions");
+    constexpr int rank = sizeof...(D);
+    const on_cuda::call_scope scope(ctx, function);
+    for (int d = 0; d < rank; ++d)
+        require(to.extent(d) == from.extent(d), function, "from", to.extent(d), from.extent(d));
+    check_copy_side(function, "to", to, stays);
+    check_copy_side(function, "from", from, stays);
+    const index_t columns = to.extent(rank - 1), rows = to.rows();
+    if (rows == 0 || columns == 0) return;
+    const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
+    if (to.is_contiguous() && from.is_contiguous())
+        check(cudaMemcpyAsync(to.data(), from.data(), bytes(rows * columns), cudaMemcpyDefault, ctx.stream()),
+              function);
+    else
+        check(cudaMemcpy2DAsync(to.data(), bytes(to.row_stride()), from.data(), bytes(from.row_stride()),
+                                bytes(columns), static_cast<std::size_t>(rows), cudaMemcpyDefault, ctx.stream()),
+              function);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// A tensor in pinned host memory, which copy_async overlaps with; one argument for each extent that is `dyn`.
+///
+/// Throws: as make_tensor does.
+template <class T, int... E, class... N>
+tensor<T, E...> make_pinned(N... extents) {
+    static_assert(sizeof...(N) == detail::dynamic_extents<E...>,
+                  "gatefold::make_pinned: give one argument for each extent that is dyn, and none for the others");
+    index_t all[sizeof...(E)];
+    detail::merge_extents<E...>(all, extents...);
+    return tensor<T, E...>(all, pinned_allocator);
+}
+
+/// Copies elements between host and device, or within devices, in the order of the context's stream.
+///
+/// Where one side is host memory the call returns when the copy is done. Extents must agree.
+/// Throws: argument_error for extents that differ, memory that is null or not where its type says, and a stream being
+///         captured where one side is host memory (the capture goes on); cuda_error.
+template <backend B, backend C, class T, int... D, int... E>
+void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
+    constexpr bool waits = !std::is_same_v<B, cuda> || !std::is_same_v<C, cuda>;
+    if constexpr (waits) {
+        require(!ctx.is_captured(), "copy", "stream", "a stream that is not being captured, or copy_async",
+                "one that is");
+    }
+    detail::enqueue_copy(ctx, "copy", to, from, false);
+    if constexpr (waits) ctx.synchronize();
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
+    copy(ctx, to, basic_view<C, const T, E...>(from));
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C, T, E...>& from) {
+    copy(ctx, to.view(), from.view());
+}
+
+/// copy that returns as soon as it is enqueued, also into a graph; host memory must be pinned, and is the copy's until
+/// the stream has passed it.
+///
+/// Throws: argument_error for extents that differ, memory that is null, pageable or not where its type says;
+/// cuda_error.
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
+    detail::enqueue_copy(ctx, "copy_async", to, from, true);
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
+    copy_async(ctx, to, basic_view<C, const T, E...>(from));
+}
+template <backend B, backend C, class T, int... D, int... E>
+void copy_async(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C, T, E...>& from) {
+    copy_async(ctx, to.view(), from.view());
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
+
+/// A parameter, owned or borrowed, to one that is owned.
+template <class To, class From>
+void copy_slot(context<cuda>& ctx, To& to, const From& from) {
+    if constexpr (requires { from.view(); })
+        copy(ctx, to.view(), from.view());
+    else
+        copy(ctx, to.view(), from);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
+
+namespace gatefold::inline v0::inline GATEFOLD_TIER {
+
+/// Copies every parameter of a layer, controller state included, from weights or a view of them (a mapped file).
+template <layer_type L, backend B, layer_weights W>
+    requires(std::is_same_v<typename W::layer_type, L> && !requires(W w) { w.matrices; })
+void copy(context<cuda>& ctx, weights<L, B>& to, const W& from) {
+    const auto each = [&](const char*, auto& mine, const auto& theirs) { detail::copy_slot(ctx, mine, theirs); };
+    for_each_parameter(each, to, from);
+    for_each_buffer(each, to, from);
+}
+
+}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 // ---- gatefold/cuda/forward_parts.cuh ----
 // The parts of forward on CUDA, between which memory may be the caller's: what experts read, their products, what
 // follows.
@@ -14919,7 +16536,7 @@ void check_pack(const char* function, const packed<L, cuda>& p, const typename L
 // A thread owns one vector of a token: z is read once, y is written once. Rows are numbered expert by expert, so
 // sorting a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
 
-// ---- gatefold/cuda/device.cuh ----
+// ---- gatefold/cuda/device/device.cuh ----
 // Small things that all kernels share: arguments of a stage, sums and scans over a warp, memory of other blocks.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
@@ -15186,268 +16803,16 @@ __global__ void __launch_bounds__(256) combine(const combine_arguments<T, Out> a
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/experts.cuh ----
+// ---- gatefold/cuda/experts/experts.cuh ----
 // The expert stage on CUDA: which kernel multiplies what. Float and double layers run on the CUDA cores, 16-bit ones on
 // the tensor cores.
 //
 //     x ── (scale rows by their weight) ──> up projection, gathered, activation ──> activated ── down projection ──> z
 
-// ---- gatefold/cuda/context.cuh ----
-// What a call on CUDA needs besides its arguments: a stream, device memory for its intermediate results, counters.
-//
-//     context<cuda> ctx(stream);  ctx.reserve<L>(4096, false);  forward(ctx, w, x, y);   no allocation from here on
-//
-// One context serves one stream: the workspace of a call is that of the next one, in stream order.
+// ---- gatefold/cuda/experts/pack.cuh ----
+// Packing on CUDA: from the hub's layout to the order of the matrix kernels (layout.hpp). A thread moves 16 bytes.
 
-#include <cuda_runtime_api.h>
-
-namespace gatefold::inline v0 {
-namespace detail {
-
-/// The device of an allocator that names one in its state, else -1: the current device.
-inline int device_of(const void* self) { return static_cast<int>(reinterpret_cast<std::intptr_t>(self)) - 1; }
-
-inline void* device_allocate(void* self, std::size_t bytes, std::size_t) {
-    const int device = device_of(self);
-    int before = device;
-    if (device >= 0 && cudaGetDevice(&before) == cudaSuccess && before != device) cudaSetDevice(device);
-    void* memory = nullptr;
-    const bool done = cudaMalloc(&memory, bytes) == cudaSuccess;
-    if (!done) cudaGetLastError();
-    if (before != device) cudaSetDevice(before);
-    return done ? memory : nullptr;
-}
-inline void device_release(void*, void* memory, std::size_t) { cudaFree(memory); }
-inline void* pinned_allocate(void*, std::size_t bytes, std::size_t) {
-    void* memory = nullptr;
-    if (cudaMallocHost(&memory, bytes) == cudaSuccess) return memory;
-    cudaGetLastError();
-    return nullptr;
-}
-inline void pinned_release(void*, void* memory, std::size_t) { cudaFreeHost(memory); }
-
-/// What kernels leave for the host and for the next kernel, at the front of the workspace; all zero between calls but
-/// for the report.
-struct device_control {
-    /// Groups of tokens whose blocks count their arrivals in one launch.
-    static constexpr int groups = 16384;
-    unsigned long long nan_logits, infinite_logits, undecided, dropped, tokens, unused[3];
-    unsigned arrived_groups, unused_words[15];
-    unsigned arrived[groups];
-};
-static_assert(sizeof(device_control) % memory_alignment == 0);
-
-}  // namespace detail
-
-/// Device memory from cudaMalloc: of the current device, or of that of the context it is given to.
-inline constexpr allocator device_allocator{nullptr, &detail::device_allocate, &detail::device_release};
-/// Host memory that copies to and from the device overlap with: context<cpu>({.memory = pinned_allocator}).
-inline constexpr allocator pinned_allocator{nullptr, &detail::pinned_allocate, &detail::pinned_release};
-
-/// When a call says that a kernel of its own went wrong on the device (what cannot be launched throws at once always).
-enum class kernel_errors {
-    deferred,  ///< whatever notices it first throws: synchronize, report, a copy, a later call; calls return at once
-    immediate  ///< the call waits for its kernels and throws itself, to find the culprit; not while a graph is captured
-};
-
-/// How a context on CUDA is made.
-struct cuda_context_options {
-    cudaStream_t stream = nullptr;                   ///< where everything runs; nullptr: the legacy default stream
-    int device = -1;                                 ///< -1: the current one
-    allocator memory = device_allocator;             ///< where workspace and tensors come from: device memory
-    kernel_errors errors = kernel_errors::deferred;  ///< who reports what kernels do wrong
-};
-
-/// A CUDA device: a stream, an allocator of device memory, one block of workspace that only grows. Move-only; a context
-/// that was moved from refuses every call.
-template <>
-class context<cuda> {
-public:
-    /// Throws: cuda_error where there is no such device, argument_error where stream or memory belong elsewhere,
-    ///         std::bad_alloc.
-    GATEFOLD_INLINE explicit context(const cuda_context_options& options = {}) : options_(options) {
-        if (options_.device < 0) detail::check(cudaGetDevice(&options_.device), "context<cuda>");
-        if (options_.memory.allocate == &detail::device_allocate && !options_.memory.self)
-            options_.memory.self = reinterpret_cast<void*>(static_cast<std::intptr_t>(options_.device) + 1);
-        const detail::device_scope scope(options_.device);
-        detail::check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, options_.device),
-                      "context<cuda>");
-        int major = 0;
-        detail::check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options_.device),
-                      "context<cuda>");
-        detail::check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, options_.device),
-                      "context<cuda>");
-        require(major >= 8, "context<cuda>", "device", "compute capability 8.0 or newer", major);
-        int stream_device = options_.device;
-        if (options_.stream)
-            detail::check(cudaStreamGetDevice(options_.stream, &stream_device), "context<cuda>: stream");
-        require(stream_device == options_.device, "context<cuda>", "stream",
-                "a stream of device " + std::to_string(options_.device), stream_device);
-        grow(sizeof(detail::device_control));
-    }
-    GATEFOLD_INLINE explicit context(cudaStream_t stream) : context(cuda_context_options{.stream = stream}) {}
-
-    GATEFOLD_INLINE cudaStream_t stream() const { return options_.stream; }
-    GATEFOLD_INLINE int device() const { return options_.device; }
-    GATEFOLD_INLINE int multiprocessors() const { return multiprocessors_; }
-    /// Shared memory that a block can be given.
-    GATEFOLD_INLINE int shared_bytes() const { return shared_bytes_; }
-    GATEFOLD_INLINE int threads() const { return 1; }
-    GATEFOLD_INLINE const allocator& memory() const { return options_.memory; }
-
-    /// Whether what is enqueued goes into a graph.
-    GATEFOLD_INLINE bool is_captured() const { return is_captured("is_captured"); }
-
-    /// Waits until everything in the stream is done.
-    ///
-    /// Throws: cuda_error for what went wrong in it, argument_error while the stream is captured (the capture goes on).
-    GATEFOLD_INLINE void synchronize() const {
-        const detail::device_scope scope(options_.device);  // whose default stream is meant, if it is one
-        wait("synchronize");
-    }
-    /// What every call ends with: with kernel_errors::immediate it waits, outside a capture.
-    GATEFOLD_INLINE void end_call(const char* function) const {
-        if (options_.errors == kernel_errors::immediate && !is_captured(function)) wait(function);
-    }
-
-    /// Counts of unusual input; waits for the stream.
-    ///
-    /// Throws: as synchronize does.
-    GATEFOLD_INLINE routing_report report() const {
-        const detail::device_scope scope(options_.device);
-        require_memory("report");
-        require_free_stream("report");
-        detail::device_control found;
-        constexpr std::size_t counters = offsetof(detail::device_control, arrived_groups);
-        detail::check(cudaMemcpyAsync(&found, workspace_.data(), counters, cudaMemcpyDeviceToHost, options_.stream),
-                      "report");
-        wait("report");
-        return {static_cast<index_t>(found.tokens), static_cast<index_t>(found.nan_logits),
-                static_cast<index_t>(found.infinite_logits), static_cast<index_t>(found.undecided),
-                static_cast<index_t>(found.dropped)};
-    }
-    /// Sets the counts to zero in the order of the stream; captured in a graph, at each launch of it.
-    GATEFOLD_INLINE void clear_report() {
-        const detail::device_scope scope(options_.device);
-        require_memory("clear_report");
-        detail::check(
-            cudaMemsetAsync(workspace_.data(), 0, offsetof(detail::device_control, arrived_groups), options_.stream),
-            "clear_report");
-    }
-
-    /// Makes the workspace hold at least `bytes`; afterwards calls that need no more allocate nothing.
-    ///
-    /// Throws: argument_error where the workspace is fixed or the stream is being captured.
-    GATEFOLD_INLINE void reserve_bytes(std::size_t bytes) {
-        require_memory("context::workspace");
-        if (bytes <= workspace_bytes()) return;
-        require(!fixed_, "context::workspace", "bytes", "at most what was reserved", bytes);
-        require(!is_captured("context::workspace"), "context::workspace", "bytes",
-                "memory reserved before the capture begins: call reserve<L>(most_tokens)", bytes);
-        grow(sizeof(detail::device_control) + bytes);
-    }
-    /// Refuses to let the workspace grow: a call that needs more throws instead of allocating.
-    GATEFOLD_INLINE void fix_workspace(bool fixed = true) { fixed_ = fixed; }
-    GATEFOLD_INLINE std::size_t workspace_bytes() const {
-        return workspace_.data() ? workspace_.bytes() - sizeof(detail::device_control) : 0;
-    }
-
-    /// Memory for one call, valid until the next in stream order; throws as reserve_bytes does.
-    GATEFOLD_INLINE std::byte* workspace(std::size_t bytes) {
-        reserve_bytes(bytes);
-        return workspace_.data() + sizeof(detail::device_control);
-    }
-    GATEFOLD_INLINE detail::device_control* control() const {
-        return reinterpret_cast<detail::device_control*>(workspace_.data());
-    }
-
-    /// Makes room for calls of layer L over at most `most_tokens` tokens; longer calls throw from then on.
-    template <class L>
-    GATEFOLD_INLINE void reserve(index_t most_tokens, bool training = false) {
-        reserve_for(*this, std::type_identity<L>{}, most_tokens, training);
-        if (reserved_tokens_ == 0 || most_tokens < reserved_tokens_) reserved_tokens_ = most_tokens;
-    }
-    /// The number of tokens that was reserved for; 0: no promise was asked for.
-    GATEFOLD_INLINE index_t reserved_tokens() const { return reserved_tokens_; }
-
-private:
-    GATEFOLD_INLINE bool is_captured(const char* function) const {
-        cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-        detail::check(cudaStreamIsCapturing(options_.stream, &capture), function);
-        return capture != cudaStreamCaptureStatusNone;
-    }
-    GATEFOLD_INLINE void require_memory(const char* function) const {
-        require(workspace_.data() != nullptr, function, "ctx", "a context", "one that was moved from");
-    }
-    // CUDA would not only refuse to wait, it would also end the capture.
-    GATEFOLD_INLINE void require_free_stream(const char* function) const {
-        require(!is_captured(function), function, "stream", "a stream that is not being captured", "one that is");
-    }
-    GATEFOLD_INLINE void wait(const char* function) const {
-        require_free_stream(function);
-        detail::check(cudaStreamSynchronize(options_.stream), function);
-    }
-    // The stream may still use the old block; cudaFree waits for it.
-    GATEFOLD_INLINE void grow(std::size_t bytes) {
-        const detail::device_scope scope(options_.device);
-        buffer<std::byte> larger(static_cast<index_t>(bytes), options_.memory);
-        detail::on_cuda::check_device_pointer("context<cuda>", "memory", larger.data(), options_.device);
-        if (workspace_.data())
-            detail::check(cudaMemcpyAsync(larger.data(), workspace_.data(), sizeof(detail::device_control),
-                                          cudaMemcpyDeviceToDevice, options_.stream),
-                          "context::workspace");
-        else
-            detail::check(cudaMemsetAsync(larger.data(), 0, sizeof(detail::device_control), options_.stream),
-                          "context::workspace");
-        wait("context::workspace");
-        workspace_ = std::move(larger);
-    }
-
-    cuda_context_options options_;
-    buffer<std::byte> workspace_;
-    index_t reserved_tokens_ = 0;
-    int multiprocessors_ = 0, shared_bytes_ = 0;
-    bool fixed_ = false;
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// An error that nobody asked for yet would be taken for that of the next launch.
-inline void check_nothing_failed(const char* function) {
-    if (const cudaError_t status = cudaPeekAtLastError(); status != cudaSuccess) [[unlikely]]
-        check(status, (std::string(function) + ": an earlier CUDA call failed").c_str());
-}
-
-/// One call of a context: its device is the current one, and earlier errors have been thrown.
-class call_scope {
-public:
-    call_scope(const context<cuda>& ctx, const char* function) : device_(ctx.device()) {
-        check_nothing_failed(function);
-    }
-    call_scope(const call_scope&) = delete;
-    call_scope& operator=(const call_scope&) = delete;
-
-private:
-    device_scope device_;
-};
-
-/// Throws what the last launch was refused for.
-inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/gemm_few.cuh ----
-// The grouped product for few rows per expert: memory is what it waits for, so nothing else is synchronised.
-//
-//     item = (tile of 8 rows, strip of 16 weight rows): one warp, all of k, its own ring of asynchronous copies
-//
-// The ring never drains: the copies of a warp's next item begin while the current one is multiplied, across strips and
-// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads. Blocks have as many
-// warps as there are items for them (few_rows_warps), and the ring of a block is theirs: what is on its way does not
-// depend on the number of strips, and no sum has to be cut to keep memory busy.
-
-// ---- gatefold/cuda/gemm_mma.cuh ----
+// ---- gatefold/cuda/gemm/mma.cuh ----
 // Grouped products of 16-bit layers on the tensor cores: what the two kernels share.
 //
 //     rows (gathered) ──cp.async──> shared ring ──ldmatrix──┐
@@ -15456,7 +16821,117 @@ inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 // Weights are the A operand, 16 wide; rows of tokens are B, 8 wide: padding costs at most 7 rows per tile. Every output
 // is one chain of mma over ascending blocks of 16 k with one float accumulator, in both kernels and every tile size.
 
-// ---- gatefold/cuda/gemm_simt.cuh ----
+// ---- gatefold/cuda/device/ptx.cuh ----
+// The instructions that the matrix kernels use, by name. 16-bit floats travel as bits.
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+/// A count as a value, for generic lambdas.
+template <int N>
+using constant_of = std::integral_constant<int, N>;
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// Brings a line into the second-level cache.
+__device__ __forceinline__ void prefetch_line(const void* from) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
+/// 16 bytes past the first-level cache: weights are read once.
+__device__ __forceinline__ void copy_streamed(std::uint32_t to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/// 16 bytes through the first-level cache, or 16 zeros and no read. The form with a predicate needs no arithmetic.
+__device__ __forceinline__ void copy_or_zero(std::uint32_t to, const void* from, bool skip) {
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.ca.shared.global [%0], [%1], 16, p; }" ::"r"(to),
+                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
+                 : "memory");
+}
+__device__ __forceinline__ void copy_streamed_or_zero(std::uint32_t to, const void* from, bool skip) {
+    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, p; }" ::"r"(to),
+                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
+                 : "memory");
+}
+/// Up to 8 elements of a row that keeps no alignment: `valid` are read, the others are zero. Plain loads and a store,
+/// ordered by the barrier that orders the copies.
+template <class T>
+__device__ __forceinline__ void copy_elements(std::uint32_t to, const T* from, int valid) {
+    std::uint32_t v[4];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const std::uint32_t low = 2 * i < valid ? from[2 * i].bits : 0u;
+        const std::uint32_t high = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0u;
+        v[i] = low | high << 16;
+    }
+    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                 : "memory");
+}
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int Pending>
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+}
+
+__device__ __forceinline__ void ldmatrix(std::uint32_t (&r)[4], std::uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+/// A type as instructions call it.
+template <class T>
+struct instruction_type;
+template <>
+struct instruction_type<bf16> {
+    static constexpr char name[] = "bf16";
+};
+template <>
+struct instruction_type<f16> {
+    static constexpr char name[] = "f16";
+};
+
+/// d[16,8] += a[16,16] b[16,8]: d0 d1 are row lane/4, d2 d3 row lane/4 + 8, columns 2 (lane%4) + {0,1}.
+template <class T>
+__device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                             std::uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(instruction_type<T>::name));
+}
+
+/// Two sums rounded to T, the first in the lower half.
+template <class T>
+__device__ __forceinline__ std::uint32_t round_two(float low, float high) {
+    std::uint32_t r;
+    asm("cvt.rn.%3x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low), "C"(instruction_type<T>::name));
+    return r;
+}
+
+/// Transposes an 8x8 matrix of 16-bit elements held as row lane/4, columns 2 (lane%4) + {0,1}.
+__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t v) {
+    std::uint32_t r;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+    return r;
+}
+
+/// One store of 4, 8 or 16 bytes. By name: an assigned vector is scalar stores to the optimiser, which does not always
+/// join them again.
+template <std::size_t Words>
+__device__ __forceinline__ void store_words(void* to, const std::uint32_t (&v)[Words]) {
+    if constexpr (Words == 4)
+        asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+                     : "memory");
+    else if constexpr (Words == 2)
+        asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(v[0]), "r"(v[1]) : "memory");
+    else
+        asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(v[0]) : "memory");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/gemm/simt.cuh ----
 // Products in exact float or double on the CUDA cores: the experts of float and double layers, and every router.
 //
 //     rows x[M, K] (gathered) ──cp.async──┐
@@ -15466,7 +16941,7 @@ inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 // are the same. A short call waits for memory and for that chain: the ring keeps memory busy, and the next operands are
 // on their way from shared memory while the present ones are multiplied.
 
-// ---- gatefold/cuda/grouped.cuh ----
+// ---- gatefold/cuda/experts/grouped.cuh ----
 // One grouped product: many experts, each by the rows that chose it, and where it is so asked one more expert by all.
 //
 //     tile list [tiles of the shared expert][tiles of the plan, heavy experts first]
@@ -15476,7 +16951,7 @@ inline void check_kernel(const char* name) { check(cudaGetLastError(), name); }
 // fill the device together with theirs. Its weights lie elsewhere and its rows are all tokens, so no list on the device
 // knows it: tiles with the number `shared_expert` are computed where they are asked for. `WithShared` compiles that in.
 
-// ---- gatefold/cuda/row_sums.cuh ----
+// ---- gatefold/cuda/experts/row_sums.cuh ----
 // Rows of the plan added up per token as they come: what the down projection does instead of storing them, where the
 // caller gives up the order of the sum.
 //
@@ -15735,116 +17210,6 @@ __device__ __forceinline__ accumulate_t<T> limit_of(const grouped_product<T>& p,
     if constexpr (WithShared)
         if (expert == shared_expert) return p.shared.limit;
     return p.limit;
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/ptx.cuh ----
-// The instructions that the matrix kernels use, by name. 16-bit floats travel as bits.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-/// A count as a value, for generic lambdas.
-template <int N>
-using constant_of = std::integral_constant<int, N>;
-
-__device__ __forceinline__ std::uint32_t shared_address(const void* p) {
-    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
-/// Brings a line into the second-level cache.
-__device__ __forceinline__ void prefetch_line(const void* from) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
-
-/// 16 bytes past the first-level cache: weights are read once.
-__device__ __forceinline__ void copy_streamed(std::uint32_t to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
-/// 16 bytes through the first-level cache, or 16 zeros and no read. The form with a predicate needs no arithmetic.
-__device__ __forceinline__ void copy_or_zero(std::uint32_t to, const void* from, bool skip) {
-    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.ca.shared.global [%0], [%1], 16, p; }" ::"r"(to),
-                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
-                 : "memory");
-}
-__device__ __forceinline__ void copy_streamed_or_zero(std::uint32_t to, const void* from, bool skip) {
-    asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, p; }" ::"r"(to),
-                 "l"(from), "r"(static_cast<std::uint32_t>(skip))
-                 : "memory");
-}
-/// Up to 8 elements of a row that keeps no alignment: `valid` are read, the others are zero. Plain loads and a store,
-/// ordered by the barrier that orders the copies.
-template <class T>
-__device__ __forceinline__ void copy_elements(std::uint32_t to, const T* from, int valid) {
-    std::uint32_t v[4];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 4; ++i) {
-        const std::uint32_t low = 2 * i < valid ? from[2 * i].bits : 0u;
-        const std::uint32_t high = 2 * i + 1 < valid ? from[2 * i + 1].bits : 0u;
-        v[i] = low | high << 16;
-    }
-    asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
-                 : "memory");
-}
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int Pending>
-__device__ __forceinline__ void copy_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
-}
-
-__device__ __forceinline__ void ldmatrix(std::uint32_t (&r)[4], std::uint32_t at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(at)
-                 : "memory");
-}
-
-/// A type as instructions call it.
-template <class T>
-struct instruction_type;
-template <>
-struct instruction_type<bf16> {
-    static constexpr char name[] = "bf16";
-};
-template <>
-struct instruction_type<f16> {
-    static constexpr char name[] = "f16";
-};
-
-/// d[16,8] += a[16,16] b[16,8]: d0 d1 are row lane/4, d2 d3 row lane/4 + 8, columns 2 (lane%4) + {0,1}.
-template <class T>
-__device__ __forceinline__ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                                             std::uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.%10.%10.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "C"(instruction_type<T>::name));
-}
-
-/// Two sums rounded to T, the first in the lower half.
-template <class T>
-__device__ __forceinline__ std::uint32_t round_two(float low, float high) {
-    std::uint32_t r;
-    asm("cvt.rn.%3x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low), "C"(instruction_type<T>::name));
-    return r;
-}
-
-/// Transposes an 8x8 matrix of 16-bit elements held as row lane/4, columns 2 (lane%4) + {0,1}.
-__device__ __forceinline__ std::uint32_t transpose_matrix(std::uint32_t v) {
-    std::uint32_t r;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
-    return r;
-}
-
-/// One store of 4, 8 or 16 bytes. By name: an assigned vector is scalar stores to the optimiser, which does not always
-/// join them again.
-template <std::size_t Words>
-__device__ __forceinline__ void store_words(void* to, const std::uint32_t (&v)[Words]) {
-    if constexpr (Words == 4)
-        asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
-                     : "memory");
-    else if constexpr (Words == 2)
-        asm volatile("st.global.v2.u32 [%0], {%1,%2};" ::"l"(to), "r"(v[0]), "r"(v[1]) : "memory");
-    else
-        asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(v[0]) : "memory");
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
@@ -16421,7 +17786,46 @@ __device__ __forceinline__ void store_row(T* row, int first_group, const std::ui
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/wave_model.hpp ----
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <class T, bool Gated, int N, int K>
+__global__ void __launch_bounds__(256)
+    pack_projection(const T* __restrict__ hub, T* __restrict__ packed, index_t chunks) {
+    using X = projection_shape<Gated, N, K>;
+    constexpr index_t chunks_each = X::elements / 8, steps = X::padded / 16;
+    constexpr index_t hub_elements = index_t{Gated ? 2 * N : N} * K;
+    const index_t c = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
+    if (c >= chunks) return;
+    const index_t expert = c / chunks_each, within = c - expert * chunks_each, piece = within / 32;
+    const int lane = static_cast<int>(within % 32), matrix = lane / 8;
+    const index_t block = piece / (block_strips * steps), rest = piece - block * block_strips * steps;
+    const int first = static_cast<int>(block) * block_strips, live = live_strips(first, X::strips);
+    const int strip = first + static_cast<int>(rest % live), k = static_cast<int>(rest / live) * 16 + matrix % 2 * 8;
+    const int n = weight_row_of(strip * 16 + matrix / 2 * 8 + lane % 8, Gated, N, X::groups);
+    const T* from = hub + expert * hub_elements + static_cast<index_t>(n < 0 ? 0 : n) * K + k;
+    std::uint32_t words[4];
+    GATEFOLD_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const std::uint32_t low = n >= 0 && k + 2 * i < K ? from[2 * i].bits : 0u;
+        const std::uint32_t high = n >= 0 && k + 2 * i + 1 < K ? from[2 * i + 1].bits : 0u;
+        words[i] = low | high << 16;
+    }
+    store_words(packed + c * 8, words);
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/gemm/few.cuh ----
+// The grouped product for few rows per expert: memory is what it waits for, so nothing else is synchronised.
+//
+//     item = (tile of 8 rows, strip of 16 weight rows): one warp, all of k, its own ring of asynchronous copies
+//
+// The ring never drains: the copies of a warp's next item begin while the current one is multiplied, across strips and
+// experts. Neighbouring items go to different multiprocessors, so that a short last wave spreads. Blocks have as many
+// warps as there are items for them (few_rows_warps), and the ring of a block is theirs: what is on its way does not
+// depend on the number of strips, and no sum has to be cut to keep memory busy.
+
+// ---- gatefold/cuda/experts/wave_model.hpp ----
 // Which kernel multiplies in a 16-bit layer: what each would take, as constant expressions over the layer's extents,
 // the number of tokens and the device. No tuning files, nothing measured at run time.
 //
@@ -16711,7 +18115,7 @@ __global__ void __launch_bounds__(32 * few_rows_shape::most_warps, 1) multiply_f
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/gemm_tile.cuh ----
+// ---- gatefold/cuda/gemm/tile.cuh ----
 // The grouped product for many rows: a block multiplies a tile of up to 128 rows with 256 weight rows, or, where these
 // would be too few tiles for the device, 64 rows with 64 weight rows.
 //
@@ -16983,7 +18387,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/gemm_warpgroup.cuh ----
+// ---- gatefold/cuda/gemm/warpgroup.cuh ----
 // The grouped product for many rows per expert on Hopper: a block multiplies a tile of 128 rows with 256 weight rows,
 // a warpgroup for every 64 rows.
 //
@@ -16992,7 +18396,7 @@ __global__ void __launch_bounds__(S::threads, 1) multiply_tiles(const typename P
 // The same tiles as multiply_tiles and, where products_agree() says so, the same bits; one read of shared memory serves
 // four warps. Weights arrive in shared memory as they are packed: what ldmatrix reads there, wgmma reads too.
 
-// ---- gatefold/cuda/ptx_warpgroup.cuh ----
+// ---- gatefold/cuda/device/ptx_warpgroup.cuh ----
 // The instructions of warpgroups: 128 threads multiply a tile of 64 x 256 out of shared memory while they do something
 // else. Only where sm_90a is compiled for.
 //
@@ -17342,37 +18746,6 @@ bool products_agree(context<cuda>& ctx) {
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/pack.cuh ----
-// Packing on CUDA: from the hub's layout to the order of the matrix kernels (layout.hpp). A thread moves 16 bytes.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-template <class T, bool Gated, int N, int K>
-__global__ void __launch_bounds__(256)
-    pack_projection(const T* __restrict__ hub, T* __restrict__ packed, index_t chunks) {
-    using X = projection_shape<Gated, N, K>;
-    constexpr index_t chunks_each = X::elements / 8, steps = X::padded / 16;
-    constexpr index_t hub_elements = index_t{Gated ? 2 * N : N} * K;
-    const index_t c = static_cast<index_t>(blockIdx.x) * 256 + threadIdx.x;
-    if (c >= chunks) return;
-    const index_t expert = c / chunks_each, within = c - expert * chunks_each, piece = within / 32;
-    const int lane = static_cast<int>(within % 32), matrix = lane / 8;
-    const index_t block = piece / (block_strips * steps), rest = piece - block * block_strips * steps;
-    const int first = static_cast<int>(block) * block_strips, live = live_strips(first, X::strips);
-    const int strip = first + static_cast<int>(rest % live), k = static_cast<int>(rest / live) * 16 + matrix % 2 * 8;
-    const int n = weight_row_of(strip * 16 + matrix / 2 * 8 + lane % 8, Gated, N, X::groups);
-    const T* from = hub + expert * hub_elements + static_cast<index_t>(n < 0 ? 0 : n) * K + k;
-    std::uint32_t words[4];
-    GATEFOLD_UNROLL
-    for (int i = 0; i < 4; ++i) {
-        const std::uint32_t low = n >= 0 && k + 2 * i < K ? from[2 * i].bits : 0u;
-        const std::uint32_t high = n >= 0 && k + 2 * i + 1 < K ? from[2 * i + 1].bits : 0u;
-        words[i] = low | high << 16;
-    }
-    store_words(packed + c * 8, words);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
@@ -17668,23 +19041,11 @@ void pack_experts(context<cuda>& ctx, const expert_matrices<typename Kind::value
 // ---- gatefold/cuda/forward_memory.cuh ----
 // The workspace of forward on CUDA.
 
-// ---- gatefold/cuda/limit.cuh ----
+// ---- gatefold/cuda/router/limit.cuh ----
 // The launches of capacity: one where the batch shares it, two where groups of tokens do or weights are divided anew.
 
-// ---- gatefold/cuda/capacity.cuh ----
-// Capacity on CUDA: who keeps a place when more pairs arrive at an expert than it takes.
-//
-//     ids ── plan of all pairs ──> admit_pairs: a block per expert selects its C first arrivals
-//                                  ──> weights 0 where dropped, kept[T*S] or at once the plan of the kept pairs
-//     groups of tokens, renormalise_kept: admit_pairs ──> kept, counts ── settle_pairs ──> plan, weights
-//
-// The pairs of an expert lie side by side in the plan of all pairs, in order of arrival for `position`; the other
-// priorities select by a key and break ties by that order. Both offset rules let the same pairs in: positions behind
-// all choices of earlier slots and behind those that were kept differ only where both exceed the capacity. So does the
-// load of the busiest expert, which no expert's rank reaches.
-
-// ---- gatefold/cuda/capacity_keys.cuh ----
-// What capacity on CUDA needs to know: the groups that share one, and the keys by which pairs take precedence.
+// ---- gatefold/cuda/plan_call.cuh ----
+// The launches that make a plan: one up to 1024 pairs, from counts of groups of pairs beyond.
 
 // ---- gatefold/cuda/plan.cuh ----
 // The plan on CUDA: pairs (token, slot) sorted by expert, stable, and the tile list of the grouped products.
@@ -17998,12 +19359,55 @@ __global__ void __launch_bounds__(plan_threads)
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/router_weigh.cuh ----
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
+
+template <int N>
+void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
+             const std::int32_t* counts, const plan_output& out) {
+    // A block ranks pairs_at_once pairs in the time of one, and the more it has, the longer are the runs it writes.
+    const int at_once = pairs_at_once / group_pairs, least = ceil_div(groups, most_scatter_blocks);
+    const int each = at_once > least ? at_once : least, blocks = ceil_div(groups, each);
+    scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
+        id_of, pairs, group_pairs, groups, each, experts, counts, out);
+}
+
+/// The plan of given ids.
+template <int N>
+void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
+               std::int32_t* counts) {
+    if (pairs <= pairs_at_once) {
+        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
+    } else {
+        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
+        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
+        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
+    }
+    check_kernel("make_plan");
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
+// ---- gatefold/cuda/router/capacity.cuh ----
+// Capacity on CUDA: who keeps a place when more pairs arrive at an expert than it takes.
+//
+//     ids ── plan of all pairs ──> admit_pairs: a block per expert selects its C first arrivals
+//                                  ──> weights 0 where dropped, kept[T*S] or at once the plan of the kept pairs
+//     groups of tokens, renormalise_kept: admit_pairs ──> kept, counts ── settle_pairs ──> plan, weights
+//
+// The pairs of an expert lie side by side in the plan of all pairs, in order of arrival for `position`; the other
+// priorities select by a key and break ties by that order. Both offset rules let the same pairs in: positions behind
+// all choices of earlier slots and behind those that were kept differ only where both exceed the capacity. So does the
+// load of the busiest expert, which no expert's rank reaches.
+
+// ---- gatefold/cuda/router/capacity_keys.cuh ----
+// What capacity on CUDA needs to know: the groups that share one, and the keys by which pairs take precedence.
+
+// ---- gatefold/cuda/router/weigh.cuh ----
 // The weights of one token's experts by one warp, with the bits of the CPU wing.
 //
 //     logits, ids[S] ── scores of the chosen ──> v[S] ── divided by their sum, scaled ──> weights[S]
 
-// ---- gatefold/cuda/router_policy.cuh ----
+// ---- gatefold/cuda/router/policy.cuh ----
 // What the router's kernels are compiled for, and what a warp knows of its token: lane l holds the logits l, l + 32,
 // ... and the slots l, l + 32, ...
 
@@ -18051,7 +19455,7 @@ struct router_policy {
                                  .free = {.constant = Constants, .copy = Copies, .zero = Zeros}};
 };
 
-/// What is projected to logits: the tokens, or rows that a kernel made of them (router_input.cuh).
+/// What is projected to logits: the tokens, or rows that a kernel made of them (cuda/router/input.cuh).
 template <layer_type L>
 struct logits_source {
     static constexpr router_config r = L::c.router;
@@ -18359,7 +19763,7 @@ __device__ __forceinline__ order_word<typename P::accumulate_type> key_of_pair(c
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/select.cuh ----
+// ---- gatefold/cuda/router/select.cuh ----
 // The n-th largest of many words by one block: what capacity and expert choice ask for. Radix selection, eight bits at
 // a time from the top; the words are read once per digit.
 
@@ -18638,36 +20042,6 @@ __global__ void __launch_bounds__(plan_threads) settle_pairs(const limit_argumen
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/plan_call.cuh ----
-// The launches that make a plan: one up to 1024 pairs, from counts of groups of pairs beyond.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-template <int N>
-void scatter(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int group_pairs, int groups, int experts,
-             const std::int32_t* counts, const plan_output& out) {
-    // A block ranks pairs_at_once pairs in the time of one, and the more it has, the longer are the runs it writes.
-    const int at_once = pairs_at_once / group_pairs, least = ceil_div(groups, most_scatter_blocks);
-    const int each = at_once > least ? at_once : least, blocks = ceil_div(groups, each);
-    scatter_pairs<N><<<static_cast<unsigned>(blocks + 1), plan_threads, 0, ctx.stream()>>>(
-        id_of, pairs, group_pairs, groups, each, experts, counts, out);
-}
-
-/// The plan of given ids.
-template <int N>
-void make_plan(context<cuda>& ctx, const expert_of_pair& id_of, index_t pairs, int experts, const plan_output& out,
-               std::int32_t* counts) {
-    if (pairs <= pairs_at_once) {
-        plan_in_one_block<N><<<1, plan_threads, 0, ctx.stream()>>>(id_of, static_cast<int>(pairs), experts, out);
-    } else {
-        const int groups = static_cast<int>(ceil_div(pairs, index_t{counted_pairs}));
-        count_pairs<N><<<static_cast<unsigned>(groups), plan_threads, 0, ctx.stream()>>>(id_of, pairs, counts);
-        scatter<N>(ctx, id_of, pairs, counted_pairs, groups, experts, counts, out);
-    }
-    check_kernel("make_plan");
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
@@ -18792,7 +20166,7 @@ void apply_capacity(context<cuda>& ctx, const batch<L, cuda>& in, const options<
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/route_call.cuh ----
+// ---- gatefold/cuda/router/route_call.cuh ----
 // What a routing call on CUDA is given, and the memory it works in.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
@@ -18857,7 +20231,7 @@ struct route_call {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/router.cuh ----
+// ---- gatefold/cuda/router/router.cuh ----
 // The router on CUDA, one launch: blocks share the experts of a group of tokens; the last of them routes the tokens,
 // and the last of all makes the plan where it is small.
 //
@@ -18869,7 +20243,7 @@ struct route_call {
 // Which block comes last varies; what it computes does not. A logit is one chain of fused multiply-adds in ascending h,
 // as on the CPU: a function of H alone, whatever the batch.
 
-// ---- gatefold/cuda/router_token.cuh ----
+// ---- gatefold/cuda/router/token.cuh ----
 // The choice of one token's experts by one warp.
 //
 //     logits[N] ── keys ── groups ──> S rounds of (largest word, lowest expert) ──> ids[S]
@@ -19074,7 +20448,7 @@ __device__ __forceinline__ void choose(token_state<P>& t, const Bias* selection_
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/router_transform.cuh ----
+// ---- gatefold/cuda/router/transform.cuh ----
 // The last step of a token's logits, by one warp: normalisation, the residual of the layer below, noise in training.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
@@ -19565,15 +20939,15 @@ void latent_outputs(context<cuda>& ctx, const W& w, const typename L::accumulate
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/route.cuh ----
+// ---- gatefold/cuda/router/route.cuh ----
 // The launches of the router: what it projects, logits and routing, the plan beyond 1024 pairs.
 //
 //     x ── (noise, norm) ── (first layer) ──> route_tokens ──> logits, ids, weights, plan
 
-// ---- gatefold/cuda/assign_call.cuh ----
+// ---- gatefold/cuda/router/assign_call.cuh ----
 // The launches of routers that assign over the batch: scores of columns where asked, assignment, ids and weights, plan.
 
-// ---- gatefold/cuda/assign.cuh ----
+// ---- gatefold/cuda/router/assign.cuh ----
 // Routers that look at all tokens of a batch before they give one its experts, on CUDA.
 //
 //     expert_choice   scores[T,N] ── choose_tokens: a block per expert and group ──> taken[T,N] ── route_assigned
@@ -19868,7 +21242,7 @@ void assign_batch(context<cuda>& ctx, P, const route_call<W>& call, const route_
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/router_input.cuh ----
+// ---- gatefold/cuda/router/input.cuh ----
 // What the router projects where it is not the tokens as they lie: noise and norms on the way in, the first layer of
 // deep projections.
 //
@@ -20336,207 +21710,6 @@ void combine_rows(context<cuda>& ctx, const W& w, const token_rows<typename L::v
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/support.cuh ----
-// What a configuration may say and the CUDA wing does not do, as sentences that stop the build.
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
-
-template <layer_type L>
-struct supported {
-    static_assert(L::c.dropout == 0,
-                  "gatefold: dropout inside experts is drawn on the CPU only; set .dropout to 0 for a layer on CUDA");
-    static constexpr bool value = true;
-};
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda
-// ---- gatefold/cuda/tensor.cuh ----
-// Tensors in device memory, and copies between the two memories.
-//
-//     tensor (host) ── copy(ctx, to, from) ──> device_tensor ── forward, … ──> device_tensor ── copy ──> tensor
-//     make_pinned   ── copy_async: enqueued, and the host goes on ──>
-
-namespace gatefold::inline v0 {
-
-/// Elements in device memory, contiguous, row-major, 256-byte aligned, not initialised; move-only.
-template <class T, int... E>
-class basic_tensor<cuda, T, E...> {
-public:
-    using backend_type = cuda;
-    using value_type = T;
-    static constexpr int rank = sizeof...(E);
-
-    basic_tensor() = default;
-    /// Throws: argument_error for a negative extent, one that contradicts the type, or an overflowing product,
-    ///         std::bad_alloc.
-    GATEFOLD_INLINE explicit basic_tensor(const index_t (&extents)[sizeof...(E)], allocator from = device_allocator)
-        : memory_(detail::checked_size<E...>(extents, "tensor"), from) {
-        for (int d = 0; d < rank; ++d) extents_[d] = extents[d];
-    }
-    GATEFOLD_INLINE basic_tensor(basic_tensor&& other) noexcept : memory_(std::move(other.memory_)) {
-        for (int d = 0; d < rank; ++d) extents_[d] = std::exchange(other.extents_[d], 0);
-    }
-    GATEFOLD_INLINE basic_tensor& operator=(basic_tensor&& other) noexcept {
-        memory_ = std::move(other.memory_);
-        std::swap(extents_, other.extents_);
-        return *this;
-    }
-
-    /// A pointer to device memory.
-    GATEFOLD_INLINE T* data() const { return memory_.data(); }
-    GATEFOLD_INLINE index_t extent(int d) const { return extents_[d]; }
-    GATEFOLD_INLINE index_t size() const { return memory_.size(); }
-
-    GATEFOLD_INLINE basic_view<cuda, T, E...> view() { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE basic_view<cuda, const T, E...> view() const { return {memory_.data(), extents_}; }
-    GATEFOLD_INLINE operator basic_view<cuda, T, E...>() { return view(); }
-    GATEFOLD_INLINE operator basic_view<cuda, const T, E...>() const { return view(); }
-
-    /// Sets every byte to zero, in the order of `stream`.
-    GATEFOLD_INLINE void set_zero(cudaStream_t stream) {
-        if (size() > 0) detail::check(cudaMemsetAsync(memory_.data(), 0, memory_.bytes(), stream), "set_zero");
-    }
-
-private:
-    buffer<T> memory_;
-    index_t extents_[sizeof...(E)] = {};
-};
-
-}  // namespace gatefold::inline v0
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-template <class T, int... E>
-struct static_tensor<basic_tensor<cuda, T, E...>> {
-    static basic_tensor<cuda, T, E...> make(context<cuda>& ctx) {
-        static_assert(dynamic_extents<E...> == 0);
-        basic_tensor<cuda, T, E...> t({E...}, ctx.memory());
-        const device_scope scope(ctx.device());
-        t.set_zero(ctx.stream());
-        return t;
-    }
-};
-
-/// One side of a copy: memory that is where its type says. `stays`: host memory is read or written after the call.
-template <backend B, class T, int... E>
-void check_copy_side(const char* function, const char* argument, const basic_view<B, T, E...>& v, bool stays) {
-    if (v.size() == 0) return;
-    require(v.data() != nullptr, function, argument, "memory", "null");
-    if constexpr (std::is_same_v<B, cuda>)
-        on_cuda::check_any_device_pointer(function, argument, v.data());
-    else if (stays)
-        on_cuda::check_pinned_pointer(function, argument, v.data());
-    else
-        on_cuda::check_host_pointer(function, argument, v.data());
-}
-
-/// Enqueues the copy of all elements, row by row where there are gaps.
-template <backend B, backend C, class T, int... D, int... E>
-void enqueue_copy(const context<cuda>& ctx, const char* function, const basic_view<B, T, D...>& to,
-                  const basic_view<C, const T, E...>& from, bool stays) {
-    static_assert(sizeof...(D) == sizeof...(E), "gatefold::copy: both sides need the same number of dimensions");
-    constexpr int rank = sizeof...(D);
-    const on_cuda::call_scope scope(ctx, function);
-    for (int d = 0; d < rank; ++d)
-        require(to.extent(d) == from.extent(d), function, "from", to.extent(d), from.extent(d));
-    check_copy_side(function, "to", to, stays);
-    check_copy_side(function, "from", from, stays);
-    const index_t columns = to.extent(rank - 1), rows = to.rows();
-    if (rows == 0 || columns == 0) return;
-    const auto bytes = [](index_t n) { return static_cast<std::size_t>(n) * sizeof(T); };
-    if (to.is_contiguous() && from.is_contiguous())
-        check(cudaMemcpyAsync(to.data(), from.data(), bytes(rows * columns), cudaMemcpyDefault, ctx.stream()),
-              function);
-    else
-        check(cudaMemcpy2DAsync(to.data(), bytes(to.row_stride()), from.data(), bytes(from.row_stride()),
-                                bytes(columns), static_cast<std::size_t>(rows), cudaMemcpyDefault, ctx.stream()),
-              function);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// A tensor in pinned host memory, which copy_async overlaps with; one argument for each extent that is `dyn`.
-///
-/// Throws: as make_tensor does.
-template <class T, int... E, class... N>
-tensor<T, E...> make_pinned(N... extents) {
-    static_assert(sizeof...(N) == detail::dynamic_extents<E...>,
-                  "gatefold::make_pinned: give one argument for each extent that is dyn, and none for the others");
-    index_t all[sizeof...(E)];
-    detail::merge_extents<E...>(all, extents...);
-    return tensor<T, E...>(all, pinned_allocator);
-}
-
-/// Copies elements between host and device, or within devices, in the order of the context's stream.
-///
-/// Where one side is host memory the call returns when the copy is done. Extents must agree.
-/// Throws: argument_error for extents that differ, memory that is null or not where its type says, and a stream being
-///         captured where one side is host memory (the capture goes on); cuda_error.
-template <backend B, backend C, class T, int... D, int... E>
-void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
-    constexpr bool waits = !std::is_same_v<B, cuda> || !std::is_same_v<C, cuda>;
-    if constexpr (waits) {
-        require(!ctx.is_captured(), "copy", "stream", "a stream that is not being captured, or copy_async",
-                "one that is");
-    }
-    detail::enqueue_copy(ctx, "copy", to, from, false);
-    if constexpr (waits) ctx.synchronize();
-}
-template <backend B, backend C, class T, int... D, int... E>
-void copy(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
-    copy(ctx, to, basic_view<C, const T, E...>(from));
-}
-template <backend B, backend C, class T, int... D, int... E>
-void copy(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C, T, E...>& from) {
-    copy(ctx, to.view(), from.view());
-}
-
-/// copy that returns as soon as it is enqueued, also into a graph; host memory must be pinned, and is the copy's until
-/// the stream has passed it.
-///
-/// Throws: argument_error for extents that differ, memory that is null, pageable or not where its type says;
-/// cuda_error.
-template <backend B, backend C, class T, int... D, int... E>
-void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, const T, E...>& from) {
-    detail::enqueue_copy(ctx, "copy_async", to, from, true);
-}
-template <backend B, backend C, class T, int... D, int... E>
-void copy_async(context<cuda>& ctx, const basic_view<B, T, D...>& to, const basic_view<C, T, E...>& from) {
-    copy_async(ctx, to, basic_view<C, const T, E...>(from));
-}
-template <backend B, backend C, class T, int... D, int... E>
-void copy_async(context<cuda>& ctx, basic_tensor<B, T, D...>& to, const basic_tensor<C, T, E...>& from) {
-    copy_async(ctx, to.view(), from.view());
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
-
-/// A parameter, owned or borrowed, to one that is owned.
-template <class To, class From>
-void copy_slot(context<cuda>& ctx, To& to, const From& from) {
-    if constexpr (requires { from.view(); })
-        copy(ctx, to.view(), from.view());
-    else
-        copy(ctx, to.view(), from);
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-
-namespace gatefold::inline v0::inline GATEFOLD_TIER {
-
-/// Copies every parameter of a layer, controller state included, from weights or a view of them (a mapped file).
-template <layer_type L, backend B, layer_weights W>
-    requires(std::is_same_v<typename W::layer_type, L> && !requires(W w) { w.matrices; })
-void copy(context<cuda>& ctx, weights<L, B>& to, const W& from) {
-    const auto each = [&](const char*, auto& mine, const auto& theirs) { detail::copy_slot(ctx, mine, theirs); };
-    for_each_parameter(each, to, from);
-    for_each_buffer(each, to, from);
-}
-
-}  // namespace gatefold::inline v0::inline GATEFOLD_TIER
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 
@@ -20858,72 +22031,6 @@ struct routing_impl<cuda> {
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
 #endif
-// ---- gatefold/cpu/prune.hpp ----
-// Which blocks of an expert's matrices go: those of least norm.
-
-#include <vector>
-
-namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
-
-/// A matrix in blocks of 32 rows × 32 columns; with a gate, of 16 rows and the 16 that stand `rows` below them.
-template <class T>
-struct pruned_matrix {
-    static constexpr int side = 32;
-    T* data;
-    index_t rows, columns;  ///< features or outputs, and inputs
-    bool gated;
-
-    index_t across() const { return ceil_div<index_t>(columns, side); }
-    index_t blocks() const { return ceil_div<index_t>(rows, gated ? side / 2 : side) * across(); }
-
-    /// Calls f(element) for every element of a block.
-    template <class F>
-    void each(index_t block, F&& f) const {
-        const index_t high = gated ? side / 2 : side, r0 = block / across() * high, c0 = block % across() * side;
-        for (int half = 0; half < (gated ? 2 : 1); ++half)
-            for (index_t r = r0; r < (std::min)(r0 + high, rows); ++r)
-                for (index_t c = c0; c < (std::min)(c0 + side, columns); ++c) f(data[(half * rows + r) * columns + c]);
-    }
-};
-
-template <class T>
-void prune_matrix(const pruned_matrix<T>& m, double fraction) {
-    const auto n = static_cast<std::size_t>(m.blocks()),
-               least = static_cast<std::size_t>(std::round(fraction * static_cast<double>(n)));
-    std::vector<double> squares(n);
-    std::vector<index_t> order(n);
-    for (std::size_t b = 0; b < n; ++b) {
-        double sum = 0;
-        m.each(static_cast<index_t>(b), [&](const T& value) {
-            const auto x = static_cast<double>(to_accumulate(value));
-            sum = gatefold::fma(x, x, sum);
-        });
-        squares[b] = sum == sum ? sum : (std::numeric_limits<double>::infinity)();  // NaNs are kept longest
-        order[b] = static_cast<index_t>(b);
-    }
-    std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
-        const double x = squares[static_cast<std::size_t>(a)], y = squares[static_cast<std::size_t>(b)];
-        return x < y || (!(y < x) && a < b);
-    });
-    for (std::size_t i = 0; i < least; ++i) m.each(order[i], [](T& value) { value = T{}; });
-}
-
-template <layer_type L>
-void prune_layer(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
-    using T = typename L::value_type;
-    ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
-        if (e < L::local_experts) {
-            const auto one = w.expert(e);
-            prune_matrix<T>({one.gate_up.data(), L::ffn, L::width, L::is_gated}, fraction);
-            prune_matrix<T>({one.down.data(), L::width, L::ffn, false}, fraction);
-        } else if constexpr (L::shared_ffn > 0) {
-            prune_matrix<T>({w.shared_gate_up.data(), L::shared_ffn, L::hidden, is_gated(L::c.shared.act)}, fraction);
-            prune_matrix<T>({w.shared_down.data(), L::hidden, L::shared_ffn, false}, fraction);
-        }
-    });
-}
-
-}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
 // ---- gatefold/cpu/soft.hpp ----
 // Soft MoE on the CPU: two softmaxes of one matrix of cosines, four products, and back.
 //
@@ -20989,7 +22096,7 @@ struct soft_impl;
 template <class T, int H, int S>
 void check_soft_tape(const char* function, const soft_tape<T, H, S>& saved, index_t tokens) {
     if (!(saved.tokens == tokens)) [[unlikely]]
-        reject(function, "tape", "a tape of " + std::to_string(tokens) + " tokens", saved.tokens);
+        reject(function, "tape", counted("a tape of ", tokens, " tokens"), saved.tokens);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
@@ -21257,27 +22364,10 @@ struct soft_impl<cpu, T> {
 };
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
-// ---- gatefold/cpu/sparse.hpp ----
-// Block-sparse experts in the expert stage: cpu/experts.hpp's run_stage with panels that are stored in runs.
-//
-// A matrix unit multiplies calls that bring some expert more rows than the kernels for few rows take; those, which
-// memory limits, stay with the vectors of the same order, where activations that are zero spare weights too.
-
-// ---- gatefold/cpu/sparse_sweep.hpp ----
-// One expert's stored blocks against its rows, with the kernels of cpu/gemm.hpp and the bits of the sweep over
-// everything.
-//
-// A block of zeros adds x · 0 to every sum. That changes a sum in two cases: x is infinite or a NaN, or the sum is -0.
-// Sums begin at +0 and all products are multiples of 2^q, q the sum of the exponents of the last bits of the least
-// numbers that are not zero among rows and weights. While 2^q is no less than what the arithmetic can hold, no sum is
-// ever rounded to -0. So: blocks are passed over if the rows are finite and q is large enough; otherwise a block of
-// zeros in the first-level cache takes their place. Likewise for steps of k where all rows are zero, if the weights are
-// finite.
-
-// ---- gatefold/cpu/sparse_kernels.hpp ----
+// ---- gatefold/cpu/sparse/kernels.hpp ----
 // The kernels of block-sparse experts for few rows: a panel's runs in one call, all of them or the steps of a list.
 
-// ---- gatefold/cpu/sparse_pack.hpp ----
+// ---- gatefold/cpu/sparse/pack.hpp ----
 // Packing experts without their blocks of zeros: which blocks are stored, as runs of neighbours, and the copy.
 //
 //     panel: [2 streams][stored step][W]     panels one after another, experts in memory of their own
@@ -21779,6 +22869,88 @@ GATEFOLD_NOINLINE bool list_steps(const typename Form::row_type* rows, int heigh
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/sparse/prune.hpp ----
+// Which blocks of an expert's matrices go: those of least norm.
+
+#include <vector>
+
+namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
+
+/// A matrix in blocks of 32 rows × 32 columns; with a gate, of 16 rows and the 16 that stand `rows` below them.
+template <class T>
+struct pruned_matrix {
+    static constexpr int side = 32;
+    T* data;
+    index_t rows, columns;  ///< features or outputs, and inputs
+    bool gated;
+
+    index_t across() const { return ceil_div<index_t>(columns, side); }
+    index_t blocks() const { return ceil_div<index_t>(rows, gated ? side / 2 : side) * across(); }
+
+    /// Calls f(element) for every element of a block.
+    template <class F>
+    void each(index_t block, F&& f) const {
+        const index_t high = gated ? side / 2 : side, r0 = block / across() * high, c0 = block % across() * side;
+        for (int half = 0; half < (gated ? 2 : 1); ++half)
+            for (index_t r = r0; r < (std::min)(r0 + high, rows); ++r)
+                for (index_t c = c0; c < (std::min)(c0 + side, columns); ++c) f(data[(half * rows + r) * columns + c]);
+    }
+};
+
+template <class T>
+void prune_matrix(const pruned_matrix<T>& m, double fraction) {
+    const auto n = static_cast<std::size_t>(m.blocks()),
+               least = static_cast<std::size_t>(std::round(fraction * static_cast<double>(n)));
+    std::vector<double> squares(n);
+    std::vector<index_t> order(n);
+    for (std::size_t b = 0; b < n; ++b) {
+        double sum = 0;
+        m.each(static_cast<index_t>(b), [&](const T& value) {
+            const auto x = static_cast<double>(to_accumulate(value));
+            sum = gatefold::fma(x, x, sum);
+        });
+        squares[b] = sum == sum ? sum : (std::numeric_limits<double>::infinity)();  // NaNs are kept longest
+        order[b] = static_cast<index_t>(b);
+    }
+    std::sort(order.begin(), order.end(), [&](index_t a, index_t b) {
+        const double x = squares[static_cast<std::size_t>(a)], y = squares[static_cast<std::size_t>(b)];
+        return x < y || (!(y < x) && a < b);
+    });
+    for (std::size_t i = 0; i < least; ++i) m.each(order[i], [](T& value) { value = T{}; });
+}
+
+template <layer_type L>
+void prune_layer(context<cpu>& ctx, weights<L, cpu>& w, double fraction) {
+    using T = typename L::value_type;
+    ctx.parallel(L::local_experts + (L::shared_ffn > 0 ? 1 : 0), [&](int e) {
+        if (e < L::local_experts) {
+            const auto one = w.expert(e);
+            prune_matrix<T>({one.gate_up.data(), L::ffn, L::width, L::is_gated}, fraction);
+            prune_matrix<T>({one.down.data(), L::width, L::ffn, false}, fraction);
+        } else if constexpr (L::shared_ffn > 0) {
+            prune_matrix<T>({w.shared_gate_up.data(), L::shared_ffn, L::hidden, is_gated(L::c.shared.act)}, fraction);
+            prune_matrix<T>({w.shared_down.data(), L::hidden, L::shared_ffn, false}, fraction);
+        }
+    });
+}
+
+}  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
+// ---- gatefold/cpu/sparse/sparse.hpp ----
+// Block-sparse experts in the expert stage: cpu/experts/experts.hpp's run_stage with panels that are stored in runs.
+//
+// A matrix unit multiplies calls that bring some expert more rows than the kernels for few rows take; those, which
+// memory limits, stay with the vectors of the same order, where activations that are zero spare weights too.
+
+// ---- gatefold/cpu/sparse/sweep.hpp ----
+// One expert's stored blocks against its rows, with the kernels of cpu/gemm/gemm.hpp and the bits of the sweep over
+// everything.
+//
+// A block of zeros adds x · 0 to every sum. That changes a sum in two cases: x is infinite or a NaN, or the sum is -0.
+// Sums begin at +0 and all products are multiples of 2^q, q the sum of the exponents of the last bits of the least
+// numbers that are not zero among rows and weights. While 2^q is no less than what the arithmetic can hold, no sum is
+// ever rounded to -0. So: blocks are passed over if the rows are finite and q is large enough; otherwise a block of
+// zeros in the first-level cache takes their place. Likewise for steps of k where all rows are zero, if the weights are
+// finite.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 
@@ -21840,7 +23012,7 @@ GATEFOLD_NOINLINE void sweep_few(int height, const typename Form::row_type* rows
     }
 }
 
-/// The sweep of cpu/experts_sweep.hpp over stored blocks.
+/// The sweep of cpu/experts/sweep.hpp over stored blocks.
 template <class Form, bool Skips, class Done>
 GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form::row_type* rows, index_t all_steps,
                                     const sparse_source<typename Form::stream_type, Skips>& source, index_t p0,
@@ -21917,8 +23089,8 @@ GATEFOLD_NOINLINE void sweep_sparse(const row_tiles& tiles, const typename Form:
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu
-// ---- gatefold/cpu/sparse_tiles.hpp ----
-// The sweep of cpu/sparse_sweep.hpp on a matrix unit: the stored blocks of a panel pass under one or two tiles of rows
+// ---- gatefold/cpu/sparse/tiles.hpp ----
+// The sweep of cpu/sparse/sweep.hpp on a matrix unit: the stored blocks of a panel pass under one or two tiles of rows
 // while their sums stay in the unit. order::portable of bf16, the bits of every other sweep.
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
@@ -21931,13 +23103,16 @@ GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles,
                                           std::byte* scratch, const Done& done) {
     using form = tile_form<Unit>;
     constexpr index_t step_elements = 32, depth = sparse_depth / form::step;
-    constexpr page_lookahead nothing_ahead{nullptr, 0, 0, 0};
+    constexpr page_lookahead nothing_ahead{nullptr, 0, 0, 0, 0};
     if (p0 == p1) return;
     const bool skip = zeros_change_nothing<form>(rows, tiles.rows * all_steps * form::step, *source.matrix);
     bf16* nothing = reinterpret_cast<bf16*>(scratch);  // a block of zeros
     if (!skip) std::memset(scratch, 0, sizeof(bf16) * static_cast<std::size_t>(2 * depth * step_elements));
     float* sums = reinterpret_cast<float*>(scratch + sweep_blocks<form>::hub_bytes);
 
+    // As in cpu/experts/tiles.hpp: one shape, in which a shorter tile beside others has 16 rows.
+    const int shape = tiles.tiles == 1 ? static_cast<int>(tiles.rows) : 16;
+    unit.configure({shape, shape, shape, shape, shape, 16, 16, 16});
     for (index_t p = p0; p < p1; ++p) {
         const index_t first = source.panels[p], last = source.panels[p + 1];
         const index_t stream = stream_of(source.runs + first, last - first, step_elements);
@@ -21956,10 +23131,6 @@ GATEFOLD_NOINLINE void sweep_sparse_tiles(Unit& unit, const square_tiles& tiles,
             const auto add_nothing = [&](index_t from, index_t to) {
                 for (index_t s = from; s < to; s += depth) add(s, depth, nothing, depth * step_elements, 0);
             };
-            if (two)
-                unit.configure({height, height, other, other, height, other, 16, 16});
-            else
-                unit.configure({height, height, height, height, height, 16, 16, 16});
             unit.template zero<0>();
             unit.template zero<1>();
             unit.template zero<2>();
@@ -22025,7 +23196,7 @@ struct sparse_panels {
                 one.panels.data() + one.summary[j].panel, &one.summary[j],
                 reinterpret_cast<const T*>(next.matrices.data()) + next.summary[j].begin};
     }
-    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then) const {
+    GATEFOLD_INLINE sparse_source<T, false> up_panels(index_t e, index_t then, index_t) const {
         return source<false>(e, then, 0);
     }
     GATEFOLD_INLINE sparse_source<T, Skips> down_panels(index_t e, index_t then, index_t) const {
@@ -24997,8 +26168,9 @@ inline void pad_plan(const plan_view<cpu>& plan, view<std::int32_t, dyn, dyn> pa
     for (index_t e = 0; e < experts; ++e)
         if (!(plan.offsets[e + 1] - plan.offsets[e] <= capacity)) [[unlikely]]
             detail::reject("pad_plan", "pairs",
-                           "room for the " + std::to_string(plan.offsets[e + 1] - plan.offsets[e]) +
-                               " rows of expert " + std::to_string(e),
+                           detail::text_of(detail::counted("room for the ", plan.offsets[e + 1] - plan.offsets[e],
+                                                           " rows of expert ")) +
+                               std::to_string(e),
                            capacity);
     for (index_t e = 0; e < experts; ++e)
         for (index_t c = 0; c < capacity; ++c) {
@@ -25059,7 +26231,7 @@ namespace gatefold::inline v0::detail::inline GATEFOLD_TIER {
 
 template <int K>
 void check_table(const char* function, const view<std::int32_t, dyn, K>& table, int experts) {
-    require(experts >= K, function, "experts", "at least " + std::to_string(K), experts);
+    require(experts >= K, function, "experts", counted("at least ", K), experts);
     require(table.size() == 0 || table.data() != nullptr, function, "table", "memory", "null");
 }
 
@@ -25152,12 +26324,12 @@ template <int K>
 void look_up(std::type_identity_t<view<const std::int32_t, dyn, K>> table, view<const std::int32_t, dyn> token_ids,
              view<std::int32_t, dyn, K> chosen) {
     const index_t tokens = token_ids.extent(0);
-    require(chosen.extent(0) == tokens, "look_up", "chosen", std::to_string(tokens) + " rows", chosen.extent(0));
+    require(chosen.extent(0) == tokens, "look_up", "chosen", detail::counted("", tokens, " rows"), chosen.extent(0));
     require(tokens == 0 || (table.data() && token_ids.data() && chosen.data()), "look_up",
             "table, token_ids and chosen", "memory", "null");
     for (index_t t = 0; t < tokens; ++t)
         require(token_ids[t] >= 0 && token_ids[t] < table.extent(0), "look_up", "token_ids",
-                "ids from 0 to " + std::to_string(table.extent(0) - 1), token_ids[t]);
+                detail::counted("ids from 0 to ", table.extent(0) - 1), token_ids[t]);
     for (index_t t = 0; t < tokens; ++t)
         for (int s = 0; s < K; ++s) chosen(t, s) = table(token_ids[t], s);
 }
@@ -26214,7 +27386,7 @@ private:
     static index_t checked(index_t sequences, index_t length) {
         require(sequences >= 1, "decoder_tape", "sequences", "one or more", sequences);
         require(length >= 1 && length <= D::context, "decoder_tape", "length",
-                "from 1 to " + std::to_string(D::context), length);
+                detail::counted("from 1 to ", D::context), length);
         return length;
     }
 
@@ -26265,8 +27437,7 @@ inline void check_ids(const char* function, view<const std::int32_t, dyn> ids, i
     require(ids.extent(0) == count, function, "ids", count, ids.extent(0));
     require(ids.data() != nullptr || count == 0, function, "ids", "memory", "null");
     for (index_t t = 0; t < count; ++t)
-        require(ids[t] >= 0 && ids[t] < vocabulary, function, "ids", "ids from 0 to " + std::to_string(vocabulary - 1),
-                ids[t]);
+        require(ids[t] >= 0 && ids[t] < vocabulary, function, "ids", counted("ids from 0 to ", vocabulary - 1), ids[t]);
 }
 
 }  // namespace gatefold::inline v0::detail::inline GATEFOLD_TIER
@@ -26396,7 +27567,7 @@ public:
           attended_(make_tensor<T, dyn, D::query_width>(ctx, most_new)),
           logits_(make_tensor<A, 1, D::vocabulary>(ctx)) {
         require(most_new >= 1 && most_new <= D::context, "decoder_cache", "most_new",
-                "from 1 to " + std::to_string(D::context), most_new);
+                detail::counted("from 1 to ", D::context), most_new);
         for (auto& b : blocks_)
             b = {make_tensor<T, dyn, D::key_width>(ctx, index_t{D::context}),
                  make_tensor<T, dyn, D::key_width>(ctx, index_t{D::context})};
@@ -26462,8 +27633,8 @@ void forward(context<cpu>& ctx, const decoder_weights<D>& w, std::type_identity_
     using T = typename D::value_type;
     using L = typename D::layer_type;
     const index_t n = ids.extent(0), before = cache.length(), after = before + n;
-    require(n >= 1 && n <= cache.most_new(), "forward", "ids", "from 1 to " + std::to_string(cache.most_new()), n);
-    require(after <= D::context, "forward", "ids", "a context of at most " + std::to_string(D::context), after);
+    require(n >= 1 && n <= cache.most_new(), "forward", "ids", detail::counted("from 1 to ", cache.most_new()), n);
+    require(after <= D::context, "forward", "ids", detail::counted("a context of at most ", D::context), after);
     detail::check_ids("forward", ids, n, D::vocabulary);
     const auto epsilon = static_cast<double>(D::c.norm_epsilon);
     const auto x = cache.x(n), normed = cache.normed(n);

@@ -11,7 +11,7 @@
 #include <gatefold/core/random.hpp>
 #include <gatefold/core/tensor.hpp>
 #include <gatefold/cpu/wing.hpp>
-#include <gatefold/cuda/layout.hpp>
+#include <gatefold/cuda/experts/layout.hpp>
 #include <gatefold/moe/backward.hpp>
 #include <gatefold/moe/balance.hpp>
 #include <gatefold/moe/combine.hpp>

@@ -9,7 +9,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/router/router.hpp>
 #include <tests/oracle/safetensors.hpp>
 
 #include "golden_path.hpp"

@@ -10,7 +10,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/router/router.hpp>
 
 namespace {
 

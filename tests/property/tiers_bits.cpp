@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <gatefold/core/context.hpp>
-#include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/experts/experts.hpp>
 
 namespace {
 

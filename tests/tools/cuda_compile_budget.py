@@ -37,7 +37,7 @@ def main():
     options = parser.parse_args()
 
     used = set()
-    for header in pathlib.Path(options.include, "gatefold", "cuda").glob("*.cuh"):
+    for header in pathlib.Path(options.include, "gatefold", "cuda").rglob("*.cuh"):
         used.update(re.findall(r"^#include (<cub/[^>]+>)", header.read_text(), re.M))
     if not used:
         sys.exit("the library includes no CUB header: the budget has no baseline")

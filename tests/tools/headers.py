@@ -31,26 +31,21 @@ def main():
     parser.add_argument("--folder", default="")
     parser.add_argument("--compiler", required=True)
     parser.add_argument("--traps", action="store_true")
-    parser.add_argument("--device", action="store_true", help="the headers for nvcc: *.cuh, to PTX")
     parser.add_argument("flags", nargs="*")
     options = parser.parse_args()
 
     root = options.include / "gatefold"
-    suffix = ".cuh" if options.device else ".hpp"
     if options.traps:
-        headers = sorted(root.rglob("*" + suffix))
+        headers = sorted(root.rglob("*.hpp"))
     else:
-        headers = sorted((root / options.folder).glob("*" + suffix))
+        headers = sorted((root / options.folder).glob("*.hpp"))
     if not headers:
         sys.exit(f"no headers in {root / options.folder}")
     headers = [h for h in headers if not needs_foreign(h)]
     names = [h.relative_to(options.include).as_posix() for h in headers]
 
     command = [options.compiler, "-std=c++20", "-I", str(options.include), *options.flags]
-    if options.device:
-        command += ["-x", "cu", "-ptx", "-o", "/dev/null", "/dev/stdin"]
-    else:
-        command += ["-x", "c++", "-fsyntax-only", "-"]
+    command += ["-x", "c++", "-fsyntax-only", "-"]
 
     if options.traps:
         system = sorted({name for h in headers for name in SYSTEM_INCLUDE.findall(h.read_text())})

@@ -4,7 +4,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/blocking.hpp>
+#include <gatefold/cpu/experts/blocking.hpp>
 
 namespace {
 

@@ -4,7 +4,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/router/router.hpp>
 #include <gatefold/moe/capacity.hpp>
 
 namespace {

@@ -5,7 +5,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cuda/layout.hpp>
+#include <gatefold/cuda/experts/layout.hpp>
 
 namespace on_cuda = gatefold::detail::on_cuda;
 

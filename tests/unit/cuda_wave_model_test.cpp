@@ -5,8 +5,8 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cuda/layout.hpp>
-#include <gatefold/cuda/wave_model.hpp>
+#include <gatefold/cuda/experts/layout.hpp>
+#include <gatefold/cuda/experts/wave_model.hpp>
 
 namespace on_cuda = gatefold::detail::on_cuda;
 using on_cuda::arrangement;

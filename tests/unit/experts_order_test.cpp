@@ -6,8 +6,8 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/blocking.hpp>
-#include <gatefold/cpu/experts_fetch.hpp>
+#include <gatefold/cpu/experts/blocking.hpp>
+#include <gatefold/cpu/experts/fetch.hpp>
 
 namespace {
 

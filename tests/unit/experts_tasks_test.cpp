@@ -5,7 +5,7 @@
 
 #include <boost/test/unit_test.hpp>
 
-#include <gatefold/cpu/experts_tasks.hpp>
+#include <gatefold/cpu/experts/tasks.hpp>
 
 namespace {
 

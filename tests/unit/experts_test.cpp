@@ -10,7 +10,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/core/context.hpp>
-#include <gatefold/cpu/experts.hpp>
+#include <gatefold/cpu/experts/experts.hpp>
 
 namespace {
 

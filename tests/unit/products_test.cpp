@@ -5,7 +5,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/core/context.hpp>
-#include <gatefold/cpu/products.hpp>
+#include <gatefold/cpu/gemm/products.hpp>
 
 namespace {
 

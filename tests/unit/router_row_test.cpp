@@ -12,10 +12,10 @@
 #include <boost/test/unit_test.hpp>
 
 #include <gatefold/cpu/draws.hpp>
-#include <gatefold/cpu/router_choice.hpp>
-#include <gatefold/cpu/router_groups.hpp>
-#include <gatefold/cpu/router_row.hpp>
-#include <gatefold/cpu/top_keys.hpp>
+#include <gatefold/cpu/router/choice.hpp>
+#include <gatefold/cpu/router/groups.hpp>
+#include <gatefold/cpu/router/row.hpp>
+#include <gatefold/cpu/router/top_keys.hpp>
 
 namespace {
 

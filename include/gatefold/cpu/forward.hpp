@@ -11,14 +11,14 @@
 #include <utility>
 
 #include <gatefold/core/workspace.hpp>
-#include <gatefold/cpu/capacity.hpp>
-#include <gatefold/cpu/experts.hpp>
-#include <gatefold/cpu/free_experts.hpp>
+#include <gatefold/cpu/experts/experts.hpp>
+#include <gatefold/cpu/experts/free.hpp>
+#include <gatefold/cpu/experts/packed.hpp>
 #include <gatefold/cpu/latent.hpp>
 #include <gatefold/cpu/one_token.hpp>
-#include <gatefold/cpu/packed.hpp>
 #include <gatefold/cpu/plan.hpp>
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/router/capacity.hpp>
+#include <gatefold/cpu/router/router.hpp>
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/tape.hpp>
 #include <gatefold/ops/rows.hpp>

@@ -11,9 +11,9 @@
 #include <type_traits>
 #include <utility>
 
-#include <gatefold/cpu/one_row.hpp>
-#include <gatefold/cpu/packed.hpp>
-#include <gatefold/cpu/router.hpp>
+#include <gatefold/cpu/experts/one_row.hpp>
+#include <gatefold/cpu/experts/packed.hpp>
+#include <gatefold/cpu/router/router.hpp>
 #include <gatefold/cpu/rows.hpp>
 #include <gatefold/moe/check.hpp>
 

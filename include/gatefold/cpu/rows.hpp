@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include <gatefold/core/context.hpp>
-#include <gatefold/cpu/products.hpp>
+#include <gatefold/cpu/gemm/products.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cpu {
 

@@ -3,10 +3,10 @@
 
 #include <cstring>
 
-#include <gatefold/cpu/backward.hpp>
+#include <gatefold/cpu/backward/backward.hpp>
 #include <gatefold/cpu/default_vectors.hpp>
 #include <gatefold/cpu/forward.hpp>
-#include <gatefold/cpu/losses.hpp>
+#include <gatefold/cpu/losses/losses.hpp>
 #include <gatefold/cpu/plan.hpp>
 #include <gatefold/cpu/stages.hpp>
 #include <gatefold/moe/experts.hpp>

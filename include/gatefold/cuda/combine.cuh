@@ -6,7 +6,7 @@
 // sorting a token's rows sorts its experts. Sums start from +0, one fma per expert, one rounding at the end.
 #pragma once
 
-#include <gatefold/cuda/device.cuh>
+#include <gatefold/cuda/device/device.cuh>
 #include <gatefold/moe/router_math.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {

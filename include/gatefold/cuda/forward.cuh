@@ -7,12 +7,12 @@
 // allocated once the workspace is there.
 #pragma once
 
-#include <gatefold/cuda/arguments.cuh>
+#include <gatefold/cuda/device/arguments.cuh>
+#include <gatefold/cuda/device/support.cuh>
+#include <gatefold/cuda/device/tensor.cuh>
 #include <gatefold/cuda/forward_parts.cuh>
-#include <gatefold/cuda/limit.cuh>
-#include <gatefold/cuda/route.cuh>
-#include <gatefold/cuda/support.cuh>
-#include <gatefold/cuda/tensor.cuh>
+#include <gatefold/cuda/router/limit.cuh>
+#include <gatefold/cuda/router/route.cuh>
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {

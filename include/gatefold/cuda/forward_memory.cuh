@@ -2,10 +2,10 @@
 #pragma once
 
 #include <gatefold/core/workspace.hpp>
-#include <gatefold/cuda/experts.cuh>
-#include <gatefold/cuda/limit.cuh>
-#include <gatefold/cuda/route_call.cuh>
-#include <gatefold/cuda/router.cuh>
+#include <gatefold/cuda/experts/experts.cuh>
+#include <gatefold/cuda/router/limit.cuh>
+#include <gatefold/cuda/router/route_call.cuh>
+#include <gatefold/cuda/router/router.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <gatefold/cuda/combine.cuh>
-#include <gatefold/cuda/experts.cuh>
+#include <gatefold/cuda/experts/experts.cuh>
 #include <gatefold/cuda/forward_memory.cuh>
 #include <gatefold/cuda/latent.cuh>
-#include <gatefold/cuda/route.cuh>
+#include <gatefold/cuda/router/route.cuh>
 #include <gatefold/moe/tape.hpp>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <gatefold/cuda/combine.cuh>
-#include <gatefold/cuda/experts.cuh>
+#include <gatefold/cuda/experts/experts.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 

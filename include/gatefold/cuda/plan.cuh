@@ -14,7 +14,7 @@
 
 #include <cub/block/block_radix_rank.cuh>
 
-#include <gatefold/cuda/device.cuh>
+#include <gatefold/cuda/device/device.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {
 

@@ -1,7 +1,7 @@
 // The launches that make a plan: one up to 1024 pairs, from counts of groups of pairs beyond.
 #pragma once
 
-#include <gatefold/cuda/context.cuh>
+#include <gatefold/cuda/device/context.cuh>
 #include <gatefold/cuda/plan.cuh>
 
 namespace gatefold::inline v0::detail::inline GATEFOLD_TIER::on_cuda {

@@ -5,7 +5,7 @@
 //     w, x, y)
 #pragma once
 
-#include <gatefold/cuda/gemm_tf32.cuh>
+#include <gatefold/cuda/gemm/tf32.cuh>
 #include <gatefold/gatefold.hpp>
 
 namespace gatefold::inline v0 {

@@ -7,7 +7,7 @@
 // p is what a loss sees of a token: the softmax of its logits, or for other scores the score divided by the sum. P is
 // the mean of p over the tokens; the fraction f of them that chose an expert has no gradient. Tokens that the mask
 // calls padding count nowhere. Sums over tokens go upwards in double precision, so values and gradients are the same
-// for any number of threads. Losses of other forms are in losses_regularisers.hpp.
+// for any number of threads. Losses of other forms are in cpu/losses/regularisers.hpp.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,8 @@
 // Not part of gatefold/gatefold.hpp: include it beside that header. docs/sparsity.md says when it pays.
 #pragma once
 
-#include <gatefold/cpu/prune.hpp>
-#include <gatefold/cpu/sparse.hpp>
+#include <gatefold/cpu/sparse/prune.hpp>
+#include <gatefold/cpu/sparse/sparse.hpp>
 #include <gatefold/cpu/wing.hpp>
 #include <gatefold/moe/packed.hpp>
 #include <gatefold/moe/sparse_form.hpp>

@@ -12,7 +12,7 @@
 #include <cmath>
 
 #include <gatefold/core/workspace.hpp>
-#include <gatefold/cpu/products.hpp>
+#include <gatefold/cpu/gemm/products.hpp>
 #include <gatefold/cpu/simd/number.hpp>
 #include <gatefold/ops/arguments.hpp>
 #include <gatefold/ops/rows.hpp>

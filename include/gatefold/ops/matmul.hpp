@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <limits>
 
-#include <gatefold/cpu/products.hpp>
+#include <gatefold/cpu/gemm/products.hpp>
 #include <gatefold/ops/arguments.hpp>
 #include <gatefold/ops/rows.hpp>
 
