@@ -2658,7 +2658,7 @@ GATEFOLD_INLINE unsigned_vec<std::uint32_t, N> upper_product(unsigned_vec<std::u
 
 /// The words of N counters, of which `first` is the first: four of each.
 template <int N>
-GATEFOLD_NOINLINE void philox_words(random_words first, std::uint64_t seed, std::uint32_t* words) {
+GATEFOLD_NOINLINE void philox_words(random_words first, std::uint64_t seed, std::uint32_t* to) {
     using lanes_of_words = unsigned_vec<std::uint32_t, N>;
     lanes_of_words a, b = lanes_of_words{} + first.b, c = lanes_of_words{} + first.c, d = lanes_of_words{} + first.d;
     for (int lane = 0; lane < N; ++lane) a[lane] = first.a + static_cast<std::uint32_t>(lane);
@@ -2673,11 +2673,11 @@ GATEFOLD_NOINLINE void philox_words(random_words first, std::uint64_t seed, std:
         key0 += philox_step_0;
         key1 += philox_step_1;
     }
-    for (int lane = 0; lane < N; ++lane, words += 4) {
-        words[0] = a[lane];
-        words[1] = b[lane];
-        words[2] = c[lane];
-        words[3] = d[lane];
+    for (int lane = 0; lane < N; ++lane, to += 4) {
+        to[0] = a[lane];
+        to[1] = b[lane];
+        to[2] = c[lane];
+        to[3] = d[lane];
     }
 }
 
