@@ -67,6 +67,7 @@ void for_each_row(Body body) {
         }
 }
 
+BOOST_AUTO_TEST_SUITE(unit)
 BOOST_AUTO_TEST_SUITE(router_row)
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(largest_and_softmax, A, sum_types) {
@@ -254,6 +255,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(draws_are_those_of_the_generator, A, sum_types) {
         }
 }
 
+BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
